@@ -1,0 +1,203 @@
+"""The database: one engine, two ways in, and the types of our columns.
+
+    async with database.transaction() as connection:   a write: commits at the end, or nothing happened
+    async with database.reading() as connection:       single statements, each seeing what is committed
+
+SQLite has one writer. In this process the writers queue on a lock instead of spinning on the file, and each write
+begins with BEGIN IMMEDIATE, so that a transaction that has read never finds, too late, that it may not write.
+Whatever way the database is away (refused, hung, gone in the middle), callers see DatabaseUnavailableError.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from latchstring.errors import ConfigurationError, DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+
+__all__ = [
+    "Connection",
+    "Database",
+    "UtcDateTime",
+    "insert_or_ignore",
+    "is_postgresql",
+    "lock_exclusively",
+    "metadata",
+    "xid8",
+]
+
+Connection = AsyncConnection
+"""A connection inside `transaction()` or `reading()`; actions hand it to stores and never look inside."""
+
+TIMEOUT_SECONDS = 5.0
+"""How long one transaction may take, waiting for a connection included, before the caller is told 503."""
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""All our tables; each is called `latchstring_…`, because a host's database has a `users` of its own."""
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """An instant. Goes in only with a time zone, comes out in UTC, on every database."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: "Dialect") -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("an instant needs a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: "Dialect") -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class _Xid8(sa.types.UserDefinedType[int]):
+    """PostgreSQL's 64-bit transaction id; it travels as text, which every driver knows."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "xid8"
+
+
+xid8 = sa.BigInteger().with_variant(_Xid8(), "postgresql")
+
+
+class Database:
+    """An engine for `url`, made for this package: short transactions, bounded waits, one kind of failure."""
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        if parsed.drivername == "sqlite":
+            parsed = parsed.set(drivername="sqlite+aiosqlite")
+        elif parsed.drivername in {"postgres", "postgresql"}:
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.url = parsed
+        try:
+            self.engine = create_async_engine(
+                parsed,
+                pool_timeout=TIMEOUT_SECONDS,
+                connect_args=_CONNECT_ARGUMENTS.get(parsed.drivername, {}),
+                **({} if self.is_sqlite else {"pool_size": 5, "max_overflow": 10}),
+            )
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"the database driver {error.name} is not installed: pip install 'latchstring[postgres]'"
+            ) from None
+        self._reading = self.engine.execution_options(
+            **({_READING: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"})
+        )
+        self._writer = asyncio.Lock() if self.is_sqlite else contextlib.nullcontext()
+        if self.is_sqlite:
+            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Open a write transaction; it commits when the block ends and rolls back when the block raises.
+
+        Raises:
+            DatabaseUnavailableError: the database is away or did not answer within five seconds.
+        """
+        with _failures_translated():
+            async with asyncio.timeout(TIMEOUT_SECONDS), self._writer, self.engine.begin() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """Open a connection for single statements; nothing is held between two of them but the connection.
+
+        Raises:
+            DatabaseUnavailableError: the database is away or did not answer within five seconds.
+        """
+        with _failures_translated():
+            async with asyncio.timeout(TIMEOUT_SECONDS), self._reading.connect() as connection:
+                yield connection
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+def is_postgresql(connection: Connection) -> bool:
+    """Tell which of our two databases this is."""
+    return connection.dialect.name == "postgresql"
+
+
+async def lock_exclusively(connection: Connection, purpose: str) -> None:
+    """Let no other instance past this line for the same purpose until the transaction ends."""
+    if is_postgresql(connection):
+        # SQLite needs nothing: there, a write transaction is alone already.
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(purpose))))
+
+
+def insert_or_ignore(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an INSERT into `table` that does nothing, instead of failing, where a unique constraint forbids it."""
+    make = postgresql.insert if is_postgresql(connection) else sqlite.insert
+    return make(table).on_conflict_do_nothing()
+
+
+_READING = "latchstring_reading"
+
+_CONNECT_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "postgresql+psycopg": {"connect_timeout": int(TIMEOUT_SECONDS)},
+    "postgresql+asyncpg": {"timeout": TIMEOUT_SECONDS},
+}
+
+
+@contextlib.contextmanager
+def _failures_translated() -> Iterator[None]:
+    try:
+        yield
+    except exc.DBAPIError as error:
+        # Integrity, data and syntax errors are answers of a living database: bugs of ours, to be seen as such.
+        if isinstance(error, exc.IntegrityError | exc.DataError | exc.ProgrammingError) and not (
+            error.connection_invalidated
+        ):
+            raise
+        raise DatabaseUnavailableError("the database is away") from error
+    except (exc.TimeoutError, TimeoutError, OSError) as error:
+        raise DatabaseUnavailableError("the database is away") from error
+
+
+def _prepare_sqlite(dbapi_connection: "DBAPIConnection", _record: object) -> None:
+    connection = cast("Any", dbapi_connection)
+    connection.isolation_level = None  # the driver must not begin transactions behind our back
+    cursor = connection.cursor()
+    for pragma in (
+        "busy_timeout=5000",
+        "journal_mode=WAL",
+        "foreign_keys=ON",
+        # A sign-out that was answered must survive a power cut: every commit reaches the disk.
+        "synchronous=FULL",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    if not connection.get_execution_options().get(_READING):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

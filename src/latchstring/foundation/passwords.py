@@ -1,0 +1,154 @@
+"""Password hashes: Argon2id in a bounded pool of threads, and the tutorial's bcrypt hashes, to be upgraded.
+
+A hash costs tens of milliseconds and megabytes on purpose. It never runs on the event loop, no more run at once
+than there are threads, no more wait than the queue holds, and what is beyond is refused with 503.
+"""
+
+import asyncio
+import base64
+import os
+import secrets
+import sys
+import threading
+import unicodedata
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import argon2
+from pydantic import BaseModel, ConfigDict, Field
+
+from latchstring.errors import HashQueueFullError
+
+_BCRYPT_PREFIXES = ("$2b$", "$2a$", "$2y$")
+_BCRYPT_MAX_BYTES = 72
+# Hashing threads yield to the event loop's thread where the kernel knows a thread's own niceness.
+_THREAD_NICENESS = 15
+
+_Result = TypeVar("_Result")
+
+
+class PasswordHashSettings(BaseModel):
+    """How passwords are hashed. The defaults are OWASP's: Argon2id with 19 MiB, two passes, one lane."""
+
+    model_config = ConfigDict(frozen=True)
+
+    password_hash_memory_kib: int = Field(default=19_456, ge=8, le=4_194_304)
+    """Memory of one hash, in KiB."""
+    password_hash_passes: int = Field(default=2, ge=1, le=64)
+    """Passes over that memory (Argon2's t)."""
+    password_hash_lanes: int = Field(default=1, ge=1, le=16)
+    """Argon2's parallelism p; one hash still runs on one thread of the pool."""
+    password_hash_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    """How many hashes run at the same time in one process; by default one for each core."""
+    password_hash_queue: int = Field(default=64, ge=0, le=10_000)
+    """How many more may wait; beyond that the answer is 503 with Retry-After."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a password check: `matches`, and a better hash to store where the old one was outdated."""
+
+    matches: bool
+    upgraded_hash: str | None = None
+
+
+class PasswordHasher:
+    """Hashes and verifies passwords off the event loop."""
+
+    def __init__(self, settings: PasswordHashSettings) -> None:
+        self._argon2 = argon2.PasswordHasher(
+            time_cost=settings.password_hash_passes,
+            memory_cost=settings.password_hash_memory_kib,
+            parallelism=settings.password_hash_lanes,
+        )
+        self._threads = ThreadPoolExecutor(
+            settings.password_hash_threads, thread_name_prefix="latchstring-hash", initializer=_yield_to_the_event_loop
+        )
+        self._capacity = settings.password_hash_threads + settings.password_hash_queue
+        self._pending = 0
+        self._pending_lock = threading.Lock()
+        self._decoy_hash = _decoy_hash(settings)
+
+    async def hash(self, password: str) -> str:
+        """Return the encoded Argon2id hash of `password`.
+
+        Raises:
+            HashQueueFullError: too many hashes wait already.
+        """
+        return await self._run(lambda: self._argon2.hash(_normalized(password)))
+
+    async def verify(self, password: str, encoded_hash: str | None) -> Verdict:
+        """Check `password` against a stored hash; with None (no such user, no password) do equal work and refuse.
+
+        An outdated hash (other Argon2 parameters, or bcrypt) that matches comes back with its replacement.
+
+        Raises:
+            HashQueueFullError: too many hashes wait already.
+        """
+        return await self._run(lambda: self._verify(password, encoded_hash))
+
+    def close(self) -> None:
+        """End the threads; hashes that wait are dropped."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, work: Callable[[], _Result]) -> _Result:
+        with self._pending_lock:
+            if self._pending >= self._capacity:
+                raise HashQueueFullError("too many passwords wait to be hashed")
+            self._pending += 1
+        future = self._threads.submit(work)
+        # The permit belongs to the work, not to the request: one who hangs up and asks again gets no second thread.
+        future.add_done_callback(self._release)
+        return await asyncio.wrap_future(future)
+
+    def _release(self, _future: object) -> None:
+        with self._pending_lock:
+            self._pending -= 1
+
+    def _verify(self, password: str, encoded_hash: str | None) -> Verdict:
+        if encoded_hash is None:
+            self._matches_argon2(password, self._decoy_hash)
+            return Verdict(matches=False)
+        if encoded_hash.startswith(_BCRYPT_PREFIXES):
+            if not _matches_bcrypt(password, encoded_hash):
+                return Verdict(matches=False)
+            return Verdict(matches=True, upgraded_hash=self._argon2.hash(_normalized(password)))
+        if not self._matches_argon2(password, encoded_hash):
+            return Verdict(matches=False)
+        outdated = self._argon2.check_needs_rehash(encoded_hash)
+        return Verdict(matches=True, upgraded_hash=self._argon2.hash(_normalized(password)) if outdated else None)
+
+    def _matches_argon2(self, password: str, encoded_hash: str) -> bool:
+        try:
+            return self._argon2.verify(encoded_hash, _normalized(password))
+        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+            return False
+
+
+def _normalized(password: str) -> str:
+    # NIST SP 800-63B-4, 3.1.1.2: the same password typed on another keyboard must give the same bytes.
+    return unicodedata.normalize("NFKC", password)
+
+
+def _matches_bcrypt(password: str, encoded_hash: str) -> bool:
+    import bcrypt  # noqa: PLC0415 -- only installations that came from the tutorial ever need it
+
+    # What made these hashes cut at 72 bytes in silence; bcrypt 5 raises instead, which would lock their owners out.
+    try:
+        return bcrypt.checkpw(password.encode()[:_BCRYPT_MAX_BYTES], encoded_hash.encode())
+    except ValueError:
+        return False
+
+
+def _decoy_hash(settings: PasswordHashSettings) -> str:
+    # A well-formed hash that no password has: verifying against it costs what a real one costs, from the first time on.
+    salt, digest = (base64.b64encode(secrets.token_bytes(size)).rstrip(b"=").decode() for size in (16, 32))
+    memory, passes = settings.password_hash_memory_kib, settings.password_hash_passes
+    return f"$argon2id$v=19$m={memory},t={passes},p={settings.password_hash_lanes}${salt}${digest}"
+
+
+def _yield_to_the_event_loop() -> None:
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _THREAD_NICENESS)

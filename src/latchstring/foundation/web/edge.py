@@ -1,0 +1,64 @@
+"""Edge: the web settings, worked out once, and the routers every room builds on."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import HTTPConnection, Request
+
+from latchstring.errors import Code
+from latchstring.foundation.audit import USER_AGENT_MAX_LENGTH, Source
+from latchstring.foundation.web.client import client_address
+from latchstring.foundation.web.cookies import CookieJar
+from latchstring.foundation.web.headers import request_id
+from latchstring.foundation.web.origin import RawHeaders, origin_allowed
+from latchstring.foundation.web.problem import ProblemError
+from latchstring.foundation.web.route import ProblemRoute
+from latchstring.foundation.web.settings import WebSettings
+
+
+class Edge:
+    """What routes need to know of the web around them."""
+
+    def __init__(self, settings: WebSettings) -> None:
+        self.cookies = CookieJar.for_transport(https=settings.is_https)
+        self._settings = settings
+        edge = self
+
+        class OriginCheckedRoute(ProblemRoute):
+            def admit(self, request: Request) -> None:
+                if not edge.origin_allowed(request.scope["headers"]):
+                    raise ProblemError(Code.ORIGIN_NOT_ALLOWED)
+
+        self._origin_checked = OriginCheckedRoute
+
+    def router(self, **options: Any) -> APIRouter:  # noqa: ANN401 -- APIRouter's own options
+        """Return a router whose routes read or are guarded by a caller."""
+        return APIRouter(route_class=ProblemRoute, **options)
+
+    def credential_router(self, **options: Any) -> APIRouter:  # noqa: ANN401 -- APIRouter's own options
+        """Return a router whose routes set or clear cookies: each request's origin is checked before anything else."""
+        return APIRouter(route_class=self._origin_checked, **options)
+
+    def origin_allowed(self, headers: RawHeaders) -> bool:
+        """Tell whether a browser's request comes from us or from the front end."""
+        return origin_allowed(
+            headers, own_origin=self._settings.public_url, client_origin=self._settings.allowed_client_origin
+        )
+
+    def source(self, connection: HTTPConnection) -> Source:
+        """Return where a request came from, for the session list and the audit trail."""
+        user_agent = connection.headers.get("user-agent")
+        return Source(
+            actor="visitor",
+            address=client_address(
+                connection.client.host if connection.client else None,
+                connection.scope["headers"],
+                trusted_proxies=self._settings.trusted_proxies,
+            ),
+            user_agent=_printable(user_agent) if user_agent else None,
+            request_id=request_id(connection.scope),
+        )
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text[:USER_AGENT_MAX_LENGTH] if character.isprintable())

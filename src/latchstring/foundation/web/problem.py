@@ -1,0 +1,142 @@
+"""A refusal on the wire: RFC 9457 problem+json, one row for each code of the closed list."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import HTTPException
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
+from starlette.types import Scope
+
+from latchstring.errors import Code
+from latchstring.foundation.web.headers import request_id
+
+_TRY_AGAIN_SECONDS = "1"
+
+# The sentences are part of the contract: a client of the tutorial compares them.
+PROBLEMS: Mapping[Code, tuple[int, str]] = {
+    Code.BODY_TIMEOUT: (408, "The body was not sent in time."),
+    Code.BODY_TOO_LARGE: (413, "The body may have at most 65536 bytes."),
+    Code.CLAIMS_CHANGED: (401, "You must refresh"),
+    Code.CREDENTIALS_CONFLICT: (400, "The Authorization header and the cookie name different users."),
+    Code.DATABASE_UNAVAILABLE: (503, "The database is away for now."),
+    Code.DUPLICATE_COOKIE: (400, "A cookie was sent more than once."),
+    Code.EMAIL_TAKEN: (409, "An account by that email already registered!"),
+    Code.HASH_QUEUE_FULL: (503, "Too many sign-ins at once."),
+    Code.INTERNAL_ERROR: (500, "Something broke here; it was not your doing."),
+    Code.INVALID_AUTHORIZATION_HEADER: (403, "Invalid Header Error"),
+    Code.INVALID_CREDENTIALS: (400, "Incorrect username or password"),
+    Code.INVALID_TOKEN: (401, "The token is not valid."),
+    Code.KEYS_UNAVAILABLE: (503, "The keys are not loaded yet."),
+    Code.MALFORMED_JSON: (400, "The body is not valid JSON."),
+    Code.METHOD_NOT_ALLOWED: (405, "This address does not know that method."),
+    Code.MISSING_REFRESH_TOKEN: (403, "Missing refresh token!"),
+    Code.MISSING_TOKEN: (401, "You must refresh"),
+    Code.NOT_FOUND: (404, "There is nothing at this address."),
+    Code.ORIGIN_NOT_ALLOWED: (403, "This request came from a place that may not make it."),
+    Code.PASSWORDS_DO_NOT_MATCH: (400, "Passwords do not match!"),
+    Code.REFRESH_TOKEN_REUSED: (401, "The refresh token was used before; the session has ended."),
+    Code.REVOCATIONS_UNKNOWN: (503, "Revocations can't be followed for now."),
+    Code.SESSION_ENDED: (401, "The session has ended."),
+    Code.TOKEN_EXPIRED: (401, "You must refresh"),
+    Code.UNSUPPORTED_MEDIA_TYPE: (415, "The body must be application/json."),
+    Code.USER_GONE: (401, "The user belonging to this token does not exist."),
+    Code.USER_NOT_FOUND: (404, "User not found"),
+    Code.VALIDATION_FAILED: (422, "The body is not what this address takes."),
+}
+
+
+class ProblemError(HTTPException):
+    """A refusal on its way out.
+
+    On our own routes it becomes problem+json. On a route of the host application, whose handlers are left alone,
+    it is an ordinary HTTPException with the same status, sentence and headers.
+    """
+
+    def __init__(self, code: Code, *, token_sent: bool = False, errors: Sequence[Mapping[str, str]] = ()) -> None:
+        status, detail = PROBLEMS[code]
+        super().__init__(status, detail, headers=_headers(code, status, token_sent=token_sent))
+        self.code = code
+        self.errors = errors
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field; never what was sent."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901) into the body.")
+    detail: str
+
+
+class Problem(BaseModel):
+    """Why a request was refused (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: Code = Field(description="Stable; switch on this.")
+    request_id: str
+    errors: list[FieldError] | None = Field(default=None, description="With 422: what is wrong, field by field.")
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document."""
+
+    media_type = "application/problem+json"
+
+
+def problem_response(
+    scope: Scope,
+    code: Code,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[Mapping[str, str]] = (),
+) -> ProblemResponse:
+    """Return the answer for `code`, with what the scope knows of the request and nothing of what was sent."""
+    status, detail = PROBLEMS[code]
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code.value,
+        "request_id": request_id(scope),
+    }
+    if errors:
+        content["errors"] = list(errors)
+    sent = {"Cache-Control": "no-store", **(_headers(code, status, token_sent=False) if headers is None else headers)}
+    return ProblemResponse(content, status_code=status, headers=sent)
+
+
+def refusals(*codes: Code) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI `responses` for a route that refuses with `codes`."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for code in sorted(codes, key=lambda code: (PROBLEMS[code][0], code)):
+        status, detail = PROBLEMS[code]
+        phrase = HTTPStatus(status).phrase
+        entry = documented.setdefault(
+            status, {"model": Problem, "description": phrase, "content": {ProblemResponse.media_type: {"examples": {}}}}
+        )
+        entry["content"][ProblemResponse.media_type]["examples"][code.value] = {
+            "value": {
+                "type": "about:blank",
+                "title": phrase,
+                "status": status,
+                "detail": detail,
+                "code": code.value,
+                "request_id": "6f1c0de2a4b83957",
+            }
+        }
+    return documented
+
+
+def _headers(code: Code, status: int, *, token_sent: bool) -> dict[str, str]:
+    # RFC 6750, section 3: a challenge with every 401, and the error only where a token was shown.
+    if status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": 'Bearer error="invalid_token"' if token_sent else "Bearer"}
+    if code is Code.INVALID_CREDENTIALS:
+        return {"WWW-Authenticate": "Bearer"}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return {"Retry-After": _TRY_AGAIN_SECONDS}
+    return {}

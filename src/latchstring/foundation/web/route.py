@@ -1,0 +1,88 @@
+"""The route class under every route of ours: bodies are guarded, and what is refused leaves as problem+json.
+
+It belongs to the route and not to the application, so that a host's exception handlers, its 422 and its body
+limits stay as they are.
+"""
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from latchstring.errors import Code, UnavailableError
+from latchstring.foundation.web.body import read_json, refuse_announced_size
+from latchstring.foundation.web.problem import ProblemError, problem_response
+
+BODY_REFUSALS = (
+    Code.BODY_TIMEOUT,
+    Code.BODY_TOO_LARGE,
+    Code.MALFORMED_JSON,
+    Code.UNSUPPORTED_MEDIA_TYPE,
+    Code.VALIDATION_FAILED,
+)
+"""What every route that takes a body may answer instead of its own."""
+
+_Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class ProblemRoute(APIRoute):
+    """A route that answers refusals itself."""
+
+    def get_route_handler(self) -> _Handler:
+        """Wrap FastAPI's handler: body first, then the route, then its refusals."""
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            try:
+                self.admit(request)
+                refuse_announced_size(request)
+                if self.body_field is not None:
+                    request = _JsonRequest(request.scope, await read_json(request))
+                response = await handle(request)
+            except ProblemError as problem:
+                response = problem_response(request.scope, problem.code, headers=problem.headers, errors=problem.errors)
+            except RequestValidationError as error:
+                response = problem_response(request.scope, Code.VALIDATION_FAILED, errors=_field_errors(error.errors()))
+            except UnavailableError as error:
+                response = problem_response(request.scope, error.code)
+            response.headers.setdefault("Cache-Control", "no-store")
+            return response
+
+        return guarded
+
+    def admit(self, request: Request) -> None:
+        """Refuse a request by its headers alone; the plain route admits all."""
+
+
+class _JsonRequest(Request):
+    """A request whose body has been read, checked and parsed; FastAPI takes the value from here."""
+
+    def __init__(self, scope: Any, value: object) -> None:  # noqa: ANN401 -- Starlette's own Scope type
+        super().__init__(scope)
+        self._value = value
+
+    async def body(self) -> bytes:
+        return b"present"
+
+    async def json(self) -> Any:  # noqa: ANN401 -- as Starlette declares it
+        return self._value
+
+
+def _field_errors(errors: Sequence[Any]) -> list[dict[str, str]]:
+    # Pydantic's own dictionaries hold the input, and with it the password: only place and message leave.
+    return [
+        {"pointer": "#" + "".join(f"/{_escaped(part)}" for part in error["loc"][1:]), "detail": _message(error)}
+        for error in errors
+    ]
+
+
+def _escaped(part: object) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _message(error: Any) -> str:  # noqa: ANN401 -- an untyped dictionary of Pydantic's
+    message: str = error["msg"]
+    return message.removeprefix("Value error, ")

@@ -1,0 +1,91 @@
+"""Where the service stands on the web."""
+
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+DEVELOPMENT_CLIENT_ORIGIN = "http://localhost:3000"
+
+
+def _bare_origin(value: object) -> object:
+    """Accept `scheme://host[:port]` and nothing more; return it as a browser would write it in `Origin`."""
+    if not isinstance(value, str):
+        return value
+    parts = urlsplit(value.strip())
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or port == -1
+        or parts.username is not None
+        or parts.path not in {"", "/"}
+        or parts.query
+        or parts.fragment
+        or "*" in parts.netloc
+    ):
+        raise ValueError("must be an origin such as https://example.com, with no path")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    default_port = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}" + ("" if port in {None, default_port} else f":{port}")
+
+
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
+    except ValueError:
+        raise ValueError("must be addresses and networks, separated by commas") from None
+
+
+Origin = Annotated[str, BeforeValidator(_bare_origin)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
+
+
+class WebSettings(BaseModel):
+    """What browsers see of the service."""
+
+    model_config = ConfigDict(frozen=True)
+
+    public_url: Origin | None = None
+    """The address people type, e.g. `https://auth.example.com`. With https, cookies are Secure and `__Host-`."""
+    client_origin: Origin | None = None
+    """The browser front end's origin, allowed to call with credentials. Unset: `http://localhost:3000` while no
+    public URL is set, none afterwards."""
+    trusted_proxies: Networks = ()
+    """Whose `X-Forwarded-For` is believed; nobody's by default."""
+
+    @property
+    def is_https(self) -> bool:
+        """Whether visitors come by https: what the public URL says, never what a request claims."""
+        return self.public_url is not None and self.public_url.startswith("https://")
+
+    @property
+    def allowed_client_origin(self) -> str | None:
+        """The one foreign origin that may call with credentials."""
+        if self.client_origin is None and self.public_url is None:
+            return DEVELOPMENT_CLIENT_ORIGIN
+        return self.client_origin
+
+    @model_validator(mode="after")
+    def _refuse_plain_http(self) -> Self:
+        if self.public_url and not self.is_https and not is_loopback(urlsplit(self.public_url).hostname or ""):
+            raise ValueError("LATCHSTRING_PUBLIC_URL must be https, because its cookies would travel in the clear")
+        if self.is_https and self.client_origin and not self.client_origin.startswith("https://"):
+            raise ValueError("CLIENT_ORIGIN must be https when LATCHSTRING_PUBLIC_URL is")
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` is this machine only: localhost, 127.0.0.0/8 or ::1."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
