@@ -1,0 +1,47 @@
+"""A user in answers, and the fields of one in requests."""
+
+from datetime import datetime
+from typing import Annotated, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+
+from latchstring.core.accounts.rules import EMAIL_MAX_LENGTH, NAME_MAX_LENGTH, User, canonical_email
+
+CanonicalEmail = Annotated[
+    str,
+    Field(max_length=EMAIL_MAX_LENGTH, json_schema_extra={"format": "email"}, examples=["ada@example.com"]),
+    AfterValidator(canonical_email),
+]
+"""An e-mail address; any spelling goes in, the canonical one comes out."""
+
+Name = Annotated[
+    str,
+    # Control characters have no place in a name, and would end a header line in a mail to it.
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=NAME_MAX_LENGTH, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"
+    ),
+]
+
+
+class UserResponse(BaseModel):
+    """The user, as every answer gives it; never anything of the password."""
+
+    id: UUID
+    first_name: str
+    last_name: str
+    email: str
+    created_at: datetime
+    email_verified: bool
+
+    @classmethod
+    def of(cls, user: User) -> Self:
+        """Return what may be shown of `user`."""
+        return cls(
+            id=user.id,
+            first_name=user.first_name,
+            last_name=user.last_name,
+            email=user.email,
+            created_at=user.created_at,
+            email_verified=user.email_verified,
+        )

@@ -1,0 +1,119 @@
+"""Named questions about users, and the writes."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from latchstring.core.accounts.rules import User
+from latchstring.core.accounts.tables import users
+from latchstring.foundation.clock import new_id
+from latchstring.foundation.database import Connection, insert_or_ignore
+
+
+def user_from_row(row: Any) -> User:  # noqa: ANN401 -- a row of `users`, possibly joined with more
+    """Return the user in a row that holds every column of `users`."""
+    return User(
+        id=row.id,
+        email=row.email,
+        first_name=row.first_name,
+        last_name=row.last_name,
+        created_at=row.created_at,
+        email_verified=row.email_verified_at is not None,
+        disabled_at=row.disabled_at,
+        security_version=row.security_version,
+        claims_version=row.claims_version,
+        roles=tuple(row.roles),
+    )
+
+
+_BY_ID = sa.select(users).where(users.c.id == sa.bindparam("wanted_id"))
+_BY_ID_LOCKED = _BY_ID.with_for_update()
+_BY_EMAIL = sa.select(users).where(users.c.email == sa.bindparam("wanted_email"))
+
+
+async def user_by_id(connection: Connection, user_id: UUID) -> User | None:
+    """Read one user."""
+    row = (await connection.execute(_BY_ID, {"wanted_id": user_id})).one_or_none()
+    return user_from_row(row) if row else None
+
+
+async def lock_user(connection: Connection, user_id: UUID) -> User | None:
+    """Read one user and keep everyone else from changing it until the transaction ends. First user, then sessions."""
+    row = (await connection.execute(_BY_ID_LOCKED, {"wanted_id": user_id})).one_or_none()
+    return user_from_row(row) if row else None
+
+
+async def user_by_email(connection: Connection, email: str) -> User | None:
+    """Read the user of a canonical address."""
+    row = (await connection.execute(_BY_EMAIL, {"wanted_email": email})).one_or_none()
+    return user_from_row(row) if row else None
+
+
+async def list_users(connection: Connection, *, after: UUID | None, limit: int) -> list[User]:
+    """Read users in the order they came, from behind `after`."""
+    query = sa.select(users).order_by(users.c.id).limit(limit)
+    if after is not None:
+        query = query.where(users.c.id > after)
+    return [user_from_row(row) for row in await connection.execute(query)]
+
+
+async def insert_user(
+    connection: Connection, *, email: str, first_name: str, last_name: str, now: datetime
+) -> User | None:
+    """Insert a user; None when the address is taken, even by an insert of the same instant."""
+    user = User(
+        id=new_id(now),
+        email=email,
+        first_name=first_name,
+        last_name=last_name,
+        created_at=now,
+        email_verified=False,
+        disabled_at=None,
+        security_version=1,
+        claims_version=1,
+        roles=(),
+    )
+    inserted = await connection.execute(
+        insert_or_ignore(connection, users)
+        .values(
+            id=user.id,
+            email=email,
+            first_name=first_name,
+            last_name=last_name,
+            created_at=now,
+            email_verified_at=None,
+            disabled_at=None,
+            security_version=user.security_version,
+            claims_version=user.claims_version,
+            roles=[],
+        )
+        .returning(users.c.id)
+    )
+    return user if inserted.one_or_none() else None
+
+
+async def update_names(connection: Connection, user_id: UUID, *, first_name: str, last_name: str) -> None:
+    """Change how a user is called."""
+    await connection.execute(
+        users.update().where(users.c.id == user_id).values(first_name=first_name, last_name=last_name)
+    )
+
+
+async def update_disabled(connection: Connection, user_id: UUID, *, disabled_at: datetime | None) -> None:
+    """Shut a user out, or let it in again; what was proven or issued before is worth nothing either way."""
+    await connection.execute(
+        users.update()
+        .where(users.c.id == user_id)
+        .values(
+            disabled_at=disabled_at,
+            security_version=users.c.security_version + 1,
+            claims_version=users.c.claims_version + 1,
+        )
+    )
+
+
+async def delete_user(connection: Connection, user_id: UUID) -> None:
+    """Remove a user; the address is free again."""
+    await connection.execute(users.delete().where(users.c.id == user_id))
