@@ -1,0 +1,94 @@
+"""The strict front-end: the text of a token to its header, claims and signature, or a refusal. Pure.
+
+JOSE libraries accept more than RFC 7519 tokens need: repeated claim names, any `typ`, UTF-16, base64 with padding
+or the wrong alphabet, compressed or unencoded payloads, keys inside the header. Each has been somebody's advisory.
+Here a token has exactly one spelling, and everything else is refused before a library or a key sees it.
+"""
+
+import base64
+import binascii
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+MAX_LENGTH = 4096
+HEADER_MEMBERS = frozenset({"alg", "typ", "kid"})
+
+_PARTS = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
+
+
+class MalformedTokenError(ValueError):
+    """The text is not a token as we issue them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompactToken:
+    """A token's parts, none of them believed yet: the signature has not been looked at."""
+
+    algorithm: str
+    type: str
+    key_id: str
+    claims: dict[str, Any]
+
+
+def parse(text: str) -> CompactToken:
+    """Take a token apart.
+
+    Raises:
+        MalformedTokenError: longer than 4,096 characters; not three non-empty parts of canonical base64url; a header
+            with other members than `alg`, `typ` and `kid`; JSON that is not UTF-8, not an object, repeats a name, or
+            holds fractions, NaN or lone surrogates.
+    """
+    if len(text) > MAX_LENGTH:
+        raise MalformedTokenError("too long")
+    parts = _PARTS.fullmatch(text)
+    if parts is None:
+        raise MalformedTokenError("not three base64url parts")
+    header_part, claims_part, signature_part = parts.groups()
+    _decoded(signature_part)
+    header = _object(header_part)
+    if header.keys() != HEADER_MEMBERS or not all(type(value) is str for value in header.values()):
+        raise MalformedTokenError("a header of other members than alg, typ and kid")
+    return CompactToken(algorithm=header["alg"], type=header["typ"], key_id=header["kid"], claims=_object(claims_part))
+
+
+def _decoded(part: str) -> bytes:
+    try:
+        octets = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        raise MalformedTokenError("not base64url") from None
+    # Bits that are cut off by the last character would let one token have several spellings.
+    if base64.urlsafe_b64encode(octets).rstrip(b"=") != part.encode("ascii"):
+        raise MalformedTokenError("base64url of another spelling")
+    return octets
+
+
+def _object(part: str) -> dict[str, Any]:
+    try:
+        text = _decoded(part).decode("utf-8")
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique_names,
+            parse_float=_refused_number,
+            parse_constant=_refused_number,
+        )
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate can't be encoded
+    except MalformedTokenError:
+        raise
+    except (ValueError, RecursionError):
+        raise MalformedTokenError("not JSON in UTF-8") from None
+    if type(value) is not dict:
+        raise MalformedTokenError("not a JSON object")
+    return value
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise MalformedTokenError("a name is given twice")
+    return members
+
+
+def _refused_number(_text: str) -> NoReturn:
+    raise MalformedTokenError("a number that is not whole")

@@ -1,0 +1,198 @@
+"""Which claims a token must have, and what they mean. Pure; the time is passed in."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from latchstring.core.caller import Caller
+
+CLIENT_ID = "latchstring"
+CLOCK_SKEW_SECONDS = 5
+_MAX_SAFE_INTEGER = 2**53 - 1
+
+
+class Kind(StrEnum):
+    """The two kinds; a token of one kind is never taken for the other."""
+
+    ACCESS = "access"
+    REFRESH = "refresh"
+
+    @property
+    def header_type(self) -> str:
+        """The header's `typ` (RFC 9068 for access tokens)."""
+        return "at+jwt" if self is Kind.ACCESS else "rt+jwt"
+
+
+class KeyState(StrEnum):
+    """Where a key is in its life."""
+
+    PENDING = "pending"
+    """Published, so that everyone knows it, but not signing yet."""
+    ACTIVE = "active"
+    """Signs, or could."""
+    RETIRED = "retired"
+    """Verifies until the last token it signed has expired."""
+    GONE = "gone"
+
+
+def key_state(
+    *, signs_from: datetime, retired_at: datetime | None, verifies_until: datetime | None, now: datetime
+) -> KeyState:
+    """Return the state of a key: a function of its row and the time, so that no two instances differ."""
+    if verifies_until is not None and now >= verifies_until:
+        return KeyState.GONE
+    if retired_at is not None and now >= retired_at:
+        return KeyState.RETIRED
+    return KeyState.ACTIVE if now >= signs_from else KeyState.PENDING
+
+
+class ClaimsError(ValueError):
+    """A claim is missing, of the wrong type, or not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshClaims:
+    """What a refresh token says."""
+
+    user_id: UUID
+    session_id: UUID
+    issued_at_unix: int
+    expires_at_unix: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Who issues tokens, and for whom; compared exactly."""
+
+    issuer: str
+    audience: str
+
+
+def access_claims(caller: Caller, *, generation: int, party: Party) -> dict[str, Any]:
+    """Return the JSON claims of an access token."""
+    claims = _registered(caller, kind=Kind.ACCESS, generation=generation, party=party) | {
+        "auth_time": caller.proven_at_unix,
+        "amr": list(caller.methods),
+        "ver": caller.claims_version,
+        "client_id": CLIENT_ID,
+    }
+    if caller.roles:
+        claims["roles"] = list(caller.roles)
+    return claims
+
+
+def refresh_claims(bearer: RefreshClaims, *, party: Party) -> dict[str, Any]:
+    """Return the JSON claims of a refresh token."""
+    claims = _registered(bearer, kind=Kind.REFRESH, generation=bearer.generation, party=party)
+    return claims | {"gen": bearer.generation}
+
+
+def read_access_claims(claims: Mapping[str, Any], *, party: Party, now: float) -> Caller:
+    """Check the claims of an access token whose signature held.
+
+    Expiry is not looked at: the caller does, at every use, because it is the one check that changes with time.
+
+    Raises:
+        ClaimsError: something is missing, of another type, from or for somebody else, or not valid yet.
+    """
+    _check_registered(claims, kind=Kind.ACCESS, party=party, now=now)
+    if _text(claims, "client_id") != CLIENT_ID:
+        raise ClaimsError("client_id")
+    return Caller(
+        user_id=_uuid(claims, "sub"),
+        session_id=_uuid(claims, "sid"),
+        claims_version=_number(claims, "ver"),
+        roles=_texts(claims, "roles") if "roles" in claims else (),
+        methods=_texts(claims, "amr"),
+        proven_at_unix=_number(claims, "auth_time"),
+        issued_at_unix=_number(claims, "iat"),
+        expires_at_unix=_number(claims, "exp"),
+    )
+
+
+def read_refresh_claims(claims: Mapping[str, Any], *, party: Party, now: float) -> RefreshClaims:
+    """Check the claims of a refresh token whose signature held; expiry is the caller's, as above.
+
+    Raises:
+        ClaimsError: something is missing, of another type, from or for somebody else, or not valid yet.
+    """
+    _check_registered(claims, kind=Kind.REFRESH, party=party, now=now)
+    return RefreshClaims(
+        user_id=_uuid(claims, "sub"),
+        session_id=_uuid(claims, "sid"),
+        issued_at_unix=_number(claims, "iat"),
+        expires_at_unix=_number(claims, "exp"),
+        generation=_number(claims, "gen"),
+    )
+
+
+def token_id(session_id: UUID, generation: int, kind: Kind) -> str:
+    """Return the `jti`: the same for the same session, generation and kind, so that a repeated answer is the same."""
+    digest = hashlib.sha256(f"{session_id}/{generation}/{kind}".encode()).digest()
+    return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
+
+
+def _registered(bearer: Caller | RefreshClaims, *, kind: Kind, generation: int, party: Party) -> dict[str, Any]:
+    return {
+        "iss": party.issuer,
+        "aud": party.audience,
+        "sub": str(bearer.user_id),
+        "sid": str(bearer.session_id),
+        "iat": bearer.issued_at_unix,
+        "nbf": bearer.issued_at_unix,
+        "exp": bearer.expires_at_unix,
+        "jti": token_id(bearer.session_id, generation, kind),
+        "type": kind.value,
+    }
+
+
+def _check_registered(claims: Mapping[str, Any], *, kind: Kind, party: Party, now: float) -> None:
+    if _text(claims, "type") != kind:
+        raise ClaimsError("type")
+    if _text(claims, "iss") != party.issuer:
+        raise ClaimsError("iss")
+    if _text(claims, "aud") != party.audience:
+        raise ClaimsError("aud")
+    _text(claims, "jti")
+    # Instances' clocks differ a little; a token from further ahead is not honest.
+    if max(_number(claims, "iat"), _number(claims, "nbf")) > now + CLOCK_SKEW_SECONDS:
+        raise ClaimsError("nbf")
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if type(value) is not str or not value:
+        raise ClaimsError(name)
+    return value
+
+
+def _texts(claims: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = claims.get(name)
+    if type(value) is not list or not all(type(item) is str for item in value):
+        raise ClaimsError(name)
+    return tuple(value)
+
+
+def _number(claims: Mapping[str, Any], name: str) -> int:
+    value = claims.get(name)
+    # bool is an int to Python; a claim of `true` is no number to us.
+    if type(value) is not int or not 0 <= value <= _MAX_SAFE_INTEGER:
+        raise ClaimsError(name)
+    return value
+
+
+def _uuid(claims: Mapping[str, Any], name: str) -> UUID:
+    text = _text(claims, name)
+    try:
+        value = UUID(text)
+    except ValueError:
+        raise ClaimsError(name) from None
+    if str(value) != text:
+        raise ClaimsError(name)
+    return value

@@ -1,0 +1,40 @@
+"""Tokens: who issues them, for whom, how long, and with which keys."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+MINUTES_PER_YEAR = 525_600
+
+
+class Algorithm(StrEnum):
+    """The signature algorithms; all asymmetric, so that who verifies can't issue."""
+
+    RS256 = "RS256"
+    PS256 = "PS256"
+    ES256 = "ES256"
+    EDDSA = "EdDSA"
+
+
+# A token that lives less than a second is dead on arrival: times in tokens are whole seconds.
+Minutes = Annotated[float, Field(ge=1 / 60, le=MINUTES_PER_YEAR, allow_inf_nan=False)]
+
+
+class TokenSettings(BaseModel):
+    """How tokens are made."""
+
+    model_config = ConfigDict(frozen=True)
+
+    jwt_algorithm: Algorithm = Algorithm.RS256
+    jwt_private_key: SecretStr | None = None
+    """Base64 of a PEM. Set, the keys come from the environment and the database holds none."""
+    jwt_public_key: SecretStr | None = None
+    """Base64 of the PEM of the same pair; may be left out, as it follows from the private key."""
+    jwt_extra_public_keys: SecretStr | None = None
+    """Base64 PEMs, comma-separated: keys that verify but don't sign, the next ones and the previous ones."""
+    access_token_expire_minutes: Minutes = 15
+    refresh_token_expire_minutes: Minutes = 60
+    """Sliding: counted anew at each refresh, up to the session's absolute age."""
+    audience: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    """`aud`; by default the issuer."""
