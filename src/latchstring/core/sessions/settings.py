@@ -1,0 +1,18 @@
+"""How long sessions live, and how stale a worker's knowledge of their end may be."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SessionSettings(BaseModel):
+    """The sessions room's settings."""
+
+    model_config = ConfigDict(frozen=True)
+
+    refresh_grace_seconds: Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)] = 30
+    """How long the previous refresh token is answered with the same successor again; 0 switches that off."""
+    session_max_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30
+    """The age at which a session ends, however often it was refreshed."""
+    revocation_max_lag_seconds: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 5
+    """A worker whose last good look at the database began longer ago than this lets nobody in (503)."""
