@@ -1,0 +1,57 @@
+"""What a feature gets, and what it offers.
+
+A feature is a small object. `Auth` calls its `build` once and mounts the room that comes back; it knows no feature
+by name, and features know nothing of each other. The built-in ones come through this same door.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastapi import APIRouter
+
+from latchstring.core.accounts.actions import Accounts
+from latchstring.core.sessions.actions import Sessions
+from latchstring.core.sessions.guard import Guard
+from latchstring.core.sessions.routes import SignedInAnswer
+from latchstring.core.sign_in.actions import SignIn
+from latchstring.foundation.clock import Clock
+from latchstring.foundation.database import Database
+from latchstring.foundation.passwords import PasswordHasher
+from latchstring.foundation.web.edge import Edge
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """The tools a feature may use."""
+
+    database: Database
+    clock: Clock
+    passwords: PasswordHasher
+    edge: Edge
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What every feature may build on."""
+
+    accounts: Accounts
+    sessions: Sessions
+    sign_in: SignIn
+    guard: Guard
+    signed_in_answer: SignedInAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a feature offers: routes, mounted under the prefix of the whole."""
+
+    name: str
+    router: APIRouter
+
+
+class Feature(Protocol):
+    """Something an application switches on."""
+
+    def build(self, foundation: Foundation, core: Core) -> Room:
+        """Return the feature's room, made of what it is given."""
+        ...
