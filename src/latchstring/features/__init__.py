@@ -1,0 +1,1 @@
+"""What an application switches on. Each folder can be deleted; none knows another."""

@@ -1,0 +1,31 @@
+"""What registration and login take."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from latchstring.core.accounts.schemas import CanonicalEmail, Name
+
+PASSWORD_MIN_LENGTH = 8
+PASSWORD_MAX_LENGTH = 256
+
+Password = Annotated[SecretStr, Field(min_length=PASSWORD_MIN_LENGTH, max_length=PASSWORD_MAX_LENGTH)]
+
+
+class Registration(BaseModel):
+    """A new account; the field names are the tutorial's."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    first_name: Name
+    last_name: Name
+    email: CanonicalEmail
+    password: Password
+    password_confirm: Annotated[SecretStr, Field(alias="passwordConfirm", max_length=PASSWORD_MAX_LENGTH)]
+
+
+class Credentials(BaseModel):
+    """Address and password."""
+
+    email: CanonicalEmail
+    password: Password

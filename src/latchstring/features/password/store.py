@@ -1,0 +1,41 @@
+"""Hashes, read with their user and written."""
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from latchstring.core.accounts.rules import User
+from latchstring.core.accounts.store import user_from_row
+from latchstring.core.accounts.tables import users
+from latchstring.features.password.tables import passwords
+from latchstring.foundation.database import Connection
+
+# The outer join tells "no such user" from "a user with no password"; the caller treats both alike.
+_BY_EMAIL = (
+    sa.select(users, passwords.c.password_hash)
+    .select_from(users.outerjoin(passwords, passwords.c.user_id == users.c.id))
+    .where(users.c.email == sa.bindparam("wanted_email"))
+)
+
+
+async def user_and_hash(connection: Connection, email: str) -> tuple[User | None, str | None]:
+    """Read the user of a canonical address, joined with its password hash."""
+    row = (await connection.execute(_BY_EMAIL, {"wanted_email": email})).one_or_none()
+    return (user_from_row(row), row.password_hash) if row else (None, None)
+
+
+async def insert_hash(connection: Connection, user_id: UUID, password_hash: str, *, now: datetime) -> None:
+    """Give a user a first password."""
+    await connection.execute(passwords.insert().values(user_id=user_id, password_hash=password_hash, changed_at=now))
+
+
+async def replace_hash(connection: Connection, user_id: UUID, *, old: str, new: str) -> bool:
+    """Put a better hash of the same password in the old one's place; False when it was changed meanwhile."""
+    replaced = await connection.execute(
+        passwords.update()
+        .where(passwords.c.user_id == user_id, passwords.c.password_hash == old)
+        .values(password_hash=new)
+        .returning(passwords.c.user_id)
+    )
+    return replaced.one_or_none() is not None

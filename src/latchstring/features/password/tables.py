@@ -1,0 +1,13 @@
+"""The table of password hashes."""
+
+import sqlalchemy as sa
+
+from latchstring.foundation.database import UtcDateTime, metadata
+
+passwords = sa.Table(
+    "latchstring_passwords",
+    metadata,
+    sa.Column("user_id", sa.Uuid(), sa.ForeignKey("latchstring_users.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("password_hash", sa.String(255), nullable=False),
+    sa.Column("changed_at", UtcDateTime(), nullable=False),
+)

@@ -1,0 +1,46 @@
+"""`/me` over HTTP."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from latchstring.core.accounts.actions import Accounts
+from latchstring.core.accounts.schemas import UserResponse
+from latchstring.core.sessions.guard import GUARD_REFUSALS, CallerDep, CurrentUser
+from latchstring.errors import Code
+from latchstring.features.profile.schemas import ProfileChanges
+from latchstring.foundation.web.edge import Edge
+from latchstring.foundation.web.problem import ProblemError, refusals
+from latchstring.foundation.web.route import BODY_REFUSALS
+
+
+def profile_router(accounts: Accounts, edge: Edge) -> APIRouter:
+    """Return `GET /me` and `PATCH /me`."""
+    router = edge.router(tags=["auth"])
+
+    @router.get(
+        "/me",
+        operation_id="get_me",
+        summary="Who is signed in",
+        responses=refusals(*GUARD_REFUSALS, Code.BODY_TOO_LARGE, Code.DATABASE_UNAVAILABLE),
+    )
+    async def get_me(user: CurrentUser) -> UserResponse:
+        return UserResponse.of(user)
+
+    @router.patch(
+        "/me",
+        operation_id="change_me",
+        summary="Change one's names",
+        responses=refusals(*GUARD_REFUSALS, *BODY_REFUSALS, Code.DATABASE_UNAVAILABLE),
+    )
+    async def change_me(changes: ProfileChanges, request: Request, caller: CallerDep) -> UserResponse:
+        user = await accounts.rename_user(
+            caller.user_id,
+            first_name=changes.first_name,
+            last_name=changes.last_name,
+            source=edge.source(request),
+        )
+        if user is None:
+            raise ProblemError(Code.USER_NOT_FOUND)
+        return UserResponse.of(user)
+
+    return router
