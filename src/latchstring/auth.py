@@ -1,0 +1,127 @@
+"""Auth: settings and features in, mounted rooms out; what an application holds.
+
+It builds every part once, from the floor up, and hands each what it needs. Nothing is global: two of them in one
+process know nothing of each other.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
+
+from fastapi import FastAPI
+
+from latchstring.core.accounts.actions import Accounts
+from latchstring.core.feature import Core, Feature, Foundation
+from latchstring.core.sessions.actions import Sessions
+from latchstring.core.sessions.feed import RevocationFeed
+from latchstring.core.sessions.guard import Guard
+from latchstring.core.sessions.routes import SignedInAnswer, sessions_router
+from latchstring.core.sessions.rules import Lifetimes
+from latchstring.core.sign_in.actions import SignIn
+from latchstring.core.tokens.keys import key_set_from_pems
+from latchstring.core.tokens.ring import DatabaseRing, FixedRing, KeyRing
+from latchstring.core.tokens.routes import jwks_router
+from latchstring.core.tokens.rules import Party
+from latchstring.core.tokens.tokens import Tokens
+from latchstring.errors import ConfigurationError
+from latchstring.foundation.clock import Clock, SystemClock
+from latchstring.foundation.crypto import Vault
+from latchstring.foundation.database import Database
+from latchstring.foundation.passwords import PasswordHasher
+from latchstring.foundation.web.edge import Edge
+from latchstring.settings import Settings
+
+
+class Auth:
+    """Sign-in for one application."""
+
+    def __init__(self, settings: Settings, *, features: Iterable[Feature], clock: Clock | None = None) -> None:
+        """Build every part; nothing is read or opened yet.
+
+        Args:
+            settings: the configuration. With keys in the database, `secret` must be set.
+            features: what to switch on.
+            clock: the time; the machine's by default.
+
+        Raises:
+            ConfigurationError: keys that can't be used, a missing secret, or a database driver not installed.
+        """
+        clock = clock or SystemClock()
+        self.settings = settings
+        self.clock = clock
+        self.database = Database(settings.database)
+        self.ring = _ring(settings, self.database, clock)
+        lifetimes = Lifetimes(
+            access=timedelta(minutes=settings.access_token_expire_minutes),
+            refresh=timedelta(minutes=settings.refresh_token_expire_minutes),
+            session=timedelta(days=settings.session_max_days),
+            grace=timedelta(seconds=settings.refresh_grace_seconds),
+        )
+        edge = Edge(settings)
+        self.cookies = edge.cookies
+        tokens = Tokens(self.ring, Party(issuer=settings.issuer, audience=settings.audience or settings.issuer))
+        self.feed = RevocationFeed(self.database, self.ring, clock, max_lag_seconds=settings.revocation_max_lag_seconds)
+        self.hasher = PasswordHasher(settings)
+        self.accounts = Accounts(self.database, clock)
+        self.sessions = Sessions(self.database, clock, tokens, self.feed, lifetimes=lifetimes)
+        self.sign_in = SignIn(clock, self.sessions, lifetimes=lifetimes)
+        self.guard = Guard(edge, clock, tokens, self.feed, self.accounts)
+        answer = SignedInAnswer(edge, clock)
+        foundation = Foundation(database=self.database, clock=clock, passwords=self.hasher, edge=edge)
+        core = Core(
+            accounts=self.accounts,
+            sessions=self.sessions,
+            sign_in=self.sign_in,
+            guard=self.guard,
+            signed_in_answer=answer,
+        )
+        rooms = [feature.build(foundation, core) for feature in features]
+        self._routers = [room.router for room in rooms]
+        self._routers.append(sessions_router(self.sessions, tokens, answer, edge, clock))
+        self._jwks_router = jwks_router(self.ring, edge)
+
+    def install(self, app: FastAPI, *, prefix: str = "/auth") -> None:
+        """Mount every room's routes on `app` under `prefix`, the public keys at their well-known address.
+
+        Run the application inside `running()`.
+
+        Raises:
+            ConfigurationError: an `Auth` was installed there before.
+        """
+        if getattr(app.state, "latchstring", None) is not None:
+            raise ConfigurationError("an Auth is installed in this application already")
+        app.state.latchstring = self
+        for router in self._routers:
+            app.include_router(router, prefix=prefix)
+        app.include_router(self._jwks_router)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow revocations and keys while the block runs; close what was opened when it ends."""
+        try:
+            async with self.feed.following():
+                yield
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the database's connections and the hashing threads."""
+        self.hasher.close()
+        await self.database.close()
+
+
+def _ring(settings: Settings, database: Database, clock: Clock) -> KeyRing:
+    if settings.jwt_private_key is not None:
+        public, extra = settings.jwt_public_key, settings.jwt_extra_public_keys
+        return FixedRing(
+            key_set_from_pems(
+                algorithm=settings.jwt_algorithm,
+                private=settings.jwt_private_key.get_secret_value(),
+                public=public.get_secret_value() if public else None,
+                extra_public=extra.get_secret_value() if extra else None,
+            )
+        )
+    if settings.secret is None:
+        raise ConfigurationError("LATCHSTRING_SECRET must be set: it seals the signing keys in the database")
+    vault = Vault(settings.secret.get_secret_value())
+    return DatabaseRing(database, vault, algorithm=settings.jwt_algorithm, clock=clock)
