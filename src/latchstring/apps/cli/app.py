@@ -1,0 +1,37 @@
+"""The commands, put together."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from latchstring.apps.cli.inspect import config, doctor, openapi
+from latchstring.apps.cli.keys import keys
+from latchstring.apps.cli.serve import migrate, serve
+from latchstring.apps.cli.users import users
+
+app = typer.Typer(
+    no_args_is_help=True,
+    # A traceback that shows local variables shows passwords.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (serve, migrate, doctor, openapi, config):
+    app.command()(command)
+app.add_typer(users, name="users")
+app.add_typer(keys, name="keys")
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 -- typer's way to call an option
+    if wanted:
+        print(version("latchstring"))
+        raise typer.Exit
+
+
+@app.callback()
+def latchstring(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Sign-in for FastAPI that is right under concurrency."""

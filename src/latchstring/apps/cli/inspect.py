@@ -1,0 +1,118 @@
+"""`doctor`, `openapi` and `config`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+
+import typer
+from pydantic import SecretStr
+
+from latchstring import Auth, Settings
+from latchstring.apps.cli.opened import environment_settings, run
+from latchstring.apps.cli.output import Exit, JsonOption, print_json, print_record
+from latchstring.apps.environment import read_variables, settings_from, unknown_variables, variable_name
+from latchstring.apps.home import folder_is_private, move_in
+from latchstring.apps.migrations import HEAD, schema_revision
+from latchstring.apps.server import build_app
+from latchstring.errors import ConfigurationError, KeysUnavailableError, UnavailableError
+from latchstring.foundation.crypto import new_secret
+
+_OWASP_MEMORY_KIB = 19_456
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing the doctor looked at: `ok`, `warning` or `failure`, and what to do about it."""
+
+    name: str
+    state: str
+    words: str = ""
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Check the set-up. Exits with 1 when something is broken, 3 when the settings can't be used."""
+    checks = run(_checks())
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        for check in checks:
+            print(f"{check.state:<8} {check.name}" + (f": {check.words}" if check.words else ""))
+    if any(check.state == "failure" for check in checks):
+        raise typer.Exit(Exit.CONFIGURATION if checks[0].state == "failure" else Exit.FAILED)
+
+
+def openapi() -> None:
+    """Print the OpenAPI document of the server."""
+    # The document depends on settings, but not on secrets: any secret will do.
+    settings = environment_settings()
+    if settings.secret is None and not settings.keys_from_environment:
+        settings = settings.model_copy(update={"secret": SecretStr(new_secret())})
+    print_json(build_app(settings).openapi())
+
+
+def config(as_json: JsonOption = False) -> None:
+    """Print the settings in force, without secrets."""
+    settings = environment_settings()
+    shown = {
+        variable_name(field): "(set)" if isinstance(value, SecretStr) else value
+        for field, value in settings.model_dump(mode="python").items()
+    }
+    if as_json:
+        print_json({name: None if value is None else str(value) for name, value in shown.items()})
+    else:
+        print_record(shown)
+
+
+async def _checks() -> list[Check]:
+    variables = read_variables()
+    try:
+        settings = move_in(settings_from(variables))
+        auth = Auth(settings, features=())
+    except ConfigurationError as error:
+        return [Check("settings", "failure", str(error))]
+    checks = [Check("settings", "ok")]
+    checks += [
+        Check("settings", "warning", f"{name} is no setting: misspelt?") for name in unknown_variables(variables)
+    ]
+    checks += _development_checks(settings)
+    try:
+        checks += [check async for check in _database_checks(auth)]
+    finally:
+        await auth.close()
+    return checks
+
+
+def _development_checks(settings: Settings) -> list[Check]:
+    checks = []
+    if settings.is_https:
+        checks.append(Check("public url", "ok"))
+    else:
+        checks.append(
+            Check("public url", "warning", "for development only; set LATCHSTRING_PUBLIC_URL to an https address")
+        )
+    if settings.password_hash_memory_kib < _OWASP_MEMORY_KIB:
+        checks.append(Check("password hash", "warning", f"less than the {_OWASP_MEMORY_KIB} KiB that OWASP asks for"))
+    if settings.data_dir.exists() and not folder_is_private(settings.data_dir):
+        checks.append(Check("data folder", "failure", f"others may enter {settings.data_dir}: chmod 700"))
+    return checks
+
+
+async def _database_checks(auth: Auth) -> AsyncIterator[Check]:
+    try:
+        async with asyncio.timeout(10):
+            revision = await schema_revision(auth.database)
+    except (UnavailableError, TimeoutError):
+        yield Check("database", "failure", "it can't be reached with these settings")
+        return
+    yield Check("database", "ok")
+    if revision != HEAD:
+        yield Check("schema", "failure", f"it is at {revision or 'nothing yet'}: run latchstring migrate")
+        return
+    yield Check("schema", "ok")
+    try:
+        async with auth.database.reading() as connection:
+            await auth.ring.reload(connection)
+    except (KeysUnavailableError, ConfigurationError) as error:
+        yield Check("keys", "failure", f"{error}; latchstring serve makes the first one")
+    else:
+        yield Check("keys", "ok")

@@ -1,0 +1,112 @@
+"""`serve` and `migrate`."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from latchstring import Auth, Settings
+from latchstring.apps.cli.opened import environment_settings, run
+from latchstring.apps.cli.output import Exit, JsonOption, print_json, say
+from latchstring.apps.connections import TimedHeadProtocol
+from latchstring.apps.home import move_in
+from latchstring.apps.logs import configure_logging
+from latchstring.apps.migrations import HEAD, schema_revision, upgrade
+from latchstring.apps.server import prepare
+from latchstring.errors import ConfigurationError
+from latchstring.foundation.web.settings import is_loopback
+
+SHUTDOWN_SECONDS = 10
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 takes a free one.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="How many processes serve.")] = 1,
+    migrate: Annotated[bool, typer.Option(help="Bring the schema up to date first.")] = True,
+) -> None:
+    """Serve sign-in over HTTP."""
+    settings = environment_settings()
+    _refuse_development_in_public(settings, host)
+    settings = move_in(settings)
+    asyncio.run(prepare(settings, migrate=migrate))
+    config = uvicorn.Config(
+        "latchstring.apps.server:create_app",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        http=TimedHeadProtocol,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # The address in `X-Forwarded-For` is ours to read, and only from proxies that are named.
+        proxy_headers=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    configure_logging()
+    socket = config.bind_socket()
+    _introduce(settings, host=host, port=socket.getsockname()[1])
+    if workers > 1:
+        Multiprocess(config, sockets=[socket]).run()
+        return
+    server = uvicorn.Server(config)
+    server.run(sockets=[socket])
+    if not server.started:
+        raise typer.Exit(Exit.FAILED)
+
+
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit with 1 if there is something to do.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the database's schema up to date."""
+    before, after = run(_migrate(move_in(environment_settings()), check=check))
+    if as_json:
+        print_json({"before": before, "now": after, "newest": HEAD, "current": after == HEAD})
+    elif after == HEAD:
+        print(f"the schema is at {HEAD}")
+    else:
+        say(f"the schema is at {after or 'nothing yet'}, the newest is {HEAD}: run latchstring migrate")
+    if after != HEAD:
+        raise typer.Exit(Exit.FAILED)
+
+
+async def _migrate(settings: Settings, *, check: bool) -> tuple[str | None, str | None]:
+    auth = Auth(settings, features=())
+    try:
+        before = await schema_revision(auth.database)
+        if not check and before != HEAD:
+            await upgrade(auth.database)
+        return before, await schema_revision(auth.database)
+    finally:
+        await auth.close()
+
+
+def _refuse_development_in_public(settings: Settings, host: str) -> None:
+    if is_loopback(host):
+        return
+    if not settings.is_https:
+        raise ConfigurationError(
+            f"listening on {host}, LATCHSTRING_PUBLIC_URL must be set to the https address that people use"
+        )
+
+
+def _introduce(settings: Settings, *, host: str, port: int) -> None:
+    shown = "localhost" if is_loopback(host) else host
+    print(f"Latchstring serves at http://{shown}:{port}", flush=True)
+    if settings.public_url:
+        say(f"people reach it at {settings.public_url}")
+    if settings.database.startswith("sqlite") and settings.database_url is None:
+        say(f"data lies in {Path(settings.data_dir).resolve()}")
+    else:
+        say("data lies in the database that the settings name")
+    if not settings.is_https:
+        say("for development only: plain http, cookies are not Secure; set LATCHSTRING_PUBLIC_URL to an https address")
+    if settings.public_url is None and settings.client_origin is None:
+        say(f"for development only: a front end at {settings.allowed_client_origin} may call; set CLIENT_ORIGIN")

@@ -1,0 +1,1 @@
+"""The tutorial's protected route: the least that a guarded page is."""

@@ -1,0 +1,9 @@
+"""What the dashboard says."""
+
+from pydantic import BaseModel
+
+
+class Greeting(BaseModel):
+    """A greeting."""
+
+    message: str

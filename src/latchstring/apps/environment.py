@@ -1,0 +1,85 @@
+"""The only reader of the environment and of `.env`.
+
+Each setting is `LATCHSTRING_` and its name. The tutorial's variables are known by the tutorial's names as well; where
+both are set, ours wins. Real variables win over those of a `.env` file in the working folder.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+from pydantic import ValidationError
+
+from latchstring.errors import ConfigurationError
+from latchstring.settings import Settings
+
+PREFIX = "LATCHSTRING_"
+TUTORIAL_NAMES = frozenset(
+    {
+        "ACCESS_TOKEN_EXPIRE_MINUTES",
+        "CLIENT_ORIGIN",
+        "JWT_ALGORITHM",
+        "JWT_EXTRA_PUBLIC_KEYS",
+        "JWT_PRIVATE_KEY",
+        "JWT_PUBLIC_KEY",
+        "POSTGRES_DB",
+        "POSTGRES_PASSWORD",
+        "POSTGRES_PORT",
+        "POSTGRES_SERVER",
+        "POSTGRES_USER",
+        "REFRESH_TOKEN_EXPIRE_MINUTES",
+    }
+)
+
+
+def read_variables() -> dict[str, str]:
+    """Return the variables of the working folder's `.env`, with those of the process laid over them."""
+    from_file = {name: value for name, value in dotenv_values(Path(".env")).items() if value is not None}
+    return {**from_file, **os.environ}
+
+
+def settings_from(variables: Mapping[str, str]) -> Settings:
+    """Return the settings that `variables` describe. An empty variable counts as not set.
+
+    Raises:
+        ConfigurationError: a value can't be used. The message names the variable and says what it must be; it does
+            not repeat the value.
+    """
+    given: dict[str, str] = {}
+    spelled: dict[str, str] = {}
+    for field in Settings.model_fields:
+        for name in _names(field):
+            if variables.get(name):
+                given[field], spelled[field] = variables[name], name
+                break
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_sentences(error, spelled))) from None
+
+
+def unknown_variables(variables: Mapping[str, str]) -> list[str]:
+    """Return the names that begin like ours and are none: misspelt, most likely."""
+    known = {name for field in Settings.model_fields for name in _names(field)}
+    return sorted(name for name in variables if name.startswith(PREFIX) and name not in known)
+
+
+def variable_name(field: str) -> str:
+    """Return the name of a setting's variable that the documentation uses."""
+    return _names(field)[-1]
+
+
+def _names(field: str) -> list[str]:
+    name = field.upper()
+    return [PREFIX + name, name] if name in TUTORIAL_NAMES else [PREFIX + name]
+
+
+def _sentences(error: ValidationError, spelled: Mapping[str, str]) -> Iterator[str]:
+    for problem in error.errors(include_input=False, include_url=False):
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"]:
+            field = str(problem["loc"][0])
+            yield f"{spelled.get(field, variable_name(field))}: {message[0].lower()}{message[1:]}"
+        else:
+            yield message

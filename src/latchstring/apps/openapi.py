@@ -1,0 +1,36 @@
+"""The OpenAPI document: FastAPI's own, with both ways to carry a token."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from latchstring.core.sessions.guard import current_caller
+from latchstring.foundation.web.cookies import CookieJar
+
+
+def describe(app: FastAPI, cookies: CookieJar) -> None:
+    """Make `app.openapi()` say that a guarded route takes a bearer token or our cookie."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app, cookies)
+        return app.openapi_schema
+
+    # The way FastAPI documents to replace its own.
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI, cookies: CookieJar) -> dict[str, Any]:
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    bearer = current_caller.scheme_name
+    document["components"]["securitySchemes"]["accessCookie"] = {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": cookies.access_name,
+    }
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if operation.get("security") == [{bearer: []}]:
+                operation["security"].append({"accessCookie": []})
+    return document
