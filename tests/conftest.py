@@ -1,0 +1,83 @@
+"""What every test may ask for.
+
+backend        sqlite, then postgresql: a test that asks for anything below runs on both
+database_url   a database of its own, with schema and keys
+settings       the settings for it, with password hashes that cost next to nothing
+clock          the time, which stands still until it is turned
+service        one worker, running
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from latchstring import Settings
+from latchstring.apps.server import prepare
+from tests.support.clock import TurnedClock
+from tests.support.postgres import Postgres, server_for_tests
+from tests.support.service import Service, cheap_settings, running_service
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with server_for_tests() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with schema and keys; making an RSA key takes a while, copying the file does not."""
+    path = tmp_path_factory.mktemp("template") / "latchstring.db"
+    asyncio.run(prepare(cheap_settings(f"sqlite:///{path}")))
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: Postgres) -> str:
+    """The same as a PostgreSQL database."""
+    url = postgres.create_database()
+    asyncio.run(prepare(cheap_settings(url)))
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if backend == "sqlite":
+        path = tmp_path / "latchstring.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    url = postgres.create_database(template=request.getfixturevalue("postgres_template"))
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    return cheap_settings(database_url)
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    return TurnedClock()
+
+
+@pytest.fixture
+async def service(settings: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+    async with running_service(settings, clock) as running:
+        yield running

@@ -1,0 +1,126 @@
+"""The ready server as a stranger runs it: `latchstring serve`, real processes, a real socket."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx2
+
+COMMAND = str(Path(sys.executable).with_name("latchstring"))
+_START_SECONDS = 30
+_STOP_SECONDS = 20
+
+CHEAP_HASH = {"LATCHSTRING_PASSWORD_HASH_MEMORY_KIB": "8", "LATCHSTRING_PASSWORD_HASH_PASSES": "1"}
+
+
+def clean_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Returns this process's environment without any setting of ours, and with `variables`."""
+    ours = ("LATCHSTRING_", "JWT_", "POSTGRES_", "ACCESS_TOKEN_", "REFRESH_TOKEN_", "CLIENT_ORIGIN")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | dict(variables)
+
+
+def latchstring(
+    *arguments: str, cwd: Path, variables: Mapping[str, str] | None = None, stdin: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """Runs one command to its end."""
+    return subprocess.run(
+        [COMMAND, *arguments],
+        cwd=cwd,
+        env=clean_environment(variables or {}),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class ServerProcess:
+    """`latchstring serve` in a working folder of its own, on a free port; ready when the block begins."""
+
+    def __init__(
+        self,
+        cwd: Path,
+        *,
+        variables: Mapping[str, str] | None = None,
+        workers: int = 1,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed by stop()
+        self._process = subprocess.Popen(
+            [COMMAND, "serve", "--port", "0", "--workers", str(workers), *arguments],
+            cwd=cwd,
+            env=clean_environment(variables or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._words,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self.first_line = self._process.stdout.readline()
+        if not self.first_line:
+            self._process.wait(_START_SECONDS)
+            raise RuntimeError(f"latchstring serve ended with {self._process.returncode}:\n{self.words()}")
+        self.url = self.first_line.split()[-1]
+        self._wait_until_ready()
+
+    @property
+    def pid(self) -> int:
+        """The process that was started; with several workers, their parent."""
+        return self._process.pid
+
+    def client(self) -> httpx2.Client:
+        """Returns a client with cookies and connections of its own."""
+        return httpx2.Client(base_url=self.url, timeout=30)
+
+    def words(self) -> str:
+        """Returns what was said on stderr so far."""
+        self._words.seek(0)
+        return self._words.read()
+
+    def stop(self) -> int:
+        """Asks it to end, as a terminal or a service manager does, and returns its exit code."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self._process.returncode
+
+    def kill(self) -> None:
+        """Ends it and its workers at once, with no chance to finish anything."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(_STOP_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._words.close()
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"latchstring serve ended with {self._process.returncode}:\n{self.words()}")
+            try:
+                if httpx2.get(f"{self.url}/readyz", timeout=2).status_code == httpx2.codes.OK:
+                    return
+            except httpx2.TransportError:
+                pass
+            time.sleep(0.02)
+        raise RuntimeError(f"latchstring serve was not ready after {_START_SECONDS} s:\n{self.words()}")

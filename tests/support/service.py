@@ -1,0 +1,79 @@
+"""The ready server inside the test's own process: the real application, over HTTP without a socket."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+import httpx2
+from fastapi import FastAPI
+
+from latchstring import Auth, Settings
+from latchstring.apps.server import build_app
+from tests.support.clock import TurnedClock
+
+ADDRESS = "http://localhost:8000"
+SECRET = "a secret of the test suite, long enough"
+PASSWORD = "correct horse battery"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One worker."""
+
+    app: FastAPI
+    auth: Auth
+    clock: TurnedClock
+    settings: Settings
+
+    def browser(self, address: str | None = None, headers: Mapping[str, str] | None = None) -> httpx2.AsyncClient:
+        """Returns a client with cookies of its own. It sends neither Origin nor Fetch metadata unless told."""
+        return httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(self.app),
+            base_url=address or self.settings.public_url or ADDRESS,
+            headers=headers,
+        )
+
+    async def registered(self, email: str = "ada@example.com") -> httpx2.AsyncClient:
+        """Returns a browser that has just registered, and is signed in."""
+        browser = self.browser()
+        answer = await browser.post("/api/auth/register", json=registration(email))
+        assert answer.status_code == 201, answer.text
+        return browser
+
+
+@contextlib.asynccontextmanager
+async def running_service(settings: Settings, clock: TurnedClock | None = None) -> AsyncIterator[Service]:
+    """Runs one worker on a database that is prepared already; several may run on one."""
+    clock = clock or TurnedClock()
+    app = build_app(settings, clock=clock)
+    async with app.router.lifespan_context(app):
+        yield Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
+
+
+def registration(email: str = "ada@example.com", **changes: object) -> dict[str, object]:
+    """Returns the body of a registration, with changes."""
+    return {
+        "first_name": "Ada",
+        "last_name": "Lovelace",
+        "email": email,
+        "password": PASSWORD,
+        "passwordConfirm": PASSWORD,
+    } | changes
+
+
+def credentials(email: str = "ada@example.com", password: str = PASSWORD) -> dict[str, str]:
+    """Returns the body of a login."""
+    return {"email": email, "password": password}
+
+
+def cheap_settings(database_url: str, **changes: object) -> Settings:
+    """Returns settings for `database_url` whose password hashes cost next to nothing."""
+    return Settings.model_validate(
+        {
+            "database_url": database_url,
+            "secret": SECRET,
+            "password_hash_memory_kib": 8,
+            "password_hash_passes": 1,
+        }
+        | changes
+    )
