@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from latchstring.core.sessions.guard import current_caller
 from latchstring.foundation.web.cookies import CookieJar
+from latchstring.foundation.web.problem import ProblemResponse
 
 
 def describe(app: FastAPI, cookies: CookieJar) -> None:
@@ -31,6 +32,14 @@ def _document(app: FastAPI, cookies: CookieJar) -> dict[str, Any]:
     }
     for operations in document["paths"].values():
         for operation in operations.values():
+            for response in operation["responses"].values():
+                _as_problem(response.get("content", {}))
             if operation.get("security") == [{bearer: []}]:
                 operation["security"].append({"accessCookie": []})
     return document
+
+
+def _as_problem(content: dict[str, Any]) -> None:
+    # FastAPI files the model of every additional response under the route's own media type.
+    if ProblemResponse.media_type in content:
+        content[ProblemResponse.media_type] |= content.pop("application/json")

@@ -53,7 +53,7 @@ def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        exception_handlers={HTTPException: _answer_http_exception, Exception: _answer_broken},
+        exception_handlers={HTTPException: _answer_http_exception},
     )
     auth.install(app, prefix=AUTH_PREFIX)
     app.include_router(dashboard_router)
@@ -93,7 +93,3 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(status, Code.INTERNAL_ERROR)
     return problem_response(request.scope, code, headers=getattr(error, "headers", None) or {})
-
-
-async def _answer_broken(request: Request, _error: Exception) -> Response:
-    return problem_response(request.scope, Code.INTERNAL_ERROR)

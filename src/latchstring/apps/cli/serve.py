@@ -65,7 +65,7 @@ def migrate(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the database's schema up to date."""
+    """Bring the database's schema up to date, and make the first signing key where there is none."""
     before, after = run(_migrate(move_in(environment_settings()), check=check))
     if as_json:
         print_json({"before": before, "now": after, "newest": HEAD, "current": after == HEAD})
@@ -81,8 +81,10 @@ async def _migrate(settings: Settings, *, check: bool) -> tuple[str | None, str 
     auth = Auth(settings, features=())
     try:
         before = await schema_revision(auth.database)
-        if not check and before != HEAD:
-            await upgrade(auth.database)
+        if not check:
+            if before != HEAD:
+                await upgrade(auth.database)
+            await auth.ring.prepare()
         return before, await schema_revision(auth.database)
     finally:
         await auth.close()

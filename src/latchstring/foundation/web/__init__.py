@@ -1,12 +1,15 @@
 """The web's edges, shared by every room's routes.
 
-settings.py  the public URL, the front end's origin, the proxies in front
-edge.py      Edge: the settings, worked out; the routers that every room builds on
-route.py     a route that guards its body and answers problems, whatever the host application does
-body.py      bytes to JSON, strictly
-cookies.py   our cookies, read from the raw header
-origin.py    which browser requests may change something
-client.py    the visitor's address behind proxies
-problem.py   a refusal as RFC 9457 problem+json
-headers.py   security headers and the request id, as one ASGI middleware
+    settings.py    the public URL, the front end's origin, the proxies in front
+    edge.py        Edge: the settings, worked out; the routers that every room builds on
+    route.py       a route that guards its body and answers problems, whatever the host application does
+    body.py        bytes to JSON, strictly
+    cookies.py     our cookies, read from the raw header
+    origin.py      which browser requests may change something
+    client.py      the visitor's address behind proxies
+    problem.py     a refusal as RFC 9457 problem+json
+    headers.py     security headers on every answer, as one ASGI middleware
+    request_id.py  one name for a request, wherever it is spoken of
+
+Nothing here knows of users or sessions.
 """

@@ -9,9 +9,9 @@ from latchstring.errors import Code
 from latchstring.foundation.audit import USER_AGENT_MAX_LENGTH, Source
 from latchstring.foundation.web.client import client_address
 from latchstring.foundation.web.cookies import CookieJar
-from latchstring.foundation.web.headers import request_id
 from latchstring.foundation.web.origin import RawHeaders, origin_allowed
 from latchstring.foundation.web.problem import ProblemError
+from latchstring.foundation.web.request_id import request_id
 from latchstring.foundation.web.route import ProblemRoute
 from latchstring.foundation.web.settings import WebSettings
 

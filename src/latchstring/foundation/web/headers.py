@@ -1,10 +1,10 @@
-"""Security headers and the request id, on every answer of the server: one pure ASGI middleware."""
-
-import secrets
+"""What every answer of the server carries, the one to a bug included: one pure ASGI middleware around the rest."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_REQUEST_ID = "latchstring.request_id"
+from latchstring.errors import Code
+from latchstring.foundation.web.problem import problem_response
+from latchstring.foundation.web.request_id import request_id
 
 _SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -17,16 +17,8 @@ _SECURITY_HEADERS = (
 _STRICT_TRANSPORT = ((b"strict-transport-security", b"max-age=31536000"),)
 
 
-def request_id(scope: Scope) -> str:
-    """Return the id of this request, giving it one first where it has none. A visitor's own is never taken over."""
-    known: str | None = scope.get(_REQUEST_ID)
-    if known is None:
-        known = scope[_REQUEST_ID] = secrets.token_hex(8)
-    return known
-
-
 class HeadersMiddleware:
-    """Adds `X-Request-ID` and the security headers to whatever the application answers."""
+    """Adds `X-Request-ID` and the security headers; answers 500 for what nobody caught, and passes it on to the log."""
 
     def __init__(self, app: ASGIApp, *, https: bool) -> None:
         self.app = app
@@ -37,9 +29,12 @@ class HeadersMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        answered = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
+                answered = True
                 message["headers"] = [
                     *message.get("headers", ()),
                     *self._fixed,
@@ -47,4 +42,9 @@ class HeadersMiddleware:
                 ]
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except Exception:
+            if not answered:
+                await problem_response(scope, Code.INTERNAL_ERROR)(scope, receive, send_with_headers)
+            raise

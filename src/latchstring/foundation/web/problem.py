@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Scope
 
 from latchstring.errors import Code
-from latchstring.foundation.web.headers import request_id
+from latchstring.foundation.web.request_id import request_id
 
 _TRY_AGAIN_SECONDS = "1"
 
