@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from latchstring.errors import ConfigurationError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 
 __all__ = [
@@ -154,10 +154,16 @@ async def lock_exclusively(connection: Connection, purpose: str) -> None:
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(purpose))))
 
 
-def insert_or_ignore(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+def insert_or_ignore(connection: Connection, table: sa.Table) -> "postgresql.Insert | sqlite.Insert":
     """Return an INSERT into `table` that does nothing, instead of failing, where a unique constraint forbids it."""
-    make = postgresql.insert if is_postgresql(connection) else sqlite.insert
-    return make(table).on_conflict_do_nothing()
+    # Imported here: a process on one database has no use for the megabytes of the other's dialect.
+    if is_postgresql(connection):
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert  # noqa: PLC0415
+
+        return postgresql_insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert  # noqa: PLC0415
+
+    return sqlite_insert(table).on_conflict_do_nothing()
 
 
 _READING = "latchstring_reading"

@@ -40,6 +40,7 @@ def serve(
         port=port,
         workers=workers,
         http=TimedHeadProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
