@@ -53,6 +53,8 @@ def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # Its redirect would be built from the Host header, which is whatever a visitor sends.
+        redirect_slashes=False,
         exception_handlers={HTTPException: _answer_http_exception},
     )
     auth.install(app, prefix=AUTH_PREFIX)

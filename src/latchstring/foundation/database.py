@@ -89,18 +89,13 @@ class Database:
     """An engine for `url`, made for this package: short transactions, bounded waits, one kind of failure."""
 
     def __init__(self, url: str) -> None:
-        parsed = make_url(url)
-        if parsed.drivername == "sqlite":
-            parsed = parsed.set(drivername="sqlite+aiosqlite")
-        elif parsed.drivername in {"postgres", "postgresql"}:
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        self.url = parsed
+        self.url = _checked_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
         try:
             self.engine = create_async_engine(
-                parsed,
+                self.url,
                 pool_timeout=TIMEOUT_SECONDS,
-                connect_args=_CONNECT_ARGUMENTS.get(parsed.drivername, {}),
+                connect_args=_CONNECT_ARGUMENTS[self.url.drivername],
                 **({} if self.is_sqlite else {"pool_size": 5, "max_overflow": 10}),
             )
         except ModuleNotFoundError as error:
@@ -169,9 +164,29 @@ def insert_or_ignore(connection: Connection, table: sa.Table) -> "postgresql.Ins
 _READING = "latchstring_reading"
 
 _CONNECT_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "sqlite+aiosqlite": {},
     "postgresql+psycopg": {"connect_timeout": int(TIMEOUT_SECONDS)},
     "postgresql+asyncpg": {"timeout": TIMEOUT_SECONDS},
 }
+
+
+_DEFAULT_DRIVERS = {"sqlite": "aiosqlite", "postgres": "psycopg", "postgresql": "psycopg"}
+
+
+def _checked_url(url: str) -> sa.URL:
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise ConfigurationError("LATCHSTRING_DATABASE_URL is no database URL") from None
+    if parsed.drivername in _DEFAULT_DRIVERS:
+        backend = "sqlite" if parsed.drivername == "sqlite" else "postgresql"
+        parsed = parsed.set(drivername=f"{backend}+{_DEFAULT_DRIVERS[parsed.drivername]}")
+    if parsed.drivername not in _CONNECT_ARGUMENTS:
+        known = ", ".join(sorted(_CONNECT_ARGUMENTS))
+        raise ConfigurationError(f"LATCHSTRING_DATABASE_URL must begin with one of {known}")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        raise ConfigurationError("LATCHSTRING_DATABASE_URL must name a file: connections don't share SQLite in memory")
+    return parsed
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from uvicorn.supervisors import Multiprocess
 from latchstring import Auth, Settings
 from latchstring.apps.cli.opened import environment_settings, run
 from latchstring.apps.cli.output import Exit, JsonOption, print_json, say
-from latchstring.apps.connections import TimedHeadProtocol
+from latchstring.apps.connections import LimitedHeadProtocol
 from latchstring.apps.home import move_in
 from latchstring.apps.logs import configure_logging
 from latchstring.apps.migrations import HEAD, schema_revision, upgrade
@@ -39,7 +39,7 @@ def serve(
         host=host,
         port=port,
         workers=workers,
-        http=TimedHeadProtocol,
+        http=LimitedHeadProtocol,
         ws="none",
         log_config=None,
         access_log=False,
