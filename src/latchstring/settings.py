@@ -11,12 +11,12 @@ It reads nothing: `apps.environment` fills it from the environment, a host appli
 
 from pathlib import Path
 from typing import Annotated, Self
-from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from latchstring.core.sessions.settings import SessionSettings
 from latchstring.core.tokens.settings import TokenSettings
+from latchstring.foundation.database import postgresql_url
 from latchstring.foundation.passwords import PasswordHashSettings
 from latchstring.foundation.web.settings import WebSettings
 
@@ -38,10 +38,12 @@ class PostgresSettings(BaseModel):
     @property
     def postgres_url(self) -> str | None:
         """The URL the five make, or None where they are not set."""
-        if self.postgres_user is None or self.postgres_password is None:
+        user, password, server, port, database = (getattr(self, name) for name in PostgresSettings.model_fields)
+        if password is None:
             return None
-        account = f"{quote(self.postgres_user, safe='')}:{quote(self.postgres_password.get_secret_value(), safe='')}"
-        return f"postgresql+psycopg://{account}@{self.postgres_server}:{self.postgres_port}/{self.postgres_db}"
+        return postgresql_url(
+            user=user, password=password.get_secret_value(), server=server, port=port, database=database
+        )
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Self:
@@ -54,7 +56,7 @@ class PostgresSettings(BaseModel):
 class Settings(WebSettings, PasswordHashSettings, TokenSettings, SessionSettings, PostgresSettings):
     """Everything that can be set."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     data_dir: Path = Path("latchstring-data")
     """Where the server keeps its SQLite database and its secret, unless they are elsewhere."""

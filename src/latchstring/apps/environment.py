@@ -34,9 +34,16 @@ TUTORIAL_NAMES = frozenset(
 
 
 def read_variables() -> dict[str, str]:
-    """Return the variables of the working folder's `.env`, with those of the process laid over them."""
-    from_file = {name: value for name, value in dotenv_values(Path(".env")).items() if value is not None}
-    return {**from_file, **os.environ}
+    """Return the variables of the working folder's `.env`, with those of the process laid over them.
+
+    Raises:
+        ConfigurationError: there is a `.env` that can't be read.
+    """
+    try:
+        from_file = dotenv_values(Path(".env"))
+    except (OSError, UnicodeDecodeError):
+        raise ConfigurationError("the .env file in the working folder must be readable, and text in UTF-8") from None
+    return {name: value for name, value in from_file.items() if value is not None} | os.environ
 
 
 def settings_from(variables: Mapping[str, str]) -> Settings:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -53,21 +54,31 @@ def _make_folder(folder: Path) -> None:
 
 
 def _kept_secret(path: Path) -> str:
-    # Whoever is first makes it, whole, under another name; a link never replaces one that is there already.
-    if not path.exists():
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE)
-        with os.fdopen(descriptor, "w") as file:
+    try:
+        if not path.exists():
+            _keep_new_secret(path)
+        secret = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"LATCHSTRING_DATA_DIR: the secret in {path} can't be made or read ({error.strerror})"
+        ) from None
+    except UnicodeDecodeError:
+        secret = ""
+    if len(secret) < SECRET_MIN_LENGTH:
+        raise ConfigurationError(f"the secret in {path} must be text of at least {SECRET_MIN_LENGTH} characters")
+    return secret
+
+
+def _keep_new_secret(path: Path) -> None:
+    # Whoever is first makes it, whole, under another name; a link never replaces one that is there already. Names are
+    # random: in containers that share a folder, everybody has the same process id.
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE), "w") as file:
             file.write(new_secret() + "\n")
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(draft)
-        draft.unlink()
-    try:
-        secret = path.read_text().strip()
-    except OSError as error:
-        raise ConfigurationError(f"the secret in {path} can't be read ({error.strerror})") from None
-    if len(secret) < SECRET_MIN_LENGTH:
-        raise ConfigurationError(f"the secret in {path} must have at least {SECRET_MIN_LENGTH} characters")
-    return secret
+    finally:
+        draft.unlink(missing_ok=True)

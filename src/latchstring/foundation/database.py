@@ -33,6 +33,7 @@ __all__ = [
     "is_postgresql",
     "lock_exclusively",
     "metadata",
+    "postgresql_url",
     "xid8",
 ]
 
@@ -142,6 +143,12 @@ def is_postgresql(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
+def postgresql_url(*, user: str, password: str, server: str, port: int, database: str) -> str:
+    """Return the URL of a PostgreSQL database; whatever characters the parts hold, they stay in their parts."""
+    url = sa.URL.create("postgresql+psycopg", user, password, server, port, database)
+    return url.render_as_string(hide_password=False)
+
+
 async def lock_exclusively(connection: Connection, purpose: str) -> None:
     """Let no other instance past this line for the same purpose until the transaction ends."""
     if is_postgresql(connection):
@@ -177,7 +184,9 @@ def _checked_url(url: str) -> sa.URL:
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
-        raise ConfigurationError("LATCHSTRING_DATABASE_URL is no database URL") from None
+        raise ConfigurationError(
+            "LATCHSTRING_DATABASE_URL must be a database URL, such as postgresql://user:password@host/name"
+        ) from None
     if parsed.drivername in _DEFAULT_DRIVERS:
         backend = "sqlite" if parsed.drivername == "sqlite" else "postgresql"
         parsed = parsed.set(drivername=f"{backend}+{_DEFAULT_DRIVERS[parsed.drivername]}")

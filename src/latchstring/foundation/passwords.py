@@ -14,15 +14,16 @@ import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import argon2
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from latchstring.errors import HashQueueFullError
 
 _BCRYPT_PREFIXES = ("$2b$", "$2a$", "$2y$")
 _BCRYPT_MAX_BYTES = 72
+_MIN_KIB_PER_LANE = 8  # RFC 9106, section 3.1
 # Hashing threads yield to the event loop's thread where the kernel knows a thread's own niceness.
 _THREAD_NICENESS = 15
 
@@ -44,6 +45,15 @@ class PasswordHashSettings(BaseModel):
     """How many hashes run at the same time in one process; by default one for each core."""
     password_hash_queue: int = Field(default=64, ge=0, le=10_000)
     """How many more may wait; beyond that the answer is 503 with Retry-After."""
+
+    @model_validator(mode="after")
+    def _enough_memory_for_the_lanes(self) -> Self:
+        if self.password_hash_memory_kib < _MIN_KIB_PER_LANE * self.password_hash_lanes:
+            raise ValueError(
+                f"LATCHSTRING_PASSWORD_HASH_MEMORY_KIB must be at least {_MIN_KIB_PER_LANE} for each of the "
+                "LATCHSTRING_PASSWORD_HASH_LANES"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)

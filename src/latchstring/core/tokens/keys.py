@@ -4,11 +4,12 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from latchstring.core.tokens.settings import Algorithm
@@ -77,18 +78,31 @@ def token_key(pem: bytes, algorithm: Algorithm, *, name: str) -> TokenKey:
     Raises:
         ConfigurationError: no PEM, a key of another kind, or an RSA key of less than 2,048 bits.
     """
-    try:
-        key = _import_key(pem, algorithm)
-        kid = key.thumbprint()
-    except (JoseError, ValueError, TypeError, AttributeError):
-        raise ConfigurationError(f"{name} must be a PEM of a key for {algorithm}") from None
-    if isinstance(key, RSAKey) and key.raw_value.key_size < RSA_MIN_BITS:
-        raise ConfigurationError(f"{name} must have at least {RSA_MIN_BITS} bits")
-    if isinstance(key, ECKey) and key.curve_name != "P-256":
-        raise ConfigurationError(f"{name} must be a P-256 key for ES256")
-    if isinstance(key, OKPKey) and key.curve_name != "Ed25519":
-        raise ConfigurationError(f"{name} must be an Ed25519 key for EdDSA")
-    return TokenKey(kid=kid, algorithm=algorithm, key=key)
+    raw = _parsed(pem)
+    key: Key
+    match algorithm, raw:
+        case ((Algorithm.RS256 | Algorithm.PS256), (rsa.RSAPrivateKey() | rsa.RSAPublicKey())):
+            if raw.key_size < RSA_MIN_BITS:
+                raise ConfigurationError(f"{name} must have at least {RSA_MIN_BITS} bits")
+            key = RSAKey.import_key(raw)
+        case Algorithm.ES256, (ec.EllipticCurvePrivateKey() | ec.EllipticCurvePublicKey()):
+            if raw.curve.name != "secp256r1":
+                raise ConfigurationError(f"{name} must be a P-256 key for ES256")
+            key = ECKey.import_key(raw)
+        case Algorithm.EDDSA, (ed25519.Ed25519PrivateKey() | ed25519.Ed25519PublicKey()):
+            key = OKPKey.import_key(raw)
+        case _:
+            raise ConfigurationError(f"{name} must be a PEM of a key for {algorithm}")
+    return TokenKey(kid=key.thumbprint(), algorithm=algorithm, key=key)
+
+
+def _parsed(pem: bytes) -> object:
+    for load in (partial(serialization.load_pem_private_key, password=None), serialization.load_pem_public_key):
+        try:
+            return load(pem)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            continue
+    return None
 
 
 def key_set_from_pems(*, algorithm: Algorithm, private: str, public: str | None, extra_public: str | None) -> KeySet:
@@ -112,16 +126,6 @@ def key_set_from_pems(*, algorithm: Algorithm, private: str, public: str | None,
             extra = _extra_key(_pem(part, "JWT_EXTRA_PUBLIC_KEYS"), algorithm)
             verifying.setdefault(extra.kid, extra)
     return KeySet(signing=signing, verifying=verifying)
-
-
-def _import_key(pem: bytes, algorithm: Algorithm) -> Key:
-    match algorithm:
-        case Algorithm.RS256 | Algorithm.PS256:
-            return RSAKey.import_key(pem)
-        case Algorithm.ES256:
-            return ECKey.import_key(pem)
-        case Algorithm.EDDSA:
-            return OKPKey.import_key(pem)
 
 
 def _extra_key(pem: bytes, algorithm: Algorithm) -> TokenKey:

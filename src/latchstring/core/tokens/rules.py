@@ -14,6 +14,7 @@ from latchstring.core.caller import Caller
 CLIENT_ID = "latchstring"
 CLOCK_SKEW_SECONDS = 5
 _MAX_SAFE_INTEGER = 2**53 - 1
+_MAX_GENERATION = 2**31 - 1  # what the column holds
 
 
 class Kind(StrEnum):
@@ -128,7 +129,7 @@ def read_refresh_claims(claims: Mapping[str, Any], *, party: Party, now: float) 
         session_id=_uuid(claims, "sid"),
         issued_at_unix=_number(claims, "iat"),
         expires_at_unix=_number(claims, "exp"),
-        generation=_number(claims, "gen"),
+        generation=_number(claims, "gen", at_most=_MAX_GENERATION),
     )
 
 
@@ -179,10 +180,10 @@ def _texts(claims: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _number(claims: Mapping[str, Any], name: str) -> int:
+def _number(claims: Mapping[str, Any], name: str, *, at_most: int = _MAX_SAFE_INTEGER) -> int:
     value = claims.get(name)
     # bool is an int to Python; a claim of `true` is no number to us.
-    if type(value) is not int or not 0 <= value <= _MAX_SAFE_INTEGER:
+    if type(value) is not int or not 0 <= value <= at_most:
         raise ClaimsError(name)
     return value
 

@@ -2,9 +2,10 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from joserfc import jws
-from joserfc.errors import JoseError
+from joserfc.errors import JoseError, UnsupportedAlgorithmError
 
 from latchstring.core.caller import Caller
 from latchstring.core.tokens.compact import CompactToken, MalformedTokenError, parse
@@ -20,8 +21,24 @@ from latchstring.core.tokens.rules import (
     read_refresh_claims,
     refresh_claims,
 )
+from latchstring.core.tokens.settings import Algorithm
 
 _MAX_SEEN = 4096
+
+
+class _OneAlgorithm(jws.JWSRegistry):
+    """joserfc's registry, allowing one algorithm; it does not warn at each use that EdDSA has a newer name."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        super().__init__(algorithms=[algorithm.value])
+
+    def get_alg(self, name: str) -> Any:  # noqa: ANN401 -- joserfc does not export the type
+        if self.allowed is None or name not in self.allowed:
+            raise UnsupportedAlgorithmError(f"{name} is not allowed")
+        return self.algorithms[name]
+
+
+_ALGORITHM_REGISTRIES = {algorithm: _OneAlgorithm(algorithm) for algorithm in Algorithm}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +118,9 @@ class Tokens:
 def _signed(keys: KeySet, kind: Kind, claims: dict[str, object]) -> str:
     header = {"alg": keys.signing.algorithm.value, "typ": kind.header_type, "kid": keys.signing.kid}
     payload = json.dumps(claims, separators=(",", ":"), ensure_ascii=False)
-    return jws.serialize_compact(header, payload, keys.signing.key, algorithms=[keys.signing.algorithm.value])
+    return jws.serialize_compact(
+        header, payload, keys.signing.key, registry=_ALGORITHM_REGISTRIES[keys.signing.algorithm]
+    )
 
 
 def _verified(text: str, kind: Kind, keys: KeySet) -> CompactToken:
@@ -113,7 +132,7 @@ def _verified(text: str, kind: Kind, keys: KeySet) -> CompactToken:
     if key is None or token.algorithm != key.algorithm:
         raise MalformedTokenError("signed with no key of ours")
     try:
-        jws.deserialize_compact(text, key.key, algorithms=[key.algorithm.value])
+        jws.deserialize_compact(text, key.key, registry=_ALGORITHM_REGISTRIES[key.algorithm])
     except (JoseError, ValueError):
         raise MalformedTokenError("a signature that does not hold") from None
     return token

@@ -1,5 +1,6 @@
 """Where the service stands on the web."""
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -7,6 +8,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 DEVELOPMENT_CLIENT_ORIGIN = "http://localhost:3000"
+
+
+# Names in other alphabets are written as browsers write them in `Origin`: xn--….
+_HOST = re.compile(r"[a-z0-9.:_-]+")
 
 
 def _bare_origin(value: object) -> object:
@@ -26,7 +31,7 @@ def _bare_origin(value: object) -> object:
         or parts.path not in {"", "/"}
         or parts.query
         or parts.fragment
-        or "*" in parts.netloc
+        or not _HOST.fullmatch(parts.hostname)
     ):
         raise ValueError("must be an origin such as https://example.com, with no path")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
