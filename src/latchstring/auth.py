@@ -29,6 +29,7 @@ from latchstring.foundation.crypto import Vault
 from latchstring.foundation.database import Database
 from latchstring.foundation.passwords import PasswordHasher
 from latchstring.foundation.web.edge import Edge
+from latchstring.foundation.web.route import PrefixRouter
 from latchstring.settings import Settings
 
 
@@ -91,9 +92,8 @@ class Auth:
         if getattr(app.state, "latchstring", None) is not None:
             raise ConfigurationError("an Auth is installed in this application already")
         app.state.latchstring = self
-        for router in self._routers:
-            app.include_router(router, prefix=prefix)
-        app.include_router(self._jwks_router)
+        app.include_router(PrefixRouter(prefix, self._routers), prefix=prefix)
+        app.include_router(PrefixRouter("/.well-known", [self._jwks_router]))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from latchstring.errors import ConfigurationError
 from latchstring.foundation.crypto import new_secret
-from latchstring.settings import SECRET_MIN_LENGTH, Settings
+from latchstring.settings import DATABASE_FILE, SECRET_MIN_LENGTH, Settings
 
 SECRET_FILE = "secret"  # noqa: S105 -- a file's name
 _FOLDER_MODE = 0o700
@@ -46,11 +46,20 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         if not folder_is_private(folder):
-            folder.chmod(_FOLDER_MODE)
+            _close(folder)
     except OSError as error:
         raise ConfigurationError(
             f"LATCHSTRING_DATA_DIR: the folder {folder} can't be made or kept private ({error.strerror})"
         ) from None
+
+
+def _close(folder: Path) -> None:
+    # Only a folder that is ours: closing somebody's home, or /tmp, would be worse than not starting.
+    if any(folder.iterdir()) and not any((folder / name).exists() for name in (SECRET_FILE, DATABASE_FILE)):
+        raise ConfigurationError(
+            f"LATCHSTRING_DATA_DIR: {folder} is open to others and holds other things; name a folder of its own"
+        )
+    folder.chmod(_FOLDER_MODE)
 
 
 def _kept_secret(path: Path) -> str:

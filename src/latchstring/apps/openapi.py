@@ -42,4 +42,5 @@ def _document(app: FastAPI, cookies: CookieJar) -> dict[str, Any]:
 def _as_problem(content: dict[str, Any]) -> None:
     # FastAPI files the model of every additional response under the route's own media type.
     if ProblemResponse.media_type in content:
-        content[ProblemResponse.media_type] |= content.pop("application/json")
+        for other in content.keys() - {ProblemResponse.media_type}:
+            content[ProblemResponse.media_type] |= content.pop(other)

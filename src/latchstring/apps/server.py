@@ -11,19 +11,20 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from latchstring import DEFAULT_FEATURES, Auth, Settings
-from latchstring.apps.dashboard.routes import router as dashboard_router
+from latchstring.apps.cors import FrontEndCors
+from latchstring.apps.dashboard.routes import add_dashboard
 from latchstring.apps.environment import read_variables, settings_from
 from latchstring.apps.health import health_router
 from latchstring.apps.home import move_in
 from latchstring.apps.logs import configure_logging
-from latchstring.apps.migrations import schema_is_current, upgrade
+from latchstring.apps.migrations import HEAD, schema_revision, upgrade
 from latchstring.apps.openapi import describe
-from latchstring.errors import Code
+from latchstring.errors import Code, DatabaseUnavailableError
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.web.headers import HeadersMiddleware
 from latchstring.foundation.web.problem import problem_response
@@ -57,19 +58,12 @@ def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
         redirect_slashes=False,
         exception_handlers={HTTPException: _answer_http_exception},
     )
+    add_dashboard(app)
     auth.install(app, prefix=AUTH_PREFIX)
-    app.include_router(dashboard_router)
     app.include_router(health_router(auth))
     describe(app, auth.cookies)
     if settings.allowed_client_origin is not None:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=[settings.allowed_client_origin],
-            allow_credentials=True,
-            allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type"],
-            expose_headers=["Retry-After", "WWW-Authenticate", "X-Request-ID"],
-        )
+        app.add_middleware(FrontEndCors, origin=settings.allowed_client_origin)
     app.add_middleware(HeadersMiddleware, https=settings.is_https)
     return app
 
@@ -79,11 +73,14 @@ async def prepare(settings: Settings, *, migrate: bool = True) -> None:
 
     Raises:
         ConfigurationError: the database was made under another secret.
-        DatabaseUnavailableError: the database is away.
+        DatabaseUnavailableError: the database is away, or has no tables and may not be given any.
     """
     auth = Auth(settings, features=())
     try:
-        if migrate and not await schema_is_current(auth.database):
+        revision = await schema_revision(auth.database)
+        if revision is None and not migrate:
+            raise DatabaseUnavailableError("the database has no tables yet: run latchstring migrate")
+        if revision != HEAD and migrate:
             await upgrade(auth.database)
         await auth.ring.prepare()
     finally:
@@ -94,4 +91,14 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     # What routing itself refuses; our routes answer their own.
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(status, Code.INTERNAL_ERROR)
-    return problem_response(request.scope, code, headers=getattr(error, "headers", None) or {})
+    headers = {"Allow": ", ".join(_methods_at(request))} if code is Code.METHOD_NOT_ALLOWED else {}
+    return problem_response(request.scope, code, headers=headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    # Routing stops at the first route of an address; RFC 9110 asks for the methods of all of them.
+    return [
+        method
+        for method in ("GET", "POST", "PATCH", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]

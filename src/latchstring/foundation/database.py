@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from latchstring.errors import ConfigurationError, DatabaseUnavailableError
+from latchstring.foundation.sqlite import OneTripConnection, connect
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -97,7 +98,7 @@ class Database:
                 self.url,
                 pool_timeout=TIMEOUT_SECONDS,
                 connect_args=_CONNECT_ARGUMENTS[self.url.drivername],
-                **({} if self.is_sqlite else {"pool_size": 5, "max_overflow": 10}),
+                **({"async_creator": self._connect_sqlite} if self.is_sqlite else {"pool_size": 5, "max_overflow": 10}),
             )
         except ModuleNotFoundError as error:
             raise ConfigurationError(
@@ -136,6 +137,10 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+    async def _connect_sqlite(self) -> OneTripConnection:
+        (location,), options = self.engine.dialect.create_connect_args(self.url)
+        return await connect(location, **options)
 
 
 def is_postgresql(connection: Connection) -> bool:

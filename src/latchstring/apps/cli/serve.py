@@ -1,8 +1,10 @@
 """`serve` and `migrate`."""
 
 import asyncio
+import signal
+import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 import uvicorn
@@ -10,7 +12,7 @@ from uvicorn.supervisors import Multiprocess
 
 from latchstring import Auth, Settings
 from latchstring.apps.cli.opened import environment_settings, run
-from latchstring.apps.cli.output import Exit, JsonOption, print_json, say
+from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, say
 from latchstring.apps.connections import LimitedHeadProtocol
 from latchstring.apps.home import move_in
 from latchstring.apps.logs import configure_logging
@@ -49,13 +51,15 @@ def serve(
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     configure_logging()
-    socket = config.bind_socket()
-    _introduce(settings, host=host, port=socket.getsockname()[1])
+    listener = _bound(host, port)
+    _introduce(settings, host=host, port=listener.getsockname()[1])
     if workers > 1:
-        Multiprocess(config, sockets=[socket]).run()
+        Multiprocess(config, sockets=[listener]).run()
         return
+    # uvicorn finishes what it has begun, and then raises the signal again: being asked to end is no failure.
+    signal.signal(signal.SIGTERM, _leave)
     server = uvicorn.Server(config)
-    server.run(sockets=[socket])
+    server.run(sockets=[listener])
     if not server.started:
         raise typer.Exit(Exit.FAILED)
 
@@ -98,6 +102,22 @@ def _refuse_development_in_public(settings: Settings, host: str) -> None:
         raise ConfigurationError(
             f"listening on {host}, LATCHSTRING_PUBLIC_URL must be set to the https address that people use"
         )
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        fail(f"can't listen on {host}, port {port}: {error.strerror}")
+    listener.set_inheritable(True)
+    return listener
+
+
+def _leave(_signal: int, _frame: object) -> NoReturn:
+    raise SystemExit(Exit.DONE)
 
 
 def _introduce(settings: Settings, *, host: str, port: int) -> None:

@@ -159,7 +159,10 @@ def _nobody(who: str) -> User:
 
 def _password(*, from_stdin: bool) -> str:
     if from_stdin:
-        return sys.stdin.readline().rstrip("\r\n")
+        try:
+            return sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            fail("the password must be text in UTF-8", Exit.USAGE)
     if not sys.stdin.isatty():
         fail("nobody is there to ask for the password: say --password-stdin", Exit.USAGE)
     password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)

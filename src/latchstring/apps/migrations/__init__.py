@@ -55,9 +55,10 @@ async def upgrade(database: Database) -> None:
     """Bring the schema to the newest revision; many may run it at once.
 
     Raises:
-        DatabaseUnavailableError: the database is away.
+        DatabaseUnavailableError: the database is away, or its schema is of a newer version than this.
     """
     from alembic import command  # noqa: PLC0415 -- see the module's first lines
+    from alembic.util import CommandError  # noqa: PLC0415 -- likewise
 
     def run(connection: sa.Connection) -> None:
         if connection.dialect.name == "postgresql":
@@ -70,6 +71,11 @@ async def upgrade(database: Database) -> None:
             await connection.run_sync(run)
     except (sa.exc.OperationalError, sa.exc.InterfaceError, OSError) as error:
         raise DatabaseUnavailableError("the database is away") from error
+    except CommandError:
+        revision = await schema_revision(database)
+        raise DatabaseUnavailableError(
+            f"the schema is at {revision}, which this version does not know: a newer one made it"
+        ) from None
 
 
 def _config(connection: sa.Connection) -> "Config":

@@ -55,6 +55,7 @@ def canonical_email(text: str) -> str:
         parts = validate_email(
             unicodedata.normalize("NFC", text.strip()),
             check_deliverability=False,
+            strict=True,
             # Allows the reserved name .test, which can't receive mail and harms nobody.
             test_environment=True,
         )

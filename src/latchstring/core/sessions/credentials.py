@@ -15,7 +15,7 @@ _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*) *")
 def bearer_token(headers: RawHeaders) -> str | Refused | None:
     """Return the token of the Authorization header; None where there is none, or one of another scheme."""
     values = [value for name, value in headers if name == b"authorization"]
-    bearers = [value for value in values if value.split(b" ", 1)[0].strip().lower() == b"bearer"]
+    bearers = [value for value in values if value.lower().split()[:1] == [b"bearer"]]
     if not bearers:
         return None
     match = _BEARER.fullmatch(bearers[0])

@@ -112,18 +112,18 @@ class RevocationFeed:
     async def following(self) -> AsyncIterator[None]:
         """Follow the database as long as the block runs. The first poll has been tried when it begins."""
         await self._try_poll(quiet=False)
-        task = asyncio.create_task(self._follow(), name="latchstring revocation feed")
+        ending = asyncio.Event()
+        task = asyncio.create_task(self._follow(ending), name="latchstring revocation feed")
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            # A poll that is under way may finish: cut off while it connects, it would leave half a connection behind.
+            ending.set()
+            await task
 
-    async def _follow(self) -> None:
+    async def _follow(self, ending: asyncio.Event) -> None:
         failing = self._current_as_of is None
-        while True:
-            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+        while not await _happens(ending, within_seconds=POLL_INTERVAL_SECONDS):
             succeeded = await self._try_poll(quiet=failing)
             if failing and succeeded:
                 _log.info("revocations are followed again")
@@ -151,3 +151,11 @@ class RevocationFeed:
             for user, entries in self._ended_users.items()
         }
         self._ended_users = {user: entries for user, entries in kept.items() if entries}
+
+
+async def _happens(event: asyncio.Event, *, within_seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(within_seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

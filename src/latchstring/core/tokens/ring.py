@@ -130,10 +130,12 @@ class DatabaseRing:
         """Read the keys; where nothing changed, keep the very set."""
         now = self._clock.now()
         live = tuple(key for key in await store.all_keys(connection) if _state(key, now=now) is not KeyState.GONE)
-        signing = [key for key in live if self._could_sign(key) and _state(key, now=now) is KeyState.ACTIVE]
-        if not signing:
-            raise KeysUnavailableError("the database holds no key that may sign")
-        newest = max(signing, key=lambda key: key.signs_from)
+        usable = [key for key in live if self._could_sign(key)]
+        if not usable:
+            raise KeysUnavailableError("the database holds no key that may sign: run latchstring migrate")
+        active = [key for key in usable if _state(key, now=now) is KeyState.ACTIVE]
+        # No key is active yet where the first was made a moment ago, by an instance whose clock is ahead of ours.
+        newest = max(active, key=_signs_from) if active else min(usable, key=_signs_from)
         if self._keys is not None and live == self._read_from and self._keys.signing.kid == newest.kid:
             return
         verifying = {key.kid: token_key(key.public_pem.encode(), key.algorithm, name=f"key {key.kid}") for key in live}
@@ -200,7 +202,13 @@ class DatabaseRing:
         try:
             return self._vault.open(key.private_sealed, context=f"key {key.kid}")
         except SealedValueError:
-            raise KeysUnavailableError("the signing key was sealed under another secret") from None
+            raise KeysUnavailableError(
+                "the signing key was sealed under another LATCHSTRING_SECRET: set that one"
+            ) from None
+
+
+def _signs_from(key: StoredKey) -> datetime:
+    return key.signs_from
 
 
 def _state(key: StoredKey, *, now: datetime) -> KeyState:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from latchstring.core.tokens.ring import KeyRing
 from latchstring.errors import Code
@@ -28,9 +28,11 @@ def jwks_router(ring: KeyRing, edge: Edge) -> APIRouter:
         operation_id="get_jwks",
         summary="The public keys that tokens are verified with",
         response_class=JwksResponse,
-        responses=refusals(Code.KEYS_UNAVAILABLE),
+        response_model=dict[str, Any],
+        responses=refusals(Code.BODY_TOO_LARGE, Code.KEYS_UNAVAILABLE),
     )
-    async def get_jwks() -> dict[str, Any]:
-        return JwksResponse(ring.current.jwks(), headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE_SECONDS}"})  # type: ignore[return-value]
+    async def get_jwks() -> Response:
+        caching = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE_SECONDS}", "Vary": "Origin"}
+        return JwksResponse(ring.current.jwks(), headers=caching)
 
     return router

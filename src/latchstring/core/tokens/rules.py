@@ -14,6 +14,7 @@ from latchstring.core.caller import Caller
 CLIENT_ID = "latchstring"
 CLOCK_SKEW_SECONDS = 5
 _MAX_SAFE_INTEGER = 2**53 - 1
+_MAX_TIME = 253_402_300_799  # the last second of the year 9999
 _MAX_GENERATION = 2**31 - 1  # what the column holds
 
 
@@ -111,9 +112,9 @@ def read_access_claims(claims: Mapping[str, Any], *, party: Party, now: float) -
         claims_version=_number(claims, "ver"),
         roles=_texts(claims, "roles") if "roles" in claims else (),
         methods=_texts(claims, "amr"),
-        proven_at_unix=_number(claims, "auth_time"),
-        issued_at_unix=_number(claims, "iat"),
-        expires_at_unix=_number(claims, "exp"),
+        proven_at_unix=_time(claims, "auth_time"),
+        issued_at_unix=_time(claims, "iat"),
+        expires_at_unix=_time(claims, "exp"),
     )
 
 
@@ -127,8 +128,8 @@ def read_refresh_claims(claims: Mapping[str, Any], *, party: Party, now: float) 
     return RefreshClaims(
         user_id=_uuid(claims, "sub"),
         session_id=_uuid(claims, "sid"),
-        issued_at_unix=_number(claims, "iat"),
-        expires_at_unix=_number(claims, "exp"),
+        issued_at_unix=_time(claims, "iat"),
+        expires_at_unix=_time(claims, "exp"),
         generation=_number(claims, "gen", at_most=_MAX_GENERATION),
     )
 
@@ -162,7 +163,7 @@ def _check_registered(claims: Mapping[str, Any], *, kind: Kind, party: Party, no
         raise ClaimsError("aud")
     _text(claims, "jti")
     # Instances' clocks differ a little; a token from further ahead is not honest.
-    if max(_number(claims, "iat"), _number(claims, "nbf")) > now + CLOCK_SKEW_SECONDS:
+    if max(_time(claims, "iat"), _time(claims, "nbf")) > now + CLOCK_SKEW_SECONDS:
         raise ClaimsError("nbf")
 
 
@@ -186,6 +187,10 @@ def _number(claims: Mapping[str, Any], name: str, *, at_most: int = _MAX_SAFE_IN
     if type(value) is not int or not 0 <= value <= at_most:
         raise ClaimsError(name)
     return value
+
+
+def _time(claims: Mapping[str, Any], name: str) -> int:
+    return _number(claims, name, at_most=_MAX_TIME)
 
 
 def _uuid(claims: Mapping[str, Any], name: str) -> UUID:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
 from latchstring.core.accounts.schemas import CanonicalEmail, Name
 
@@ -14,8 +14,6 @@ Password = Annotated[SecretStr, Field(min_length=PASSWORD_MIN_LENGTH, max_length
 
 class Registration(BaseModel):
     """A new account; the field names are the tutorial's."""
-
-    model_config = ConfigDict(populate_by_name=True)
 
     first_name: Name
     last_name: Name

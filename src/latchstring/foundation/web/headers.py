@@ -18,7 +18,7 @@ _STRICT_TRANSPORT = ((b"strict-transport-security", b"max-age=31536000"),)
 
 
 class HeadersMiddleware:
-    """Adds `X-Request-ID` and the security headers; answers 500 for what nobody caught, and passes it on to the log."""
+    """Adds `X-Request-ID`, the security headers and, where nothing else was said, `no-store`; answers 500 for what nobody caught, and passes it on to the log."""
 
     def __init__(self, app: ASGIApp, *, https: bool) -> None:
         self.app = app
@@ -35,11 +35,10 @@ class HeadersMiddleware:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = True
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    *self._fixed,
-                    (b"x-request-id", request_id(scope).encode()),
-                ]
+                headers = [*message.get("headers", ()), *self._fixed, (b"x-request-id", request_id(scope).encode())]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message["headers"] = headers
             await send(message)
 
         try:

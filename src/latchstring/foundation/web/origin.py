@@ -19,11 +19,11 @@ def origin_allowed(headers: RawHeaders, *, own_origin: str | None, client_origin
         client_origin: the front end's origin, if there is one.
     """
     site = origin = host = None
+    # Two headers of one name are no browser's doing: a second one never mends the first.
     for name, value in headers:
         if name == b"sec-fetch-site":
-            site = value
+            site = value if site is None else b"cross-site"
         elif name == b"origin":
-            # Two of them are no browser's doing: never let a second one mend the first.
             origin = value if origin is None else b"null"
         elif name == b"host":
             host = value

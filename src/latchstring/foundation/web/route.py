@@ -4,13 +4,16 @@ It belongs to the route and not to the application, so that a host's exception h
 limits stay as they are.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
+from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from latchstring.errors import Code, UnavailableError
 from latchstring.foundation.web.body import read_json, refuse_announced_size
@@ -55,6 +58,26 @@ class ProblemRoute(APIRoute):
 
     def admit(self, request: Request) -> None:
         """Refuse a request by its headers alone; the plain route admits all."""
+
+
+class PrefixRouter(APIRouter):
+    """Every route of ours under one prefix; a request to another address passes by after one comparison.
+
+    FastAPI tries the routes of an included router one by one, which a host's own routes, coming after ours, would pay
+    for at each of their requests.
+    """
+
+    def __init__(self, prefix: str, routers: Iterable[APIRouter]) -> None:
+        super().__init__()
+        self._gate = prefix
+        for router in routers:
+            self.routes.extend(router.routes)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Look at the routes only where the path begins as they do."""
+        if not scope["path"].removeprefix(scope.get("root_path", "")).startswith(self._gate):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 class _JsonRequest(Request):
