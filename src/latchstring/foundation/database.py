@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from latchstring.errors import ConfigurationError, DatabaseUnavailableError
 from latchstring.foundation.sqlite import OneTripConnection, connect
@@ -43,6 +43,8 @@ Connection = AsyncConnection
 
 TIMEOUT_SECONDS = 5.0
 """How long one transaction may take, waiting for a connection included, before the caller is told 503."""
+SQLITE_LOCK_SECONDS = TIMEOUT_SECONDS / 2
+"""How long of it a write waits for this process's other writers, and then again for another process's."""
 
 metadata = sa.MetaData(
     naming_convention={
@@ -107,7 +109,8 @@ class Database:
         self._reading = self.engine.execution_options(
             **({_READING: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"})
         )
-        self._writer = asyncio.Lock() if self.is_sqlite else contextlib.nullcontext()
+        self._writer = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
@@ -120,7 +123,12 @@ class Database:
             DatabaseUnavailableError: the database is away or did not answer within five seconds.
         """
         with _failures_translated():
-            async with asyncio.timeout(TIMEOUT_SECONDS), self._writer, self.engine.begin() as connection:
+            async with (
+                asyncio.timeout(TIMEOUT_SECONDS),
+                self._turn_to_write(),
+                self._connected(self.engine) as connection,
+                connection.begin(),
+            ):
                 yield connection
 
     @contextlib.asynccontextmanager
@@ -131,16 +139,58 @@ class Database:
             DatabaseUnavailableError: the database is away or did not answer within five seconds.
         """
         with _failures_translated():
-            async with asyncio.timeout(TIMEOUT_SECONDS), self._reading.connect() as connection:
+            async with asyncio.timeout(TIMEOUT_SECONDS), self._connected(self._reading) as connection:
                 yield connection
 
     async def close(self) -> None:
         """Close every connection."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
         await self.engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def _turn_to_write(self) -> AsyncIterator[None]:
+        if not self.is_sqlite:
+            yield
+            return
+        # Half of the time is for the writers of this process, half for SQLite to wait for another one's.
+        async with asyncio.timeout(SQLITE_LOCK_SECONDS):
+            await self._writer.acquire()
+        try:
+            yield
+        finally:
+            self._writer.release()
+
+    def _connected(self, engine: AsyncEngine) -> contextlib.AbstractAsyncContextManager[Connection]:
+        return engine.connect() if self.is_sqlite else self._connected_whole(engine)
+
+    @contextlib.asynccontextmanager
+    async def _connected_whole(self, engine: AsyncEngine) -> AsyncIterator[Connection]:
+        # In a task of its own: whoever is cut off while SQLAlchemy connects would lose a connection that nobody holds.
+        opening = asyncio.create_task(_opened(engine))
+        try:
+            connection = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            closing = asyncio.create_task(_close_when_open(opening))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            raise
+        try:
+            yield connection
+        finally:
+            await asyncio.shield(asyncio.create_task(connection.close()))
 
     async def _connect_sqlite(self) -> OneTripConnection:
         (location,), options = self.engine.dialect.create_connect_args(self.url)
         return await connect(location, **options)
+
+
+async def _opened(engine: AsyncEngine) -> Connection:
+    return await engine.connect()
+
+
+async def _close_when_open(opening: "asyncio.Task[Connection]") -> None:
+    with contextlib.suppress(Exception):
+        await (await opening).close()
 
 
 def is_postgresql(connection: Connection) -> bool:
@@ -223,7 +273,7 @@ def _prepare_sqlite(dbapi_connection: "DBAPIConnection", _record: object) -> Non
     connection.isolation_level = None  # the driver must not begin transactions behind our back
     cursor = connection.cursor()
     for pragma in (
-        "busy_timeout=5000",
+        f"busy_timeout={int(SQLITE_LOCK_SECONDS * 1000)}",
         "journal_mode=WAL",
         "foreign_keys=ON",
         # A sign-out that was answered must survive a power cut: every commit reaches the disk.

@@ -111,15 +111,17 @@ class Sessions:
             case Presented.REPEATED:
                 return user, session
             case Presented.REUSED:
-                revoked += await self._end(connection, session.id, user.id, EndReason.REFRESH_REUSED, now=now)
-                await record(
-                    connection,
-                    Fact.SESSION_REFRESH_REUSED,
-                    now=now,
-                    source=source,
-                    user_id=user.id,
-                    session_id=session.id,
-                )
+                ended = await self._end(connection, session.id, user.id, EndReason.REFRESH_REUSED, now=now)
+                if ended:  # of several copies that come at once, one finds the session alive
+                    await record(
+                        connection,
+                        Fact.SESSION_REFRESH_REUSED,
+                        now=now,
+                        source=source,
+                        user_id=user.id,
+                        session_id=session.id,
+                    )
+                revoked += ended
                 return Refused(Code.REFRESH_TOKEN_REUSED)
             case Presented.EXPIRED:
                 return Refused(Code.TOKEN_EXPIRED)

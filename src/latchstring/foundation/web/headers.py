@@ -18,7 +18,10 @@ _STRICT_TRANSPORT = ((b"strict-transport-security", b"max-age=31536000"),)
 
 
 class HeadersMiddleware:
-    """Adds `X-Request-ID`, the security headers and, where nothing else was said, `no-store`; answers 500 for what nobody caught, and passes it on to the log."""
+    """Adds `X-Request-ID`, the security headers and, where nothing else is said, `no-store`.
+
+    What nobody caught it answers with 500, and lets it go on to the log.
+    """
 
     def __init__(self, app: ASGIApp, *, https: bool) -> None:
         self.app = app
