@@ -1,0 +1,187 @@
+"""What a token says: claims made and read without a key, a clock or a database."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latchstring.core.caller import Caller
+from latchstring.core.tokens.rules import (
+    CLOCK_SKEW_SECONDS,
+    ClaimsError,
+    KeyState,
+    Kind,
+    Party,
+    RefreshClaims,
+    access_claims,
+    key_state,
+    read_access_claims,
+    read_refresh_claims,
+    refresh_claims,
+    token_id,
+)
+
+NOW = 1_800_000_000
+PARTY = Party(issuer="https://id.example.com", audience="https://api.example.com")
+CALLER = Caller(
+    user_id=UUID("0195b3c4-0000-7000-8000-000000000001"),
+    session_id=UUID("0195b3c4-0000-7000-8000-000000000002"),
+    claims_version=1,
+    roles=(),
+    methods=("pwd",),
+    proven_at_unix=NOW - 60,
+    issued_at_unix=NOW,
+    expires_at_unix=NOW + 900,
+)
+BEARER = RefreshClaims(
+    user_id=CALLER.user_id, session_id=CALLER.session_id, issued_at_unix=NOW, expires_at_unix=NOW + 3600, generation=3
+)
+
+seconds = st.integers(0, 253_402_300_799)  # to the end of the year 9999
+versions = st.integers(0, 2**53 - 1)
+texts = st.lists(st.text(max_size=8), max_size=3).map(tuple)
+callers = st.builds(
+    Caller,
+    user_id=st.uuids(),
+    session_id=st.uuids(),
+    claims_version=versions,
+    roles=texts,
+    methods=texts,
+    proven_at_unix=seconds,
+    issued_at_unix=seconds,
+    expires_at_unix=seconds,
+)
+bearers = st.builds(
+    RefreshClaims,
+    user_id=st.uuids(),
+    session_id=st.uuids(),
+    issued_at_unix=seconds,
+    expires_at_unix=seconds,
+    generation=st.integers(0, 2**31 - 1),
+)
+
+
+@settings(deadline=None)
+@given(callers, versions)
+def test_an_access_token_says_its_caller(caller: Caller, generation: int) -> None:
+    """What goes into an access token comes out of it, all of it, and roles are absent where there are none."""
+    claims = access_claims(caller, generation=generation, party=PARTY)
+    assert read_access_claims(claims, party=PARTY, now=caller.issued_at_unix) == caller
+    assert ("roles" in claims) == bool(caller.roles)
+
+
+@settings(deadline=None)
+@given(bearers)
+def test_a_refresh_token_says_its_generation(bearer: RefreshClaims) -> None:
+    """What goes into a refresh token comes out of it."""
+    claims = refresh_claims(bearer, party=PARTY)
+    assert read_refresh_claims(claims, party=PARTY, now=bearer.issued_at_unix) == bearer
+
+
+Read = Callable[[dict[str, Any], float], object]
+
+
+def read_access(claims: dict[str, Any], now: float = NOW) -> object:
+    """Reads claims as those of an access token."""
+    return read_access_claims(claims, party=PARTY, now=now)
+
+
+def read_refresh(claims: dict[str, Any], now: float = NOW) -> object:
+    """Reads claims as those of a refresh token."""
+    return read_refresh_claims(claims, party=PARTY, now=now)
+
+
+KINDS: list[tuple[Read, dict[str, Any]]] = [
+    (read_access, access_claims(replace(CALLER, roles=("admin",)), generation=3, party=PARTY)),
+    (read_refresh, refresh_claims(BEARER, party=PARTY)),
+]
+REQUIRED = [
+    pytest.param(read, claims, name, id=f"{claims['type']}: {name}")
+    for read, claims in KINDS
+    for name in claims
+    if name != "roles"
+]
+ODD: list[object] = [None, True, False, 1.0, -1, 2**53, "", [], {}, [None], [1], ["pwd", 1], float("nan"), b"pwd"]
+
+
+@pytest.mark.parametrize(("read", "claims", "name"), REQUIRED)
+def test_every_claim_is_required(read: Read, claims: dict[str, Any], name: str) -> None:
+    """A token in which one claim is missing says nothing at all."""
+    read(claims, NOW)
+    with pytest.raises(ClaimsError):
+        read({other: claims[other] for other in claims.keys() - {name}}, NOW)
+
+
+@pytest.mark.parametrize(("read", "claims", "name"), [*REQUIRED, pytest.param(*KINDS[0], "roles", id="access: roles")])
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_every_claim_has_one_type(read: Read, claims: dict[str, Any], name: str, value: object) -> None:
+    """Numbers are whole and never a bool or a text, lists hold texts: what nearly fits is refused."""
+    if type(value) is list and not value and name in {"amr", "roles"}:
+        read(claims | {name: value}, NOW)
+        return
+    with pytest.raises(ClaimsError):
+        read(claims | {name: value}, NOW)
+
+
+@settings(deadline=None)
+@given(st.uuids())
+def test_an_id_has_one_spelling(user_id: UUID) -> None:
+    """Ids are read in the one form they are written in: two texts never name one user (CVE-2019-19844's cousin)."""
+    claims = KINDS[0][1]
+    for text in (user_id.hex, f"{{{user_id}}}", user_id.urn, f" {user_id}", f"{user_id}\n"):
+        with pytest.raises(ClaimsError):
+            read_access(claims | {"sub": text})
+    if str(user_id) != str(user_id).upper():
+        with pytest.raises(ClaimsError):
+            read_access(claims | {"sid": str(user_id).upper()})
+
+
+@pytest.mark.parametrize(("read", "claims"), KINDS)
+@pytest.mark.parametrize("name", ["iat", "nbf"])
+def test_the_leeway_is_five_seconds(read: Read, claims: dict[str, Any], name: str) -> None:
+    """Five seconds ahead pass, the smallest fraction more does not; expiry is judged elsewhere, without leeway."""
+    assert CLOCK_SKEW_SECONDS == 5
+    ahead = claims | {name: NOW + 5}
+    read(ahead, NOW)
+    with pytest.raises(ClaimsError):
+        read(ahead, NOW - 0.001)
+    read(claims | {"exp": 0}, NOW)
+
+
+def test_a_token_id_is_derived() -> None:
+    """`jti` is the same for one session, generation and kind, and another where any of them differs."""
+    session, other = CALLER.session_id, CALLER.user_id
+    ids = {token_id(one, generation, kind) for one in (session, other) for generation in (1, 11) for kind in Kind}
+    assert len(ids) == 8
+    assert token_id(session, 1, Kind.ACCESS) == token_id(session, 1, Kind.ACCESS)
+    assert KINDS[0][1]["jti"] == token_id(session, 3, Kind.ACCESS)
+    assert KINDS[1][1]["jti"] == token_id(session, 3, Kind.REFRESH)
+    assert str(session) not in "".join(ids)
+
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("hours", "state"),
+    [
+        (-0.001, KeyState.PENDING),
+        (0, KeyState.ACTIVE),
+        (9.999, KeyState.ACTIVE),
+        (10, KeyState.RETIRED),
+        (11.999, KeyState.RETIRED),
+        (12, KeyState.GONE),
+    ],
+)
+def test_the_life_of_a_key(hours: float, state: KeyState) -> None:
+    """Published, signing, verifying only, gone: the row and the time say which, each from its instant on."""
+    now = START + timedelta(hours=hours)
+    retired_at, until = START + timedelta(hours=10), START + timedelta(hours=12)
+    assert key_state(signs_from=START, retired_at=retired_at, verifies_until=until, now=now) is state
+    if hours >= 0:
+        assert key_state(signs_from=START, retired_at=None, verifies_until=None, now=now) is KeyState.ACTIVE
