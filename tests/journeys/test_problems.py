@@ -1,0 +1,343 @@
+"""Problems: every refusal has one shape, and the OpenAPI document tells of each, route by route.
+
+Each code that a route documents is provoked there; what comes back is compared with what is documented.
+"""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from latchstring import Code, Settings
+from latchstring.foundation.audit import OPERATOR
+from latchstring.foundation.web import body as body_module
+from latchstring.foundation.web.problem import PROBLEMS
+from tests.support.clock import TurnedClock
+from tests.support.service import Service, cheap_settings, credentials, registration, running_service
+
+BODIES = {
+    "register": registration("bob@example.com"),
+    "login": credentials(),
+    "change_me": {"first_name": "Augusta"},
+}
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-site",
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One documented operation."""
+
+    id: str
+    method: str
+    path: str
+    responses: dict[str, Any]
+
+    @property
+    def codes(self) -> set[Code]:
+        """Every code it documents."""
+        return {
+            Code(code)
+            for response in self.responses.values()
+            for content in response.get("content", {}).values()
+            for code in content.get("examples", {})
+        }
+
+
+def operations_of(service: Service) -> list[Operation]:
+    return [
+        Operation(operation["operationId"], method.upper(), path, operation["responses"])
+        for path, methods in service.app.openapi()["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+class Visit:
+    """A signed-in visitor at one operation; each test of it begins with a new one."""
+
+    def __init__(self, service: Service, operation: Operation, cookies: dict[str, str]) -> None:
+        self.service = service
+        self.operation = operation
+        self.cookies = cookies
+        self.access, self.refresh = cookies["access_token"], cookies["refresh_token"]
+
+    async def ask(self, headers: dict[str, str] | None = None, **changes: Any) -> httpx2.Response:  # noqa: ANN401
+        """Sends what the operation takes, with the visitor's cookies, with changes."""
+        body = json.dumps(BODIES[self.operation.id]).encode() if self.operation.id in BODIES else None
+        sent = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        async with self.service.browser() as browser:
+            return await browser.request(
+                self.operation.method,
+                self.operation.path,
+                **{"content": body, "headers": sent | (headers or {}), **changes},
+            )
+
+    async def no_cookies(self) -> httpx2.Response:
+        self.cookies = {}
+        return await self.ask()
+
+    async def others_header(self) -> httpx2.Response:
+        await self.service.browser().post("/api/auth/register", json=registration("eve@example.com"))
+        answer = await self.service.browser().post("/api/auth/login", json=credentials("eve@example.com"))
+        return await self.ask({"Authorization": f"Bearer {answer.cookies['access_token']}"})
+
+    async def later(self) -> httpx2.Response:
+        self.service.clock.turn(minutes=61)
+        return await self.ask()
+
+    async def signed_out(self) -> httpx2.Response:
+        await self.service.browser().post("/api/auth/logout", headers={"Authorization": f"Bearer {self.access}"})
+        return await self.ask()
+
+    async def deleted(self) -> httpx2.Response:
+        user = await self.service.auth.accounts.user_with_email("ada@example.com")
+        assert user is not None
+        await self.service.auth.sessions.delete_user(user.id, source=OPERATOR)
+        return await self.ask()
+
+    async def stolen(self) -> httpx2.Response:
+        owner = self.service.browser(headers={"Cookie": f"refresh_token={self.refresh}"})
+        await owner.post("/api/auth/refresh")
+        self.service.clock.turn(minutes=1)
+        return await self.ask()
+
+    async def asleep(self) -> httpx2.Response:
+        self.service.clock.suspend(seconds=6)
+        return await self.ask()
+
+    async def slowly(self) -> httpx2.Response:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"{"
+            await anyio.sleep(60)
+
+        return await self.ask(content=body())
+
+    async def wrong_password(self) -> httpx2.Response:
+        return await self.ask(content=json.dumps(credentials(password="another one")).encode())
+
+    async def two_passwords(self) -> httpx2.Response:
+        return await self.ask(content=json.dumps(registration(passwordConfirm="another one")).encode())
+
+    async def taken_address(self) -> httpx2.Response:
+        return await self.ask(content=json.dumps(registration()).encode())
+
+
+PROVOCATIONS: dict[Code, Callable[[Visit], Awaitable[httpx2.Response]]] = {
+    Code.BODY_TIMEOUT: Visit.slowly,
+    Code.BODY_TOO_LARGE: lambda visit: visit.ask(content=b"x" * 65_537),
+    Code.CREDENTIALS_CONFLICT: Visit.others_header,
+    Code.DUPLICATE_COOKIE: lambda visit: visit.ask(
+        {"Cookie": "access_token=a; access_token=b; refresh_token=a; refresh_token=b"}
+    ),
+    Code.EMAIL_TAKEN: Visit.taken_address,
+    Code.INVALID_AUTHORIZATION_HEADER: lambda visit: visit.ask({"Authorization": "Bearer"}),
+    Code.INVALID_CREDENTIALS: Visit.wrong_password,
+    Code.INVALID_TOKEN: lambda visit: visit.ask({"Cookie": "access_token=a.b.c; refresh_token=a.b.c"}),
+    Code.MALFORMED_JSON: lambda visit: visit.ask(content=b"{"),
+    Code.MISSING_REFRESH_TOKEN: Visit.no_cookies,
+    Code.MISSING_TOKEN: Visit.no_cookies,
+    Code.ORIGIN_NOT_ALLOWED: lambda visit: visit.ask({"Origin": "https://evil.example"}),
+    Code.PASSWORDS_DO_NOT_MATCH: Visit.two_passwords,
+    Code.REFRESH_TOKEN_REUSED: Visit.stolen,
+    Code.REVOCATIONS_UNKNOWN: Visit.asleep,
+    Code.SESSION_ENDED: Visit.signed_out,
+    Code.TOKEN_EXPIRED: Visit.later,
+    Code.UNSUPPORTED_MEDIA_TYPE: lambda visit: visit.ask({"Content-Type": "text/plain"}),
+    Code.USER_GONE: Visit.deleted,
+    Code.USER_NOT_FOUND: Visit.deleted,
+    Code.VALIDATION_FAILED: lambda visit: visit.ask(content=b"[]"),
+}
+ENDS_THE_VISIT = {
+    *(Code.REFRESH_TOKEN_REUSED, Code.SESSION_ENDED, Code.TOKEN_EXPIRED, Code.USER_GONE, Code.USER_NOT_FOUND),
+}
+# What is away is provoked further below, with a worker that never got there.
+AWAY = {Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE}
+# No route documents what routing itself answers, what a bug answers, and what no feature does yet.
+NOWHERE = {Code.METHOD_NOT_ALLOWED, Code.NOT_FOUND, Code.INTERNAL_ERROR, Code.CLAIMS_CHANGED}
+
+
+def assert_problem(answer: httpx2.Response, code: Code) -> None:
+    """Looks at everything that every refusal has."""
+    status, detail = PROBLEMS[code]
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem.pop("title")
+    assert problem.pop("request_id") == answer.headers["x-request-id"]
+    errors = problem.pop("errors", [])
+    assert all(error.keys() == {"pointer", "detail"} and error["pointer"][0] == "#" for error in errors)
+    assert bool(errors) == (status == 422)
+    assert problem == {"type": "about:blank", "status": status, "detail": detail, "code": code.value}
+    assert answer.status_code == status
+    assert ("www-authenticate" in answer.headers) == (status == 401 or code is Code.INVALID_CREDENTIALS)
+    assert ("retry-after" in answer.headers) == (status == 503)
+    assert_headers(answer)
+
+
+def assert_headers(answer: httpx2.Response) -> None:
+    """Looks at the headers that every answer has, exactly once each."""
+    for name, value in SECURITY_HEADERS.items():
+        assert answer.headers.get_list(name) == [value]
+    assert len(answer.headers.get_list("x-request-id")) == 1
+    assert answer.headers.get_list("cache-control") == ["no-store"]
+    assert "server" not in answer.headers
+
+
+def assert_documented(answer: httpx2.Response, operation: Operation) -> None:
+    """Looks up status, media type and code in the operation's documentation."""
+    assert str(answer.status_code) in operation.responses, (operation.id, answer.text)
+    documented = operation.responses[str(answer.status_code)]["content"]
+    media_type = answer.headers["content-type"].split(";")[0]
+    assert media_type in documented, (operation.id, answer.status_code)
+    if media_type == "application/problem+json":
+        assert answer.json()["code"] in documented[media_type]["examples"], operation.id
+
+
+async def signed_in(service: Service) -> dict[str, str]:
+    """Returns the cookies of a new session of the visitor, who may have been deleted meanwhile."""
+    answer = await service.browser().post("/api/auth/login", json=credentials())
+    if not answer.is_success:
+        answer = await service.browser().post("/api/auth/register", json=registration())
+    return dict(answer.cookies)
+
+
+async def test_every_documented_refusal_is_what_the_document_says(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Provoked at every operation: it answers the code if it documents it, and something else it documents if not."""
+    monkeypatch.setattr(body_module, "TIMEOUT_SECONDS", 0.05)
+    operations = sorted(operations_of(service), key=lambda operation: operation.id == "logout")
+    await service.registered()
+    for code, provoke in PROVOCATIONS.items():
+        cookies = await signed_in(service)
+        for operation in operations:
+            if code in ENDS_THE_VISIT:
+                if code not in operation.codes:
+                    continue
+                cookies = await signed_in(service)
+            answer = await provoke(Visit(service, operation, cookies))
+            if code is Code.REVOCATIONS_UNKNOWN:
+                await service.auth.feed.poll()
+            assert_documented(answer, operation)
+            if code in operation.codes:
+                assert_problem(answer, code)
+            elif answer.is_client_error:
+                assert_problem(answer, Code(answer.json()["code"]))
+
+
+async def test_every_code_of_the_closed_list_is_accounted_for(service: Service) -> None:
+    """Each is documented by some route and provoked here, or is on the short list of those that belong to none."""
+    documented = {code for operation in operations_of(service) for code in operation.codes}
+    assert documented == PROVOCATIONS.keys() | AWAY
+    assert documented | NOWHERE == set(Code)
+    schema = service.app.openapi()["components"]["schemas"]["Problem"]
+    assert {"title", "status", "detail", "code", "request_id"} <= set(schema["required"])
+
+
+@pytest.fixture(scope="module")
+def signing_key() -> str:
+    """A key from the environment, so that tokens can be verified where the database has never been seen."""
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return base64.b64encode(pem).decode()
+
+
+async def test_what_is_away_is_503_and_documented(settings: Settings, signing_key: str, tmp_path: Path) -> None:
+    """A worker that never reached its database lets nobody in, and says so in the way its document does."""
+    keys = {"jwt_private_key": signing_key, "jwt_algorithm": "ES256"}
+    with_keys = Settings.model_validate(settings.model_dump() | keys)
+    async with running_service(with_keys) as living:
+        cookies = dict((await living.registered()).cookies)
+    nowhere = f"sqlite:///{tmp_path}/no-such-folder/latchstring.db"
+    no_database, no_keys, no_room = (
+        cheap_settings(nowhere, **keys),
+        cheap_settings(nowhere),
+        with_keys.model_copy(update={"password_hash_queue": 0, "password_hash_threads": 1}),
+    )
+    seen: set[Code] = set()
+    for away in (no_database, no_keys):
+        async with running_service(away) as service:
+            for operation in operations_of(service):
+                answer = await Visit(service, operation, cookies).ask()
+                assert_documented(answer, operation)
+                if answer.headers["content-type"] == "application/problem+json":
+                    code = Code(answer.json()["code"])
+                    assert_problem(answer, code)
+                    assert answer.status_code == 503
+                    seen.add(code)
+                else:
+                    assert operation.path in {"/healthz", "/readyz", "/.well-known/jwks.json"}
+    async with running_service(no_room) as service:
+        service.auth.hasher._pending = 1
+        for operation in operations_of(service):
+            if Code.HASH_QUEUE_FULL in operation.codes:
+                assert_problem(await Visit(service, operation, cookies).ask(), Code.HASH_QUEUE_FULL)
+                seen.add(Code.HASH_QUEUE_FULL)
+    assert seen == AWAY | {Code.REVOCATIONS_UNKNOWN}
+
+
+async def test_another_method_is_405_and_told_which_there_are(service: Service) -> None:
+    """`Allow` lists the methods of the address, all of them (RFC 9110, section 15.5.6)."""
+    methods: dict[str, set[str]] = {}
+    for operation in operations_of(service):
+        methods.setdefault(operation.path, set()).add(operation.method)
+    for path, known in methods.items():
+        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "BREW"} - known:
+            answer = await service.browser().request(method, path)
+            assert_problem(answer, Code.METHOD_NOT_ALLOWED)
+            told = set(answer.headers["allow"].replace(" ", "").split(","))
+            assert told - {"HEAD", "OPTIONS"} == known, (method, path)
+
+
+async def test_no_such_address(service: Service) -> None:
+    """404, in the same shape as every refusal."""
+    for path in ("/", "/nothing", "/api/auth", "/api/auth/", "/docs", "/redoc", "/api/auth/login/"):
+        assert_problem(await service.browser().get(path), Code.NOT_FOUND)
+
+
+async def test_every_success_has_the_headers_too(service: Service) -> None:
+    """Nothing of ours is stored by a cache, but the public keys; no answer does without the security headers."""
+    browser = await service.registered()
+    for method, path in (
+        *(("GET", "/api/auth/me"), ("GET", "/api/dashboard"), ("POST", "/api/auth/refresh"), ("GET", "/healthz")),
+        *(("GET", "/readyz"), ("GET", "/openapi.json"), ("POST", "/api/auth/logout")),
+    ):
+        answer = await browser.request(method, path)
+        assert answer.status_code == 200
+        assert_headers(answer)
+    keys = await browser.get("/.well-known/jwks.json")
+    assert keys.headers["cache-control"].startswith("public, max-age=")
+    assert keys.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_the_request_id_is_ours_and_never_the_visitors(service: Service) -> None:
+    """A fresh one for each answer; what a visitor sends under that name is not taken over into answers or logs."""
+    browser = service.browser(headers={"X-Request-ID": "chosen-by-the-visitor"})
+    seen = {(await browser.get("/api/dashboard")).headers["x-request-id"] for _ in range(5)}
+    assert len(seen) == 5
+    assert "chosen-by-the-visitor" not in seen
+
+
+async def test_strict_transport_security_comes_with_https(settings: Settings, clock: TurnedClock) -> None:
+    """With an https public URL every answer says to come by https only; without one, none does."""
+    for public_url, expected in (("https://auth.example.com", True), (None, False)):
+        async with running_service(settings.model_copy(update={"public_url": public_url}), clock) as service:
+            for path in ("/healthz", "/nothing", "/api/dashboard"):
+                answer = await service.browser().get(path)
+                assert ("strict-transport-security" in answer.headers) == expected

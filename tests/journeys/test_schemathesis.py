@@ -1,0 +1,89 @@
+"""Schemathesis: the OpenAPI document and the application must agree about whatever a generator thinks of."""
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import CheckFunction
+from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig, SchemathesisConfig
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from latchstring.apps.server import build_app
+from tests.support.service import ADDRESS, cheap_settings, registration, running_service
+
+EXAMPLES = 40
+
+# Checks that can't hold for an operation, and why.
+EXCLUDED: dict[str, list[CheckFunction]] = {
+    "register": [positive_data_acceptance],  # no schema can say that both passwords must be the same
+    "login": [positive_data_acceptance],  # a generated password is nobody's
+}
+
+
+@pytest.fixture(scope="module")
+def database_url(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("schemathesis") / "latchstring.db"
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="module")
+def access_token(database_url: str) -> str:
+    """The token of a registered user; it outlives the run."""
+
+    async def registered() -> str:
+        async with running_service(cheap_settings(database_url)) as service, service.browser() as browser:
+            answer = await browser.post("/api/auth/register", json=registration())
+            return answer.cookies["access_token"]
+
+    return asyncio.run(registered())
+
+
+class Application:
+    """What the schema calls: the application of the test that is running. Schemathesis starts and ends it."""
+
+    current: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.current(scope, receive, send)
+
+
+application = Application()
+
+
+@pytest.fixture
+def app(database_url: str) -> None:
+    application.current = build_app(cheap_settings(database_url))
+
+
+# The document depends on no database: this one is never opened.
+document = build_app(cheap_settings("sqlite:///never-opened.db")).openapi()
+# No schema can say that NUL is refused anywhere in a body, in members nobody asked for too; test_bad_input.py does.
+generation = GenerationConfig(max_examples=EXAMPLES, deterministic=True, no_shrink=True, allow_x00=False)
+project = ProjectConfig(base_url=ADDRESS, generation=generation)
+schema = schemathesis.openapi.from_dict(
+    document, config=SchemathesisConfig(seed=1, projects=ProjectsConfig(default=project))
+)
+schema.app = application
+
+
+@schema.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # one application for all examples is what is meant
+)
+def test_the_document_keeps_its_word(case: schemathesis.Case[Any], app: None, access_token: str) -> None:
+    """No 500, no status, media type, header or body that is not documented, and nothing invalid accepted."""
+    operation = case.operation.definition.raw
+    # Only where it is asked for: with this token, logout would sign out whoever the other operations are tried as.
+    headers = {"Authorization": f"Bearer {access_token}"} if "security" in operation else {}
+    excluded = EXCLUDED.get(operation["operationId"], [])
+    case.call_and_validate(headers=headers, excluded_checks=excluded)
