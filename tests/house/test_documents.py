@@ -1,0 +1,140 @@
+"""What the documents show is true: the README's tour runs, Python examples compile, links lead somewhere.
+
+The tour lies between `<!-- tour -->` and `<!-- /tour -->`. Each ```sh block is run as it stands, by bash, against a
+server of its own; the ```text block after it, where there is one, is what it must print.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import CHEAP_HASH, ServerProcess, clean_environment
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+README_ADDRESS = "http://localhost:8000"
+
+# What differs from visit to visit, and stands in the README as it was on one of them.
+VOLATILE = {
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": "<id>",
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)": "<time>",
+    r"(?i)(?<=date: ).*": "<date>",
+    r"eyJ[\w-]+\.[\w-]+\.[\w-]+": "<token>",
+    r'(?<="request_id":")[0-9a-f]{16}|(?i:(?<=x-request-id: ))[0-9a-f]{16}': "<request>",
+    r'(?<="kid":")[\w-]{43}|(?<="n":")[\w-]{342,}': "<key>",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: where it begins, what its fence says, and what is inside."""
+
+    document: Path
+    line: int
+    fence: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.document.relative_to(ROOT).as_posix()}:{self.line}"
+
+
+def blocks(document: Path) -> Iterator[Block]:
+    text = document.read_text()
+    for match in re.finditer(r"^```(\S.*)\n((?:.*\n)*?)^```$", text, re.MULTILINE):
+        yield Block(document, text.count("\n", 0, match.start()) + 1, match[1].strip(), match[2])
+
+
+def tour(readme: Path) -> list[tuple[Block, str | None]]:
+    """Returns the tour's commands, each with what it must print, or None where the README does not say."""
+    first, last = (readme.read_text().split(mark)[0].count("\n") for mark in ("<!-- tour -->", "<!-- /tour -->"))
+    inside = [block for block in blocks(readme) if first < block.line <= last]
+    following = [*inside[1:], Block(readme, 0, "", "")]
+    return [
+        (block, after.text if after.fence == "text" else None)
+        for block, after in zip(inside, following, strict=True)
+        if block.fence == "sh"
+    ]
+
+
+def steadied(text: str) -> str:
+    """Returns `text` with a mark for each thing that is another one at every visit."""
+    for pattern, mark in VOLATILE.items():
+        text = re.sub(pattern, mark, text)
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="the tour needs bash and curl")
+def test_the_readmes_tour(tmp_path: Path) -> None:
+    """Pasted into a terminal, line for line, the tour gives what the README says."""
+    steps = tour(ROOT / "README.md")
+    assert sum(block.text.count("curl ") for block, _ in steps) >= 5, "register, login, dashboard, refresh, logout"
+    assert any(printed for _, printed in steps)
+    with ServerProcess(tmp_path, variables=CHEAP_HASH) as server:
+        for block, printed in steps:
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block.text.replace(README_ADDRESS, server.url)],  # noqa: S607 -- a reader's own
+                cwd=tmp_path,
+                env=clean_environment({"no_proxy": "*"}),
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            assert done.returncode == 0, f"{block}: {done.stderr}"
+            if printed is not None:
+                assert steadied(done.stdout.replace(server.url, README_ADDRESS)) == steadied(printed), str(block)
+
+
+PYTHON = [block for document in DOCUMENTS for block in blocks(document) if block.fence.split()[0] == "python"]
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_python_examples(block: Block, tmp_path: Path) -> None:
+    """Each one compiles; one whose fence says ```python test runs to its end, without a warning."""
+    compile(block.text, str(block), "exec")
+    if block.fence == "python test":
+        example = tmp_path / "example.py"
+        example.write_text(block.text)
+        command = [sys.executable, "-W", "error", str(example)]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=clean_environment({}), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(document: Path) -> None:
+    """A link within the repository names a file that is there, and a heading that is in it."""
+    for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", document.read_text()):
+        path, _, heading = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)", file.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}, target
+
+
+def test_the_runner_itself(tmp_path: Path) -> None:
+    """It finds commands and what they print, leaves out what is outside the tour, and steadies only what may vary."""
+    readme = tmp_path / "README.md"
+    fence = "```"
+    steps = [("sh", "echo 1"), ("text", "1"), ("sh", "echo 2"), ("sh", "echo 3")]
+    written = "\n".join(f"{fence}{kind}\n{text}\n{fence}\n" for kind, text in steps)
+    readme.write_text(f"{fence}sh\nserve\n{fence}\n<!-- tour -->\n{written}<!-- /tour -->\n{fence}sh\nlater\n{fence}\n")
+    assert [(block.text, printed) for block, printed in tour(readme)] == [
+        ("echo 1\n", "1\n"),
+        ("echo 2\n", None),
+        ("echo 3\n", None),
+    ]
+    one, other = (
+        f'{{"id":"01a20ac2-70a9-78e9-8317-{n}ad0ae37d02f","created_at":"2026-11-23T23:34:0{n}Z","email":"a@b"}} \r\n'
+        for n in (1, 2)
+    )
+    assert steadied(one) == steadied(other)
+    assert steadied(one) != steadied(other.replace("a@b", "c@d"))

@@ -1,0 +1,154 @@
+"""The house rules that no linter knows."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import latchstring
+from latchstring import Code, Settings
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "latchstring"
+MODULES = {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))}
+
+
+def test_the_public_names_are_exactly_those() -> None:
+    """What can be imported from `latchstring` is what `__all__` says, in the order a reader expects."""
+    public = {
+        name
+        for name, value in vars(latchstring).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert set(latchstring.__all__) == public
+    assert latchstring.__all__ == sorted(
+        latchstring.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)
+    )
+
+
+@pytest.mark.parametrize("name", latchstring.__all__)
+def test_every_public_name_has_a_docstring(name: str) -> None:
+    """A contract of its own, not one inherited from Python or from a library."""
+    value = getattr(latchstring, name)
+    kind = value if inspect.isclass(value) or inspect.isfunction(value) else type(value)
+    own_words = kind.__doc__ if kind.__module__.startswith("latchstring") else None
+    assert own_words or name in _DOCUMENTED_VALUES
+
+
+def _documented_values() -> Iterator[str]:
+    for tree in MODULES.values():
+        for statement, following in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                if isinstance(statement, ast.Assign):
+                    yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
+                elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                    yield statement.target.id
+
+
+_DOCUMENTED_VALUES = set(_documented_values())
+
+
+def test_importing_the_library_is_light() -> None:
+    """A host pays for what it uses: no server, no command line, no migrations, no driver."""
+    # bcrypt is missing here, because cryptography takes it up by itself where it is installed.
+    heavy = {"alembic", "asyncpg", "dotenv", "psycopg", "rich", "structlog", "typer", "uvicorn"}
+    program = f"import latchstring, sys; print(*sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def dotted_uses(tree: ast.Module) -> set[str]:
+    """Returns every dotted name that a module uses, as it is known where it comes from: `os.environ`, `print`."""
+    origin: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            origin |= {alias.asname or alias.name.split(".")[0]: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    used = set(origin.values())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            used.add(origin.get(node.id, node.id))
+        elif isinstance(node, ast.Attribute):
+            written = ast.unparse(node)
+            first, _, rest = written.partition(".")
+            used.add(f"{origin.get(first, first)}.{rest}")
+    return used
+
+
+@pytest.mark.parametrize(
+    ("used", "only_in", "why"),
+    [
+        (
+            r"os\.(environ|environb|getenv|putenv)|dotenv(\..*)?",
+            "apps/environment.py",
+            "the library reads no environment",
+        ),
+        (
+            (
+                r"time\.(time|time_ns|monotonic|monotonic_ns|clock_gettime|perf_counter)"
+                r"|datetime\.(datetime\.|date\.)?(now|utcnow|today)"
+            ),
+            "foundation/clock.py",
+            "time is passed in",
+        ),
+        (r"print|sys\.stdout(\..*)?", "apps/cli/", "a library says nothing on its host's stdout"),
+        (r"sys\.exit|exit|os\._exit|quit", "apps/cli/", "only a command ends the process"),
+        (r"random(\..*)?|uuid\.uuid[14]", "nowhere", "randomness is `secrets`"),
+        (r"asyncio\.get_event_loop|.*\.set_event_loop", "nowhere", "the loop is the host's"),
+        (r"logging\.basicConfig", "apps/logs.py", "a library configures no logging"),
+    ],
+    ids=["environment", "time", "print", "exit", "random", "loop", "logging"],
+)
+def test_what_is_used_in_one_place_only(used: str, only_in: str, why: str) -> None:
+    """The rule of each row; a second place needs a very good reason."""
+    found = {name for name, tree in MODULES.items() if any(re.fullmatch(used, use) for use in dotted_uses(tree))}
+    assert {name for name in found if not name.startswith(only_in)} == set(), why
+    assert found or only_in == "nowhere", "nobody uses it any more: the row is out of date"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_opens_with_a_docstring(name: str) -> None:
+    """A picture, or a few sentences, of what is inside (STYLE, habit 1)."""
+    assert ast.get_docstring(MODULES[name])
+
+
+def test_the_import_contracts_hold() -> None:
+    """The rooms and floors of ARCHITECTURE.md; what is wrong is in the output."""
+    command = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_every_setting_is_documented(field: str) -> None:
+    """docs/settings.md names each variable: a setting nobody can find might as well not be there."""
+    assert re.search(rf"\bLATCHSTRING_{field.upper()}\b", (ROOT / "docs" / "settings.md").read_text())
+
+
+def test_no_setting_is_documented_that_is_none() -> None:
+    """A name that was removed or misspelt does not linger in the docs."""
+    written = "".join(path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+    named = set(re.findall(r"\bLATCHSTRING_[A-Z_]*[A-Z]\b", written)) - {"LATCHSTRING_TEST_POSTGRES_URL"}
+    assert named <= {f"LATCHSTRING_{field.upper()}" for field in Settings.model_fields}
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_error_code_is_documented(code: Code) -> None:
+    """docs/errors.md tells what each code means and what a client does about it."""
+    assert f"`{code}`" in (ROOT / "docs" / "errors.md").read_text()
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    """What is released has been told to the person who upgrades."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == version

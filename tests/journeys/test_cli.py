@@ -1,0 +1,367 @@
+"""The command line as an operator or a script uses it: real processes, both databases."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+import pytest
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from latchstring.apps.cli.app import app
+from latchstring.apps.cli.output import Exit
+from tests.support.postgres import Postgres
+from tests.support.process import CHEAP_HASH, COMMAND, ServerProcess, clean_environment, latchstring
+from tests.support.service import PASSWORD, SECRET, credentials, registration
+
+_Row = TypeVar("_Row")
+_Result = TypeVar("_Result")
+
+EMAIL = "grace@example.com"
+NAMES = ("--first-name", "Grace", "--last-name", "Hopper")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A working folder with the variables that an operator has set there."""
+
+    folder: Path
+    variables: Mapping[str, str]
+
+    def run(
+        self, *arguments: str, code: Exit = Exit.DONE, stdin: str = "", variables: Mapping[str, str] | None = None
+    ) -> str:
+        """Runs one command that must exit with `code`, and returns what it said on its proper channel.
+
+        The result is on stdout and nothing else is; a refusal is words on stderr, never a traceback.
+        """
+        done = latchstring(*arguments, cwd=self.folder, variables={**self.variables, **(variables or {})}, stdin=stdin)
+        assert done.returncode == code, done.stderr
+        for said in (done.stdout, done.stderr):
+            assert "Traceback" not in said
+            assert PASSWORD not in said
+            assert SECRET not in said
+        silent, speaking = (done.stderr, done.stdout) if code is Exit.DONE else (done.stdout, done.stderr)
+        assert silent == ""
+        assert speaking
+        return speaking
+
+    def json(self, *arguments: str, stdin: str = "") -> Any:  # noqa: ANN401 -- JSON
+        """Runs a command with `--json` that must succeed, and returns its result."""
+        return json.loads(self.run(*arguments, "--json", stdin=stdin))
+
+
+@pytest.fixture
+def installation(database_url: str, tmp_path: Path) -> Installation:
+    """One whose database is ready."""
+    return Installation(
+        tmp_path, {"LATCHSTRING_DATABASE_URL": database_url, "LATCHSTRING_SECRET": SECRET, **CHEAP_HASH}
+    )
+
+
+@pytest.fixture
+def on_sqlite(sqlite_template: Path, tmp_path: Path) -> Installation:
+    """The same, for what does not depend on the database."""
+    shutil.copy(sqlite_template, tmp_path / "prepared.db")
+    return Installation(
+        tmp_path, {"LATCHSTRING_DATABASE_URL": "sqlite:///prepared.db", "LATCHSTRING_SECRET": SECRET, **CHEAP_HASH}
+    )
+
+
+@pytest.fixture
+def unmigrated(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
+    """One whose database is empty."""
+    variables = {"LATCHSTRING_SECRET": SECRET}
+    if backend == "sqlite":
+        yield Installation(tmp_path, variables)
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    url = postgres.create_database()
+    yield Installation(tmp_path, {**variables, "LATCHSTRING_DATABASE_URL": url})
+    postgres.drop_database(url)
+
+
+def at_once(work: Callable[[_Row], _Result], rows: Sequence[_Row]) -> list[_Result]:
+    """Returns what `work` makes of each row; processes that do not meet may run side by side."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(work, rows))
+
+
+# --- the shape of every command --------------------------------------------------------------------------------------
+
+
+def options_of(command: object, *path: str) -> Iterator[tuple[str, set[str]]]:
+    """Yields each command's full name and its options."""
+    if isinstance(command, TyperGroup):
+        for name, child in command.commands.items():
+            yield from options_of(child, *path, name)
+    elif isinstance(command, TyperCommand):
+        yield " ".join(path), {option for parameter in command.params for option in parameter.opts}
+
+
+COMMANDS = dict(options_of(get_command(app)))
+
+
+def test_the_commands_are_those_of_the_contract() -> None:
+    """A script that an operator wrote finds each of them, and none is there that the contract does not name."""
+    users = {f"users {verb}" for verb in ("create", "list", "show", "disable", "enable", "delete")}
+    assert COMMANDS.keys() == users | {"serve", "migrate", "keys list", "doctor", "openapi", "config"}
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"serve"}))
+def test_every_command_takes_json(name: str) -> None:
+    """`--json` everywhere: whoever writes a script need not look which commands have it."""
+    assert "--json" in COMMANDS[name]
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    """Both are results: on stdout, with nothing set up and nothing made."""
+    bare = Installation(tmp_path, {})
+    assert bare.run("--version").strip() == version("latchstring")
+    shown = bare.run("--help")
+    assert all(name.split()[0] in shown for name in COMMANDS)
+    assert not list(tmp_path.iterdir())
+
+
+# --- users -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_users_life(installation: Installation) -> None:
+    """Create, conflict, list, delete; a deleted address is free again."""
+    create = ("users", "create", "Grace@Example.COM", *NAMES, "--password-stdin")
+    grace = installation.json(*create, stdin=PASSWORD + "\n")
+    assert grace == {
+        "id": grace["id"],
+        "email": EMAIL,
+        "first_name": "Grace",
+        "last_name": "Hopper",
+        "created_at": grace["created_at"],
+        "email_verified": False,
+        "disabled": False,
+    }
+    assert "registered already" in installation.run(*create, stdin=PASSWORD, code=Exit.CONFLICT)
+    assert installation.json("users", "list") == [grace]
+    assert installation.json("users", "delete", EMAIL, "--yes") == {"deleted": grace["id"]}
+    assert installation.json(*create, stdin=PASSWORD)["id"] != grace["id"]
+
+
+def test_users_for_people(on_sqlite: Installation) -> None:
+    """Without `--json` a field a line, or a user a line under a heading; any spelling of the address finds the user."""
+
+    def shown(*arguments: str) -> dict[str, str]:
+        return dict(line.split(maxsplit=1) for line in on_sqlite.run("users", *arguments, stdin=PASSWORD).splitlines())
+
+    grace = shown("create", EMAIL, *NAMES, "--password-stdin")
+    assert (grace["email"], grace["first_name"], grace["disabled"]) == (EMAIL, "Grace", "no")
+    assert shown("disable", grace["id"]) == grace | {"disabled": "yes"}
+    assert shown("enable", "GRACE@example.com") == grace
+    heading, row = on_sqlite.run("users", "list").splitlines()
+    assert heading.split()[:2] == ["id", "email"]
+    assert row[heading.index("email") :].startswith(EMAIL)
+    for nobody in (str(uuid4()), "bob@example.com"):
+        assert "no user" in on_sqlite.run("users", "show", nobody, code=Exit.NOT_FOUND)
+
+
+WRONG_USAGE: list[tuple[tuple[str, ...], str, str]] = [
+    (("create", EMAIL, *NAMES), PASSWORD, "--password-stdin"),  # no terminal: no prompt that waits for ever
+    (("create", EMAIL, *NAMES, "--password-stdin"), "seven77", "password"),
+    (("create", "grace@", *NAMES, "--password-stdin"), PASSWORD, "email"),
+    (("create", EMAIL, *NAMES, "--password", "hunter22"), "", "--password"),  # everyone on the machine would see it
+    (("delete", EMAIL), "y\n", "--yes"),
+]
+
+
+def test_wrong_usage_exits_with_2(tmp_path: Path) -> None:
+    """What was called wrongly says how to call it, asks nobody, changes nothing, and shows no password."""
+    bare = Installation(tmp_path, {})
+
+    def said(row: tuple[tuple[str, ...], str, str]) -> str:
+        return bare.run("users", *row[0], stdin=row[1], code=Exit.USAGE)
+
+    for (_, password, words), answer in zip(WRONG_USAGE, at_once(said, WRONG_USAGE), strict=True):
+        assert words in answer
+        assert password not in answer or not password
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_password_that_is_no_text_is_wrong_usage(on_sqlite: Installation) -> None:
+    """Bytes that are no UTF-8 are refused in words, not in a traceback that shows what was read."""
+    done = subprocess.run(
+        [COMMAND, "users", "create", EMAIL, *NAMES, "--password-stdin"],
+        cwd=on_sqlite.folder,
+        env=clean_environment(on_sqlite.variables),
+        input="café au lait".encode("latin-1"),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (Exit.USAGE, b"")
+    assert b"password" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_what_an_operator_does_reaches_a_running_server(installation: Installation) -> None:
+    """Within a second of `users disable` sessions end and no sign-in succeeds; after `users delete` nobody is found."""
+    with ServerProcess(installation.folder, variables=installation.variables) as server, server.client() as browser:
+        assert browser.post("/api/auth/register", json=registration(EMAIL)).status_code == 201
+
+        def answer_within_a_second(wanted: int) -> str:
+            deadline = time.monotonic() + 1
+            while (answer := browser.get("/api/dashboard")).status_code != wanted and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert answer.status_code == wanted
+            return str(answer.json()["detail"])
+
+        assert browser.get("/api/dashboard").status_code == 200
+        installation.run("users", "disable", EMAIL)
+        assert answer_within_a_second(401) == "The session has ended."
+        assert browser.post("/api/auth/login", json=credentials(EMAIL)).status_code == 400
+        installation.run("users", "delete", EMAIL, "--yes")
+        assert answer_within_a_second(404) == "User not found"
+
+
+# --- schema, keys ----------------------------------------------------------------------------------------------------
+
+
+def test_migrate(unmigrated: Installation) -> None:
+    """`--check` tells and changes nothing, `migrate` does it, and then there is nothing left to do."""
+    assert "latchstring migrate" in unmigrated.run("migrate", "--check", code=Exit.FAILED)
+    assert "latchstring migrate" in unmigrated.run("users", "list", code=Exit.FAILED)
+    first = unmigrated.json("migrate")
+    assert first == {"before": None, "now": first["newest"], "newest": first["newest"], "current": True}
+    assert unmigrated.json("migrate", "--check") == first | {"before": first["now"]}
+
+
+def test_a_schema_from_the_future_is_left_alone(on_sqlite: Installation) -> None:
+    """An older program on a newer schema (a rollback, a rolling upgrade) says so, and breaks nothing."""
+    with sqlite3.connect(on_sqlite.folder / "prepared.db") as database:
+        database.execute("UPDATE latchstring_schema_version SET version_num = '9999'")
+    assert "9999" in on_sqlite.run("migrate", code=Exit.FAILED)
+    assert checks(on_sqlite, Exit.FAILED)["schema"] == "failure"
+
+
+def test_keys_list(on_sqlite: Installation) -> None:
+    """Each key's name, algorithm, state and dates; nothing of its private half."""
+    (key,) = on_sqlite.json("keys", "list")
+    assert (key["algorithm"], key["state"], key["source"]) == ("RS256", "active", "database")
+    assert key.keys() == {"kid", "algorithm", "state", "source", "published_at", "signs_from", "verifies_until"}
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_settings_that_cant_be_used_exit_with_3(tmp_path: Path) -> None:
+    """One sentence on stderr names the variable; nothing is made."""
+    short = Installation(tmp_path, {"LATCHSTRING_SECRET": "short but secret"})
+    for said in at_once(
+        lambda command: short.run(*command.split(), code=Exit.CONFIGURATION), ["openapi", "users list"]
+    ):
+        assert said.count("\n") == 1
+        assert "LATCHSTRING_SECRET" in said
+        assert "short but secret" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_tutorials_env_file_is_enough(postgres: Postgres, postgres_template: str, tmp_path: Path) -> None:
+    """The five variables in a `.env` of the working folder reach PostgreSQL."""
+    parts = urlsplit(postgres.create_database(template=postgres_template))
+    (tmp_path / ".env").write_text(
+        f"POSTGRES_USER={parts.username}\nPOSTGRES_PASSWORD={unquote(parts.password or '')}\n"
+        f"POSTGRES_SERVER={parts.hostname}\nPOSTGRES_PORT={parts.port}\nPOSTGRES_DB={parts.path[1:]}\n"
+        f"LATCHSTRING_SECRET='{SECRET}'\n"
+    )
+    (key,) = Installation(tmp_path, {}).json("keys", "list")
+    assert key["state"] == "active"
+
+
+SECRETS = {
+    "LATCHSTRING_SECRET": SECRET,
+    "LATCHSTRING_DATABASE_URL": "postgresql://ada:lovelace@127.0.0.1:1/auth",
+    "POSTGRES_USER": "ada",
+    "POSTGRES_PASSWORD": "byron-1815",
+    "POSTGRES_SERVER": "127.0.0.1",
+    "POSTGRES_PORT": "1",
+    "POSTGRES_DB": "auth",
+    "JWT_PRIVATE_KEY": "cHJpdmF0ZQ==",
+}
+
+
+def test_config_shows_settings_and_no_secrets(tmp_path: Path) -> None:
+    """Each setting by its variable's name, and of a secret only that it is set."""
+    installation = Installation(tmp_path, {**SECRETS, "ACCESS_TOKEN_EXPIRE_MINUTES": "0.5"})
+    shown, for_people = installation.json("config"), installation.run("config")
+    assert shown["ACCESS_TOKEN_EXPIRE_MINUTES"] == "0.5"
+    assert shown["LATCHSTRING_AUDIENCE"] is None
+    assert shown["LATCHSTRING_SECRET"] == shown["JWT_PRIVATE_KEY"] == "(set)"
+    assert all(name in for_people for name in shown)
+    for secret in (SECRET, "lovelace", "byron-1815", "cHJpdmF0ZQ=="):
+        assert secret not in json.dumps(shown) + for_people
+    assert not list(tmp_path.iterdir())
+
+
+def test_openapi_needs_no_database(tmp_path: Path) -> None:
+    """The document is printed on a machine where nothing is set up, and nothing is made there."""
+    document = json.loads(Installation(tmp_path, {}).run("openapi"))
+    assert document["info"]["version"] == version("latchstring")
+    assert {"/api/auth/register", "/api/auth/refresh", "/api/dashboard"} <= document["paths"].keys()
+    assert not list(tmp_path.iterdir())
+
+
+# --- doctor ----------------------------------------------------------------------------------------------------------
+
+
+def checks(installation: Installation, code: Exit, variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Returns the state of each thing that the doctor looked at, the worst where it has several to say."""
+    done = latchstring(
+        "doctor", "--json", cwd=installation.folder, variables={**installation.variables, **(variables or {})}
+    )
+    assert (done.returncode, done.stderr) == (code, "")
+    for secret in (SECRET, "lovelace", "short but secret"):
+        assert secret not in done.stdout
+    found: dict[str, str] = {}
+    for check in json.loads(done.stdout):
+        assert check["state"] == "ok" or check["words"], "what is wrong comes with what to do"
+        found[check["name"]] = max(found.get(check["name"], ""), check["state"], key=_SEVERITY.index)
+    return found
+
+
+_SEVERITY = ["", "ok", "warning", "failure"]
+_PUBLIC = {
+    "LATCHSTRING_PUBLIC_URL": "https://auth.example.com",
+    "LATCHSTRING_PASSWORD_HASH_MEMORY_KIB": "",
+    "LATCHSTRING_PASSWORD_HASH_PASSES": "",
+}
+
+
+def test_doctor_finds_a_healthy_installation_healthy(installation: Installation) -> None:
+    """Set up for production, nothing is left to say, on both databases."""
+    assert set(checks(installation, Exit.DONE, _PUBLIC).values()) == {"ok"}
+
+
+SICK: list[tuple[dict[str, str], Exit, dict[str, str]]] = [
+    (
+        {"LATCHSTRING_AUDIENCES": "misspelt", "LATCHSTRING_PUBLIC_URL": "", **CHEAP_HASH},
+        Exit.DONE,
+        {"settings": "warning", "public url": "warning", "password hash": "warning"},
+    ),
+    ({"LATCHSTRING_SECRET": "short but secret"}, Exit.CONFIGURATION, {"settings": "failure"}),
+    ({"LATCHSTRING_SECRET": "another secret, as long as it has to be"}, Exit.FAILED, {"keys": "failure"}),
+    ({"LATCHSTRING_DATABASE_URL": "sqlite:///empty.db"}, Exit.FAILED, {"schema": "failure"}),
+    ({"LATCHSTRING_DATABASE_URL": "postgresql://ada:lovelace@127.0.0.1:1/db"}, Exit.FAILED, {"database": "failure"}),
+]
+
+
+def test_doctor_finds_what_is_wrong(on_sqlite: Installation) -> None:
+    """Each fault has a name and words; a warning leaves the exit code alone, a failure does not."""
+    found = at_once(lambda row: checks(on_sqlite, row[1], {**_PUBLIC, **row[0]}), SICK)
+    for (_, _, sick), states in zip(SICK, found, strict=True):
+        assert {name: state for name, state in states.items() if state != "ok"} == sick

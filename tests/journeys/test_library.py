@@ -1,0 +1,246 @@
+"""The library in a host's own FastAPI application: its routes are guarded, and all else of it stays as it was."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel
+
+from latchstring import DEFAULT_FEATURES, Auth, CallerDep, ConfigurationError, CurrentUser, Settings
+from latchstring.foundation.audit import OPERATOR
+from tests.support.clock import TurnedClock
+from tests.support.service import credentials, registration
+
+HOST = "http://localhost:9000"
+
+
+class Report(BaseModel):
+    title: str
+    pages: int
+
+
+def host_app() -> FastAPI:
+    """Returns what a host wrote before it heard of us, and two guarded routes."""
+    app = FastAPI()
+    app.state.reports = []
+
+    @app.get("/open")
+    async def read_open() -> str:
+        return "for everyone"
+
+    @app.get("/reports")
+    async def read_reports(caller: CallerDep) -> dict[str, object]:
+        return {"for": str(caller.user_id), "methods": caller.methods}
+
+    @app.post("/reports")
+    async def write_report(report: Report, caller: CallerDep) -> int:
+        app.state.reports.append(report)
+        return len(app.state.reports)
+
+    @app.get("/profile")
+    async def read_profile(user: CurrentUser) -> dict[str, str]:
+        return {"email": user.email}
+
+    @app.get("/own-refusal")
+    async def refuse(caller: CallerDep) -> None:
+        raise HTTPException(402, f"not yet, {caller.methods[0]}")
+
+    return app
+
+
+class Host:
+    """A host application that is running, and its Auth."""
+
+    def __init__(self, settings: Settings, clock: TurnedClock) -> None:
+        self.app, self.clock = host_app(), clock
+        self.auth = Auth(settings, features=DEFAULT_FEATURES, clock=clock)
+        self.auth.install(self.app, prefix="/auth")
+
+    def browser(self, **headers: str) -> httpx2.AsyncClient:
+        return browser_for(self.app, **headers)
+
+    async def signed_in(self, email: str = "ada@example.com") -> httpx2.AsyncClient:
+        browser = self.browser()
+        answer = await browser.post("/auth/register", json=registration(email))
+        assert answer.status_code == 201, answer.text
+        return browser
+
+
+def browser_for(app: FastAPI, **headers: str) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url=HOST, headers=headers)
+
+
+@pytest.fixture
+async def host(settings: Settings, clock: TurnedClock) -> AsyncIterator[Host]:
+    host = Host(settings, clock)
+    async with host.auth.running():
+        yield host
+
+
+async def test_ten_lines_to_a_protected_route(host: Host) -> None:
+    """Who is signed in gets in, known from the token alone or with the user read."""
+    browser = await host.signed_in()
+    user_id = (await browser.get("/auth/me")).json()["id"]
+    assert (await browser.get("/reports")).json() == {"for": user_id, "methods": ["pwd"]}
+    assert (await browser.get("/profile")).json() == {"email": "ada@example.com"}
+    assert (await browser.post("/reports", json={"title": "Notes", "pages": 7})).json() == 1
+    bearer = host.browser(Authorization=f"Bearer {browser.cookies['access_token']}")
+    assert (await bearer.get("/profile")).status_code == 200
+
+
+NO_TOKEN = (401, "Bearer", "You must refresh")
+EXPIRED = (401, 'Bearer error="invalid_token"', "You must refresh")
+FORGED = (401, 'Bearer error="invalid_token"', "The token is not valid.")
+ENDED = (401, 'Bearer error="invalid_token"', "The session has ended.")
+MALFORMED = (403, None, "Invalid Header Error")
+DELETED = (404, None, "User not found")
+
+
+@pytest.mark.parametrize("path", ["/reports", "/profile"])
+async def test_refusals_are_the_hosts_own_exceptions(path: str, host: Host) -> None:
+    """On a host's route a refusal is an ordinary HTTPException with status, challenge and `{"detail": …}`."""
+
+    async def refused(browser: httpx2.AsyncClient) -> tuple[int, str | None, str]:
+        answer = await browser.get(path)
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json().keys() == {"detail"}
+        return answer.status_code, answer.headers.get("www-authenticate"), answer.json()["detail"]
+
+    ada, bob, eve = [await host.signed_in(f"{name}@example.com") for name in ("ada", "bob", "eve")]
+    bobs_id = (await bob.get("/auth/me")).json()["id"]
+    assert await refused(host.browser()) == NO_TOKEN
+    assert await refused(host.browser(Authorization="Basic YWRhOnB3")) == NO_TOKEN
+    assert await refused(host.browser(Authorization="Bearer")) == MALFORMED
+    assert await refused(host.browser(Authorization="Bearer no.token.here")) == FORGED
+    assert await refused(host.browser(Authorization=f"Bearer {ada.cookies['refresh_token']}")) == FORGED
+    kept = host.browser(Authorization=f"Bearer {ada.cookies['access_token']}")
+    await ada.post("/auth/logout")
+    assert await refused(kept) == ENDED
+    assert await host.auth.sessions.delete_user(UUID(bobs_id), source=OPERATOR)
+    assert await refused(bob) == DELETED
+    host.clock.turn(minutes=15)
+    assert await refused(eve) == EXPIRED
+
+
+async def test_the_hosts_own_answers_stay(host: Host) -> None:
+    """422, 404, own exceptions and open routes are FastAPI's, with no header of ours; our routes speak problem+json."""
+    browser = await host.signed_in()
+    answer = await browser.post("/reports", json={"title": "Notes"})
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/json")
+    assert answer.json()["detail"][0]["loc"] == ["body", "pages"]
+    assert (await browser.get("/nowhere")).json() == {"detail": "Not Found"}
+    answer = await browser.get("/own-refusal")
+    assert (answer.status_code, answer.json()) == (402, {"detail": "not yet, pwd"})
+    answer = await host.browser().get("/open")
+    assert (answer.json(), set(answer.headers)) == ("for everyone", {"content-length", "content-type"})
+    answer = await host.browser().post("/auth/login", json=credentials(password="not the password"))
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert answer.json()["code"] == "invalid_credentials"
+
+
+async def test_a_body_is_not_looked_at_before_the_guard_has_passed(host: Host) -> None:
+    """A stranger's request changes nothing, whatever is in it."""
+    assert (await host.browser().post("/reports", json={"title": "Notes", "pages": 7})).status_code == 401
+    assert host.app.state.reports == []
+
+
+async def test_the_hosts_own_handlers_see_our_refusals(host: Host) -> None:
+    """A host that words all its errors itself words ours too, and the challenge is there for it to send."""
+
+    async def in_own_words(_request: Request, error: Exception) -> PlainTextResponse:
+        assert isinstance(error, HTTPException)
+        return PlainTextResponse(f"sorry: {error.detail}", error.status_code, error.headers)
+
+    host.app.add_exception_handler(HTTPException, in_own_words)
+    answer = await host.browser().get("/reports")
+    assert (answer.status_code, answer.text) == (401, "sorry: You must refresh")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def own_key() -> str:
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return pem.decode()
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        [
+            {"jwt_algorithm": "ES256", "jwt_private_key": own_key()},
+            {"jwt_algorithm": "ES256", "jwt_private_key": own_key()},
+        ],
+        [{"audience": "shop"}, {"audience": "forum"}],
+        [{"public_url": "http://localhost:9000"}, {"public_url": "http://localhost:9001"}],
+    ],
+    ids=["keys", "audience", "issuer"],
+)
+async def test_two_apps_in_one_process_know_nothing_of_each_other(
+    differences: list[dict[str, Any]], settings: Settings, clock: TurnedClock
+) -> None:
+    """With another key, audience or issuer the other one's tokens are worth nothing, though all else is shared."""
+    hosts = [Host(Settings.model_validate(settings.model_dump() | difference), clock) for difference in differences]
+    async with contextlib.AsyncExitStack() as stack:
+        for host in hosts:
+            await stack.enter_async_context(host.auth.running())
+        for host, other, email in (
+            (hosts[0], hosts[1], "ada@example.com"),
+            (hosts[1], hosts[0], "bob@example.com"),
+        ):
+            tokens = (await host.signed_in(email)).cookies
+            stranger = other.browser(Authorization=f"Bearer {tokens['access_token']}")
+            assert (await stranger.get("/reports")).status_code == 401
+            renewal = other.browser(Authorization=f"Bearer {tokens['refresh_token']}")
+            assert (await renewal.post("/auth/refresh")).status_code == 401
+            at_home = host.browser(Authorization=f"Bearer {tokens['access_token']}")
+            assert (await at_home.get("/reports")).status_code == 200
+
+
+async def test_a_second_install_is_refused(host: Host, settings: Settings) -> None:
+    """Two doors to one house, each with its own idea of who is in, are a mistake: the first stays in force."""
+    second = Auth(settings, features=DEFAULT_FEATURES)
+    with pytest.raises(ConfigurationError, match="already"):
+        second.install(host.app, prefix="/other")
+    await second.close()
+    assert (await host.browser().post("/other/login", json=credentials())).status_code == 404
+    assert (await (await host.signed_in()).get("/reports")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/reports", "/profile"])
+async def test_a_guard_without_auth_lets_nobody_in(path: str, host: Host) -> None:
+    """A guarded route in an application without `install` is a broken one, not an open one (CVE-2020-26250)."""
+    tokens = (await host.signed_in()).cookies
+    forgotten, parent = host_app(), FastAPI()
+    parent.mount("/below", forgotten)
+    for app, prefix in ((forgotten, ""), (parent, "/below")):
+        answer = await browser_for(app, Authorization=f"Bearer {tokens['access_token']}").get(prefix + path)
+        assert answer.status_code == 500
+        assert "ada" not in answer.text
+
+
+@pytest.mark.parametrize("keys", [{}, {"jwt_algorithm": "ES256", "jwt_private_key": own_key()}], ids=["ring", "given"])
+async def test_before_it_runs_nobody_is_let_in(keys: dict[str, str], settings: Settings, clock: TurnedClock) -> None:
+    """An Auth that is installed but not running knows no revocations: 503 for a good token, whoever has the keys."""
+    awake, asleep = (Host(Settings.model_validate(settings.model_dump() | keys), clock) for _ in range(2))
+    async with awake.auth.running():
+        tokens = (await awake.signed_in()).cookies
+    for path in ("/reports", "/profile"):
+        answer = await asleep.browser(Authorization=f"Bearer {tokens['access_token']}").get(path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    await asleep.auth.close()
+
+
+async def test_the_hosts_document_knows_the_guard(host: Host) -> None:
+    """OpenAPI marks the guarded routes, and only them."""
+    paths = (await host.browser().get("/openapi.json")).json()["paths"]
+    assert all("security" in paths[path]["get"] for path in ("/reports", "/profile"))
+    assert "security" not in paths["/open"]["get"]
