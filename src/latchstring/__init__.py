@@ -48,5 +48,5 @@ __all__ = [
     "current_user",
 ]
 
-DEFAULT_FEATURES: tuple[Feature, ...] = (PasswordFeature(), ProfileFeature())
+DEFAULT_FEATURES: tuple[Feature, ...] = (ProfileFeature(), PasswordFeature())
 """What the server switches on."""

@@ -93,7 +93,7 @@ class Auth:
             raise ConfigurationError("an Auth is installed in this application already")
         app.state.latchstring = self
         app.include_router(PrefixRouter(prefix, self._routers), prefix=prefix)
-        app.include_router(PrefixRouter("/.well-known", [self._jwks_router]))
+        app.include_router(PrefixRouter("", [self._jwks_router]))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

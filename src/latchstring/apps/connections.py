@@ -15,42 +15,46 @@ HEAD_MAX_BYTES = 64 * 1024
 class LimitedHeadProtocol(HttpToolsProtocol):
     """uvicorn's own protocol, closing connections whose request does not arrive in time and in size."""
 
-    _head_timer: asyncio.TimerHandle | None = None
+    _awaiting_head = True
     _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a first request."""
         super().connection_made(transport)
-        self._expect_head()
+        self._start_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and count what is not a whole head yet."""
+        """Parse; where a request has begun and its head is not whole yet, limit what is to come."""
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._head_timer is not None and self._head_bytes > HEAD_MAX_BYTES:
-            self.transport.close()
+        if self._awaiting_head:
+            self._start_timer()
+            if self._head_bytes > HEAD_MAX_BYTES:
+                self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Expect the rest of the request that has just begun."""
+        """Await the head of the request that begins."""
         super().on_message_begin()
-        self._expect_head()
+        self._awaiting_head = True
 
     def on_headers_complete(self) -> None:
         """Be content."""
-        self._forget_head()
+        self._awaiting_head = False
+        self._head_bytes = 0
+        self._stop_timer()
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer with the connection."""
-        self._forget_head()
+        self._stop_timer()
         super().connection_lost(exc)
 
-    def _expect_head(self) -> None:
-        self._forget_head()
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self.transport.close)
+    def _start_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self.transport.close)
 
-    def _forget_head(self) -> None:
-        self._head_bytes = 0
+    def _stop_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

@@ -22,7 +22,9 @@ class FrontEndCors(CORSMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer preflights, and mark answers to the front end as readable."""
-        if scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"]):
-            await super().__call__(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        if scope["type"] == "http":
+            for name, _ in scope["headers"]:
+                if name == b"origin":
+                    await super().__call__(scope, receive, send)
+                    return
+        await self.app(scope, receive, send)

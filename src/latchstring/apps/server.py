@@ -6,6 +6,7 @@ prepare()      schema and keys, once, before the workers start
 """
 
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 
@@ -35,7 +36,12 @@ AUTH_PREFIX = "/api/auth"
 def create_app() -> FastAPI:
     """Return the application that the environment describes."""
     configure_logging()
-    return build_app(move_in(settings_from(read_variables())))
+    app = build_app(move_in(settings_from(read_variables())))
+    # What was imported stays for good. Looked through by each full collection, it would hold the loop for 50 ms.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+    return app
 
 
 def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:

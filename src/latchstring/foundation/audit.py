@@ -62,6 +62,8 @@ audit = sa.Table(
     sa.Column("request_id", sa.String(64)),
 )
 
+_INSERT = audit.insert()
+
 
 async def record(
     connection: Connection,
@@ -75,16 +77,17 @@ async def record(
 ) -> None:
     """Write one fact into the open transaction."""
     await connection.execute(
-        audit.insert().values(
-            id=new_id(now),
-            at=now,
-            fact=fact.value,
-            reason=reason,
-            user_id=user_id,
-            session_id=session_id,
-            actor=source.actor,
-            address=source.address,
-            user_agent=source.user_agent,
-            request_id=source.request_id,
-        )
+        _INSERT,
+        {
+            "id": new_id(now),
+            "at": now,
+            "fact": fact.value,
+            "reason": reason,
+            "user_id": user_id,
+            "session_id": session_id,
+            "actor": source.actor,
+            "address": source.address,
+            "user_agent": source.user_agent,
+            "request_id": source.request_id,
+        },
     )

@@ -1,7 +1,7 @@
 """`GET /api/dashboard/dashboard`, and the same without the repetition."""
 
 from fastapi import FastAPI
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from latchstring.apps.dashboard.schemas import Greeting
 from latchstring.core.sessions.guard import GUARD_REFUSALS, CallerDep
@@ -9,10 +9,12 @@ from latchstring.errors import Code
 from latchstring.foundation.web.problem import refusals
 from latchstring.foundation.web.route import ProblemRoute
 
+_GREETING = Greeting(message="Hello from the dashboard!").model_dump_json()
+
 
 async def get_dashboard(caller: CallerDep) -> Response:  # noqa: ARG001 -- the guard is the point
     """Greet a caller whose session lives."""
-    return JSONResponse({"message": "Hello from the dashboard!"})
+    return Response(_GREETING, media_type="application/json")
 
 
 def add_dashboard(app: FastAPI) -> None:

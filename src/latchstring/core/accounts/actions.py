@@ -19,8 +19,7 @@ class Accounts:
 
     async def user(self, user_id: UUID) -> User | None:
         """Read one user."""
-        async with self._database.reading() as connection:
-            return await store.user_by_id(connection, user_id)
+        return await store.read_user(self._database, user_id)
 
     async def user_with_email(self, email: str) -> User | None:
         """Read the user of a canonical address."""

@@ -9,22 +9,23 @@ import sqlalchemy as sa
 from latchstring.core.accounts.rules import User
 from latchstring.core.accounts.tables import users
 from latchstring.foundation.clock import new_id
-from latchstring.foundation.database import Connection, insert_or_ignore
+from latchstring.foundation.database import Connection, Database, insert_or_ignore
 
 
 def user_from_row(row: Any) -> User:  # noqa: ANN401 -- a row of `users`, possibly joined with more
-    """Return the user in a row that holds every column of `users`."""
+    """Return the user in a row that begins with every column of `users`, in the table's order."""
+    user_id, email, first_name, last_name, created_at, verified_at, disabled_at, security, claims, roles, *_ = row
     return User(
-        id=row.id,
-        email=row.email,
-        first_name=row.first_name,
-        last_name=row.last_name,
-        created_at=row.created_at,
-        email_verified=row.email_verified_at is not None,
-        disabled_at=row.disabled_at,
-        security_version=row.security_version,
-        claims_version=row.claims_version,
-        roles=tuple(row.roles),
+        id=user_id,
+        email=email,
+        first_name=first_name,
+        last_name=last_name,
+        created_at=created_at,
+        email_verified=verified_at is not None,
+        disabled_at=disabled_at,
+        security_version=security,
+        claims_version=claims,
+        roles=tuple(roles),
     )
 
 
@@ -36,6 +37,12 @@ _BY_EMAIL = sa.select(users).where(users.c.email == sa.bindparam("wanted_email")
 async def user_by_id(connection: Connection, user_id: UUID) -> User | None:
     """Read one user."""
     row = (await connection.execute(_BY_ID, {"wanted_id": user_id})).one_or_none()
+    return user_from_row(row) if row else None
+
+
+async def read_user(database: Database, user_id: UUID) -> User | None:
+    """Read one user outside any transaction."""
+    row = await database.read_one(_BY_ID, {"wanted_id": user_id})
     return user_from_row(row) if row else None
 
 

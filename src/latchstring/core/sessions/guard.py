@@ -122,12 +122,16 @@ class Guard:
         return scope["type"] == "http" and scope["method"] in SAFE_METHODS and is_navigation(headers)
 
 
-class _CallerDependency(SecurityBase):
+class _GuardDependency(SecurityBase):
     """FastAPI's view of the guard: a dependency that is also a security scheme of the OpenAPI document."""
 
     def __init__(self) -> None:
         self.model = HTTPBearerModel(bearerFormat="JWT", description="An access token; or the `access_token` cookie.")
         self.scheme_name = "accessToken"
+
+
+class _CallerDependency(_GuardDependency):
+    """Who is asking."""
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         return guard_of(connection).caller(connection.scope)
@@ -138,11 +142,15 @@ CallerDep = Annotated[Caller, Depends(current_caller)]
 """Who is asking, known from the token alone: no I/O. The default choice."""
 
 
-async def current_user(connection: HTTPConnection, caller: CallerDep) -> User:
-    """Return the caller's user, read from the database now."""
-    return await guard_of(connection).user(caller)
+class _UserDependency(_GuardDependency):
+    """The same, and the user: one dependency and not two, since each costs a tenth of a bare request."""
+
+    async def __call__(self, connection: HTTPConnection) -> User:
+        guard = guard_of(connection)
+        return await guard.user(guard.caller(connection.scope))
 
 
+current_user = _UserDependency()
 CurrentUser = Annotated[User, Depends(current_user)]
 """The user who is asking, read from the database at each request; no connection is held while the route runs."""
 

@@ -26,7 +26,8 @@ class SignedInAnswer:
 
     def __call__(self, signed_in: SignedIn, *, status: int = 200) -> Response:
         """Return the answer."""
-        response = JSONResponse(UserResponse.of(signed_in.user).model_dump(mode="json"), status_code=status)
+        user = UserResponse.of(signed_in.user).model_dump_json()
+        response = Response(user, status_code=status, media_type="application/json")
         now = int(self._clock.now().timestamp())
         tokens = signed_in.tokens
         self._edge.cookies.set(

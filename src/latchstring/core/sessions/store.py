@@ -43,25 +43,29 @@ def _session(row: Any) -> Session:  # noqa: ANN401 -- a row of `_COLUMNS`
     return Session(**{**fields, "methods": tuple(fields["methods"])})
 
 
+_INSERT = sessions.insert()
+
+
 async def insert_session(connection: Connection, session: Session, *, source: Source) -> None:
     """Write a new session."""
     await connection.execute(
-        sessions.insert().values(
-            id=session.id,
-            user_id=session.user_id,
-            created_at=session.created_at,
-            proven_at=session.proven_at,
-            methods=list(session.methods),
-            generation=session.generation,
-            rotated_at=session.rotated_at,
-            expires_at=session.expires_at,
-            ends_at=session.ends_at,
-            access_expires_at=session.access_expires_at,
-            revoked_at=None,
-            revoked_reason=None,
-            user_agent=source.user_agent,
-            address=source.address,
-        )
+        _INSERT,
+        {
+            "id": session.id,
+            "user_id": session.user_id,
+            "created_at": session.created_at,
+            "proven_at": session.proven_at,
+            "methods": list(session.methods),
+            "generation": session.generation,
+            "rotated_at": session.rotated_at,
+            "expires_at": session.expires_at,
+            "ends_at": session.ends_at,
+            "access_expires_at": session.access_expires_at,
+            "revoked_at": None,
+            "revoked_reason": None,
+            "user_agent": source.user_agent,
+            "address": source.address,
+        },
     )
 
 

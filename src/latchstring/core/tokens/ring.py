@@ -139,7 +139,7 @@ class DatabaseRing:
         if self._keys is not None and live == self._read_from and self._keys.signing.kid == newest.kid:
             return
         verifying = {key.kid: token_key(key.public_pem.encode(), key.algorithm, name=f"key {key.kid}") for key in live}
-        private = token_key(self._open(newest), newest.algorithm, name=f"key {newest.kid}")
+        private = token_key(self._open(newest), newest.algorithm, name=f"key {newest.kid}", is_our_own=True)
         self._keys = KeySet(signing=private, verifying=verifying)
         self._read_from = live
 
@@ -181,7 +181,7 @@ class DatabaseRing:
     async def _create_key(self, connection: Connection) -> None:
         now = self._clock.now()
         pem = make_private_pem(self._algorithm)
-        made = token_key(pem, self._algorithm, name="the new key")
+        made = token_key(pem, self._algorithm, name="the new key", is_our_own=True)
         await store.insert_key(
             connection,
             StoredKey(

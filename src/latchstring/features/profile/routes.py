@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 from starlette.requests import Request
+from starlette.responses import Response
 
 from latchstring.core.accounts.actions import Accounts
 from latchstring.core.accounts.schemas import UserResponse
@@ -21,10 +22,11 @@ def profile_router(accounts: Accounts, edge: Edge) -> APIRouter:
         "/me",
         operation_id="get_me",
         summary="Who is signed in",
+        response_model=UserResponse,
         responses=refusals(*GUARD_REFUSALS, Code.BODY_TOO_LARGE, Code.DATABASE_UNAVAILABLE),
     )
-    async def get_me(user: CurrentUser) -> UserResponse:
-        return UserResponse.of(user)
+    async def get_me(user: CurrentUser) -> Response:
+        return Response(UserResponse.of(user).model_dump_json(), media_type="application/json")
 
     @router.patch(
         "/me",

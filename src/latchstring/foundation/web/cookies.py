@@ -17,7 +17,7 @@ def read_cookies(headers: RawHeaders, name: bytes) -> list[str]:
     """Return every value sent under exactly `name`, in the order they came."""
     values = []
     for header, line in headers:
-        if header == b"cookie":
+        if header == b"cookie" and name in line:
             for pair in line.split(b";"):
                 key, equals, value = pair.strip(b" \t").partition(b"=")
                 if equals and key == name:

@@ -38,10 +38,14 @@ class HeadersMiddleware:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = True
-                headers = [*message.get("headers", ()), *self._fixed, (b"x-request-id", request_id(scope).encode())]
-                if not any(name == b"cache-control" for name, _ in headers):
+                headers: list[tuple[bytes, bytes]] = message["headers"]
+                for name, _ in headers:
+                    if name == b"cache-control":
+                        break
+                else:
                     headers.append((b"cache-control", b"no-store"))
-                message["headers"] = headers
+                headers += self._fixed
+                headers.append((b"x-request-id", request_id(scope).encode()))
             await send(message)
 
         try:

@@ -51,7 +51,7 @@ class ProblemRoute(APIRoute):
                 response = problem_response(request.scope, Code.VALIDATION_FAILED, errors=_field_errors(error.errors()))
             except UnavailableError as error:
                 response = problem_response(request.scope, error.code)
-            response.headers.setdefault("Cache-Control", "no-store")
+            _forbid_keeping(response)
             return response
 
         return guarded
@@ -60,24 +60,35 @@ class ProblemRoute(APIRoute):
         """Refuse a request by its headers alone; the plain route admits all."""
 
 
-class PrefixRouter(APIRouter):
-    """Every route of ours under one prefix; a request to another address passes by after one comparison.
+def _forbid_keeping(response: Response) -> None:
+    for name, _ in response.raw_headers:
+        if name == b"cache-control":
+            return
+    response.raw_headers.append((b"cache-control", b"no-store"))
 
-    FastAPI tries the routes of an included router one by one, which a host's own routes, coming after ours, would pay
-    for at each of their requests.
+
+class PrefixRouter(APIRouter):
+    """Every route of ours; a request to another address passes by after one look into a dictionary.
+
+    FastAPI tries the routes of an included router one by one, and twice, which a host's own routes, coming after ours,
+    would pay for at each of their requests. None of ours has a parameter in its path.
     """
 
     def __init__(self, prefix: str, routers: Iterable[APIRouter]) -> None:
         super().__init__()
-        self._gate = prefix
         for router in routers:
             self.routes.extend(router.routes)
+        self._methods: dict[str, set[str]] = {}
+        for route in self.routes:
+            if isinstance(route, APIRoute):
+                self._methods.setdefault(prefix + route.path, set()).update(route.methods)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Look at the routes only where the path begins as they do."""
-        if not scope["path"].removeprefix(scope.get("root_path", "")).startswith(self._gate):
+        """Tell whether address and method are ours; which route it is, FastAPI finds out afterwards."""
+        methods = self._methods.get(scope["path"].removeprefix(scope.get("root_path", "")))
+        if methods is None:
             return Match.NONE, {}
-        return super().matches(scope)
+        return (Match.FULL if scope.get("method") in methods else Match.PARTIAL), {}
 
 
 class _JsonRequest(Request):

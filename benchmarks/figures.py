@@ -1,0 +1,412 @@
+"""The promises, each measured beside what it is compared with: A B A B, and the median of the rounds' ratios.
+
+One worker, connections kept alive, the server on one core and the load on another where the system allows it.
+"""
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import argon2
+import uvloop
+from joserfc import jws
+from joserfc.jwk import RSAKey
+
+from benchmarks.load import WRK, Load, converse, cookie_follower, hammer, request
+from benchmarks.servers import ALL_CORES, LOAD_CORE, SERVE, SERVER_CORE, TWO_CORES, Server, on_cores, uvicorn
+from tests.support.process import CHEAP_HASH
+from tests.support.service import SECRET, credentials, registration
+
+ROUNDS = 5
+CONNECTIONS = 16
+FEW_CONNECTIONS = 4
+WARM_UP_SECONDS = 1
+HASHING_NICENESS = 15
+LOGIN_BODY = json.dumps(credentials()).encode()
+REGISTRATION_BODY = json.dumps(registration()).encode()
+# As many sessions as a busy worker sees, and more than it may remember tokens.
+DISTINCT_TOKENS = 6000
+REQUESTS_IT_STAYS_FLAT_OVER = 100_000
+
+BARE = uvicorn("benchmarks.bare:app")
+BARE_DATABASE = uvicorn("benchmarks.bare_database:app")
+WATCHED = uvicorn("benchmarks.watched:create_app", "--factory")
+DASHBOARD = request("GET", "/api/dashboard")
+
+
+Run = Callable[[float], Coroutine[Any, Any, Load]]
+"""Seconds to what was answered in them."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table: what was measured in each round, and the bound its median must keep."""
+
+    promise: str
+    measured: Sequence[float]
+    at_least: float | None = None
+    at_most: float | None = None
+    unit: str = ""
+    note: str = ""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the median is within the bound."""
+        median = statistics.median(self.measured)
+        return median >= (self.at_least or 0) and (self.at_most is None or median <= self.at_most)
+
+    def line(self) -> str:
+        """Return the line, in Markdown."""
+        low, median, high = min(self.measured), statistics.median(self.measured), max(self.measured)
+        bound = f"≥ {self.at_least:.2f}" if self.at_least is not None else f"≤ {self.at_most:.2f}"
+        verdict = "kept" if self.is_kept else "**missed**"
+        return (
+            f"| {self.promise} | {bound}{self.unit} | {median:.2f}{self.unit} ({low:.2f} to {high:.2f})"
+            f" | {verdict} | {self.note} |"
+        )
+
+
+@dataclass
+class Side:
+    """One of two that are compared: a server, the load on it, and what came of it in each round."""
+
+    name: str
+    server: Server
+    run: Run
+    loads: list[Load] = field(default_factory=list)
+    cpu_microseconds: list[float] = field(default_factory=list)
+
+    async def measure(self, seconds: float) -> None:
+        """Take one round's measure."""
+        before = self.server.cpu_seconds
+        load = await self.run(seconds)
+        self.loads.append(load)
+        self.cpu_microseconds.append((self.server.cpu_seconds - before) / load.requests * 1e6)
+
+    def __str__(self) -> str:
+        rate = statistics.median(load.per_second for load in self.loads)
+        return f"{self.name} {rate:.0f}/s, {statistics.median(self.cpu_microseconds):.0f} µs CPU each"
+
+
+class Bench:
+    """Where it runs: homes for servers, a database each, and how long a round lasts."""
+
+    def __init__(self, folder: Path, *, seconds: int, new_postgresql_url: Callable[[], str] | None) -> None:
+        self.seconds = seconds
+        self._folder = folder
+        self._new_postgresql_url = new_postgresql_url
+
+    def home(self) -> Path:
+        """Return an empty folder."""
+        return Path(tempfile.mkdtemp(dir=self._folder))
+
+    def database_of_ours(self) -> dict[str, str]:
+        """Return the settings that name a database; SQLite makes itself one where there are none."""
+        if self._new_postgresql_url is None:
+            return {}
+        return {"LATCHSTRING_DATABASE_URL": self._new_postgresql_url(), "LATCHSTRING_SECRET": SECRET}
+
+    @contextlib.contextmanager
+    def ours(
+        self,
+        variables: Mapping[str, str] | None = None,
+        *,
+        command: Sequence[str] = SERVE,
+        cores: Sequence[int] = SERVER_CORE,
+    ) -> Iterator[Server]:
+        """Run our server on a home of its own, where Ada has registered."""
+        home, variables = self.home(), self.database_of_ours() | dict(variables or {})
+        if command is not SERVE:
+            Server(SERVE, home=home, variables=variables, ready="/readyz").stop()  # makes schema and keys
+        with Server(command, home=home, variables=variables, ready="/readyz", cores=cores) as server:
+            server.ask("POST", "/api/auth/register", REGISTRATION_BODY)
+            yield server
+
+    @contextlib.contextmanager
+    def bare(self) -> Iterator[Server]:
+        """Run the bare route."""
+        with Server(BARE, home=self.home(), ready="/api/dashboard") as server:
+            yield server
+
+    @contextlib.contextmanager
+    def bare_database(self) -> Iterator[Server]:
+        """Run the bare login and refresh."""
+        home = self.home()
+        url = f"sqlite+aiosqlite:///{home / 'bare.db'}"
+        if self._new_postgresql_url is not None:
+            url = self._new_postgresql_url().replace("postgresql://", "postgresql+psycopg://")
+        with Server(BARE_DATABASE, home=home, ready="/ready", variables={"BARE_DATABASE_URL": url}) as server:
+            yield server
+
+    async def compare(self, promise: str, ours: Side, bare: Side, *, at_least: float) -> Figure:
+        """Compare how many requests a second the two answer."""
+        for side in (bare, ours):
+            await side.run(WARM_UP_SECONDS)
+        for _ in range(ROUNDS):
+            for side in (bare, ours):
+                await side.measure(self.seconds)
+        ratios = [mine.per_second / its.per_second for mine, its in zip(ours.loads, bare.loads, strict=True)]
+        return Figure(promise, ratios, at_least=at_least, note=f"{ours}; {bare}")
+
+
+def hammering(server: Server, *requests: bytes, connections: int = CONNECTIONS) -> Run:
+    """Return the load that sends the same requests over and over."""
+    return lambda seconds: hammer(server.port, requests, connections=connections, seconds=seconds)
+
+
+def refreshing(server: Server, *, login: str, refresh: str) -> Run:
+    """Return the load in which every connection has a session of its own, and follows its cookies."""
+    clients = [
+        cookie_follower("POST", refresh, server.ask("POST", login, LOGIN_BODY)[1]) for _ in range(FEW_CONNECTIONS)
+    ]
+    return lambda seconds: converse(server.port, clients, seconds=seconds)
+
+
+async def protected(bench: Bench) -> list[Figure]:
+    """The guard alone: who is asking is known from the token."""
+    return [await _guarded(bench, "protected route, claims only", "/api/dashboard", at_least=0.70)]
+
+
+async def user(bench: Bench) -> list[Figure]:
+    """The guard, and the user read from the database."""
+    return [await _guarded(bench, "protected route, user read", "/api/auth/me", at_least=0.25)]
+
+
+async def _guarded(bench: Bench, promise: str, path: str, *, at_least: float) -> Figure:
+    with bench.ours(CHEAP_HASH) as ours, bench.bare() as bare:
+        _, cookies = ours.ask("POST", "/api/auth/login", LOGIN_BODY)
+        return await bench.compare(
+            f"{promise}, of a bare route",
+            Side("ours", ours, hammering(ours, request("GET", path, cookies=cookies))),
+            Side("bare", bare, hammering(bare, DASHBOARD)),
+            at_least=at_least,
+        )
+
+
+async def login(bench: Bench) -> list[Figure]:
+    """Everything of a login but the hash."""
+    with bench.ours(CHEAP_HASH) as ours, bench.bare_database() as bare:
+        figure = await bench.compare(
+            "login without the hash, of a read, a committed insert and two signatures",
+            Side("ours", ours, hammering(ours, request("POST", "/api/auth/login", body=LOGIN_BODY))),
+            Side("bare", bare, hammering(bare, request("POST", "/login", body=LOGIN_BODY))),
+            at_least=0.5,
+        )
+    return [figure]
+
+
+async def login_real(bench: Bench) -> list[Figure]:
+    """The hash as it comes, on all cores: nothing else may matter."""
+    threads = os.cpu_count() or 1
+    with bench.ours(cores=ALL_CORES) as server:
+        sign_in = request("POST", "/api/auth/login", body=LOGIN_BODY)
+        logins = Side("ours", server, hammering(server, sign_in, connections=max(CONNECTIONS, 2 * threads)))
+        hashes: list[Load] = []
+        cpu_microseconds: list[float] = []
+        await logins.run(WARM_UP_SECONDS)
+        for _ in range(ROUNDS):
+            with server.paused():
+                before = time.process_time()
+                hashes.append(_hash(threads, seconds=bench.seconds))
+                cpu_microseconds.append((time.process_time() - before) / hashes[-1].requests * 1e6)
+            await logins.measure(bench.seconds)
+    rate = statistics.median(load.per_second for load in hashes)
+    return [
+        Figure(
+            "login with the hash, of what the cores can hash",
+            [mine.per_second / most.per_second for mine, most in zip(logins.loads, hashes, strict=True)],
+            at_least=0.85,
+            note=f"{logins}; {threads} threads {rate:.0f}/s, {statistics.median(cpu_microseconds):.0f} µs CPU each",
+        )
+    ]
+
+
+def _hash(threads: int, *, seconds: float) -> Load:
+    hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+    began = time.perf_counter()
+
+    def hash_until_the_end(_thread: int) -> int:
+        made = 0
+        while time.perf_counter() < began + seconds:
+            hasher.hash("correct horse battery")
+            made += 1
+        return made
+
+    # As nice as the server's own threads are: what else runs on this machine takes as much from the one as from the
+    # other.
+    with on_cores(ALL_CORES), ThreadPoolExecutor(threads, initializer=_be_nice) as pool:
+        made = sum(pool.map(hash_until_the_end, range(threads)))
+    return Load(made, time.perf_counter() - began, p99_ms=0)
+
+
+def _be_nice() -> None:
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HASHING_NICENESS)
+
+
+async def refresh(bench: Bench) -> list[Figure]:
+    """A refresh that rotates, each session on its own connection."""
+    with bench.ours(CHEAP_HASH) as ours, bench.bare_database() as bare:
+        figure = await bench.compare(
+            "refresh, of a committed update and two signatures",
+            Side("ours", ours, refreshing(ours, login="/api/auth/login", refresh="/api/auth/refresh")),
+            Side("bare", bare, refreshing(bare, login="/login", refresh="/refresh")),
+            at_least=0.5,
+        )
+    return [figure]
+
+
+async def storm(bench: Bench) -> list[Figure]:
+    """The protected route while 16 clients sign in without a pause, on two cores."""
+    at_rest: list[Load] = []
+    stormy: list[Load] = []
+    logins: list[Load] = []
+    held: list[dict[str, float]] = []
+    with bench.ours({"LATCHSTRING_PASSWORD_HASH_THREADS": "2"}, command=WATCHED, cores=TWO_CORES) as server:
+        _, cookies = server.ask("POST", "/api/auth/login", LOGIN_BODY)
+        probe = hammering(server, request("GET", "/api/dashboard", cookies=cookies), connections=FEW_CONNECTIONS)
+        sign_in = hammering(server, request("POST", "/api/auth/login", body=LOGIN_BODY), connections=16)
+        await probe(WARM_UP_SECONDS)
+        for _ in range(ROUNDS):
+            at_rest.append(await probe(bench.seconds))
+            server.ask("GET", "/held")
+            hammered = asyncio.create_task(sign_in(bench.seconds + 1))
+            await asyncio.sleep(0.5)
+            stormy.append(await probe(bench.seconds))
+            logins.append(await hammered)
+            held.append(json.loads(server.ask("GET", "/held")[0]))
+    longest = max(held, key=lambda seen: seen["held_ms"])
+    p99s = [statistics.median(load.p99_ms for load in loads) for loads in (at_rest, stormy)]
+    rate = statistics.median(load.per_second for load in logins)
+    return [
+        Figure(
+            "p99 of the protected route in a storm of logins, of its p99 at rest",
+            [storm.p99_ms / rest.p99_ms for storm, rest in zip(stormy, at_rest, strict=True)],
+            at_most=3,
+            note=f"{p99s[0]:.2f} ms at rest, {p99s[1]:.2f} ms under {rate:.0f} logins/s",
+        ),
+        Figure(
+            "the longest the event loop was held meanwhile",
+            [longest["held_ms"]],
+            at_most=20,
+            unit=" ms",
+            note=f"{longest['busy_ms']:.1f} ms of it by its own work; with the kernel's share for others "
+            f"{max(seen['late_ms'] for seen in held):.1f} ms",
+        ),
+    ]
+
+
+async def start(bench: Bench) -> list[Figure]:
+    """From the command to the first answer on an existing home, and the memory held then."""
+    home, variables = bench.home(), bench.database_of_ours()
+    Server(SERVE, home=home, variables=variables, ready="/readyz").stop()
+    bare_home = bench.home()
+    times, sizes, notes = [], [], []
+    for _ in range(ROUNDS):
+        with Server(BARE, home=bare_home, ready="/api/dashboard") as bare:
+            its_time, its_size = bare.start_seconds, bare.resident_mib
+        with Server(SERVE, home=home, variables=variables, ready="/readyz") as ours:
+            times.append(ours.start_seconds / its_time)
+            sizes.append(ours.resident_mib / its_size)
+            notes.append((ours.start_seconds, its_time, ours.resident_mib, its_size))
+    our_time, bare_time, our_size, bare_size = map(statistics.median, zip(*notes, strict=True))
+    return [
+        Figure("start until ready, of a bare one's", times, at_most=3, note=f"{our_time:.2f} s; {bare_time:.2f} s"),
+        Figure(
+            "memory before the first hash, of a bare one's",
+            sizes,
+            at_most=1.6,
+            note=f"{our_size:.1f} MiB; {bare_size:.1f} MiB",
+        ),
+    ]
+
+
+async def memory(bench: Bench) -> list[Figure]:
+    """100,000 requests with thousands of distinct tokens, after as many as it remembers."""
+    key = RSAKey.generate_key(3072)
+    given = {"JWT_PRIVATE_KEY": base64.b64encode(key.as_pem(private=True)).decode()}
+    with bench.ours(CHEAP_HASH | given) as server:
+        _, cookies = server.ask("POST", "/api/auth/login", LOGIN_BODY)
+        access = next(value for name, _, value in (one.partition("=") for one in cookies) if name == "access_token")
+        requests = [
+            request("GET", "/api/dashboard", cookies=[f"access_token={token}"])
+            for token in _tokens_like(access, key, count=DISTINCT_TOKENS)
+        ]
+        run = hammering(server, *requests)
+        sizes = [server.resident_mib]
+        for count in (DISTINCT_TOKENS, REQUESTS_IT_STAYS_FLAT_OVER):
+            made = 0
+            while made < count:
+                made += (await run(bench.seconds)).requests
+            sizes.append(server.resident_mib)
+    first, full, last = sizes
+    note = f"{first:.1f} MiB at first, {full:.1f} MiB when it knew many tokens, {last:.1f} MiB at the end"
+    return [Figure("memory after 100,000 requests more, of what it was", [last / full], at_most=1.05, note=note)]
+
+
+def _tokens_like(token: str, key: RSAKey, *, count: int) -> Iterator[str]:
+    """Sign tokens as the server would, for sessions it has not seen."""
+    header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
+    for _ in range(count):
+        claims |= {"sid": str(uuid.uuid4()), "jti": base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()}
+        yield jws.serialize_compact(header, json.dumps(claims, separators=(",", ":")), key, algorithms=[header["alg"]])
+
+
+FIGURES: dict[str, Callable[[Bench], Awaitable[list[Figure]]]] = {
+    "protected": protected,
+    "user": user,
+    "login": login,
+    "login-real": login_real,
+    "refresh": refresh,
+    "storm": storm,
+    "start": start,
+    "memory": memory,
+}
+
+
+async def measure(names: Sequence[str], *, seconds: int, database: str) -> list[Figure]:
+    """Measure the figures named."""
+    figures = []
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latchstring-benchmarks-")))
+        new_postgresql_url = None
+        if database == "postgresql":
+            from tests.support.postgres import server_for_tests  # noqa: PLC0415 -- only here
+
+            new_postgresql_url = stack.enter_context(server_for_tests()).create_database
+        bench = Bench(folder, seconds=seconds, new_postgresql_url=new_postgresql_url)
+        for name in names:
+            for figure in await FIGURES[name](bench):
+                print(figure.line(), flush=True)
+                figures.append(figure)
+    return figures
+
+
+def main() -> int:
+    """Run the command line; return its exit code."""
+    parser = argparse.ArgumentParser(prog="benchmarks/run.py", description="Measure the promises of speed and memory.")
+    parser.add_argument("--only", choices=FIGURES, help="measure this alone")
+    parser.add_argument("--seconds", type=int, default=2, help="how long each round lasts (2)")
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    given = parser.parse_args()
+    print(f"Load by {'wrk' if WRK else 'an asyncio loop (wrk is not installed)'}, database {given.database}.\n")
+    print("| figure | bound | measured | verdict | absolute, today and here |")
+    print("| --- | --- | --- | --- | --- |")
+    names = [given.only] if given.only else list(FIGURES)
+    with on_cores(LOAD_CORE):
+        figures = uvloop.run(measure(names, seconds=given.seconds, database=given.database))
+    return 0 if all(figure.is_kept for figure in figures) else 1
