@@ -1,5 +1,6 @@
 """What can be done with sessions: renew, end, shut out."""
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,7 +50,7 @@ class Sessions:
         self._feed = feed
         self._lifetimes = lifetimes
 
-    def signed_in(self, user: User, session: Session) -> SignedIn:
+    async def signed_in(self, user: User, session: Session) -> SignedIn:
         """Sign both tokens of the session's present generation; the same row gives the same claims every time."""
         issued_at = int(session.rotated_at.timestamp())
         caller = Caller(
@@ -69,7 +70,9 @@ class Sessions:
             expires_at_unix=int(session.expires_at.timestamp()),
             generation=session.generation,
         )
-        return SignedIn(user=user, session=session, tokens=self._tokens.issue(caller, bearer))
+        # Two RSA signatures take two milliseconds, in which the loop would serve nobody; a thread lets go of the GIL.
+        tokens = await asyncio.to_thread(self._tokens.issue, caller, bearer)
+        return SignedIn(user=user, session=session, tokens=tokens)
 
     async def renew_session(self, refresh_token: str, *, source: Source) -> SignedIn | Refused:
         """Exchange a refresh token for the next pair; the previous one, within the grace, for the same pair again."""
@@ -85,7 +88,7 @@ class Sessions:
         self._feed.apply(revoked)
         # Signing takes milliseconds: after the commit, when no connection is held. A crash in between costs nothing,
         # since asking again gives the same successor.
-        return outcome if isinstance(outcome, Refused) else self.signed_in(*outcome)
+        return outcome if isinstance(outcome, Refused) else await self.signed_in(*outcome)
 
     async def _rotate(
         self, connection: Connection, bearer: RefreshClaims, *, now: datetime, source: Source, revoked: list[Revocation]

@@ -50,6 +50,6 @@ class SignIn:
         )
         return Opened(user, session)
 
-    def welcome(self, opened: Opened) -> SignedIn:
+    async def welcome(self, opened: Opened) -> SignedIn:
         """Give the tokens of a session whose transaction has committed."""
-        return self._sessions.signed_in(opened.user, opened.session)
+        return await self._sessions.signed_in(opened.user, opened.session)

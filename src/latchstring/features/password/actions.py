@@ -33,7 +33,7 @@ class Passwords:
                 return Refused(Code.EMAIL_TAKEN)
             proof = Proof(user=user, method=Method.PASSWORD, proven_at=user.created_at)
             opened = await self._sign_in.open(connection, proof, source=source)
-        return opened if isinstance(opened, Refused) else self._sign_in.welcome(opened)
+        return opened if isinstance(opened, Refused) else await self._sign_in.welcome(opened)
 
     async def create_user(
         self, *, email: str, first_name: str, last_name: str, password: str, source: Source
@@ -59,7 +59,7 @@ class Passwords:
                 return await self._refuse(connection, user, source=source)
             if verdict.upgraded_hash is not None and password_hash is not None:
                 await self._upgrade(connection, user, old=password_hash, new=verdict.upgraded_hash, source=source)
-        return self._sign_in.welcome(opened)
+        return await self._sign_in.welcome(opened)
 
     async def _insert(
         self,

@@ -81,7 +81,7 @@ class PrefixRouter(APIRouter):
         self._methods: dict[str, set[str]] = {}
         for route in self.routes:
             if isinstance(route, APIRoute):
-                self._methods.setdefault(prefix + route.path, set()).update(route.methods)
+                self._methods.setdefault(prefix + route.path, set()).update(route.methods or ())
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Tell whether address and method are ours; which route it is, FastAPI finds out afterwards."""
