@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import sqlite3
 import subprocess
 import sys
 import warnings
@@ -460,3 +461,17 @@ async def test_upgrading_again_changes_nothing(database: Database) -> None:
     async with database.reading() as connection:
         assert (await connection.execute(sa.select(keys))).all() == before
     assert len(before) == 1
+
+
+async def test_a_new_file_that_another_instance_is_making(tmp_path: Path) -> None:
+    """SQLite refuses to switch such a file to its log at once, and does not wait as elsewhere; we do."""
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE being_made (x)")
+    asyncio.get_running_loop().call_later(0.3, other.execute, "COMMIT")
+    database = Database(f"sqlite:///{path}")
+    async with database.reading() as connection:
+        assert await connection.scalar(sa.text("PRAGMA journal_mode")) == "wal"
+    await database.close()
+    other.close()

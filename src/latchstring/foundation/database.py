@@ -10,6 +10,7 @@ Whatever way the database is away (refused, hung, gone in the middle), callers s
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from latchstring.errors import ConfigurationError, DatabaseUnavailableError
 from latchstring.foundation.sqlite import OneTripConnection, connect
@@ -45,6 +46,7 @@ Connection = AsyncConnection
 TIMEOUT_SECONDS = 5.0
 """How long one transaction may take, waiting for a connection included, before the caller is told 503."""
 _POOL_SIZE = 8
+_WAL_ATTEMPTS = 25
 
 SQLITE_LOCK_SECONDS = TIMEOUT_SECONDS / 2
 """How long of it a write waits for this process's other writers, and then again for another process's."""
@@ -301,15 +303,24 @@ def _prepare_sqlite(dbapi_connection: "DBAPIConnection", _record: object) -> Non
     connection = cast("Any", dbapi_connection)
     connection.isolation_level = None  # the driver must not begin transactions behind our back
     cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout={int(SQLITE_LOCK_SECONDS * 1000)}",
-        "journal_mode=WAL",
-        "foreign_keys=ON",
-        # A sign-out that was answered must survive a power cut: every commit reaches the disk.
-        "synchronous=FULL",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute(f"PRAGMA busy_timeout={int(SQLITE_LOCK_SECONDS * 1000)}")
+    _switch_to_wal(cursor)
+    cursor.execute("PRAGMA foreign_keys=ON")
+    # A sign-out that was answered must survive a power cut: every commit reaches the disk.
+    cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
+
+
+def _switch_to_wal(cursor: Any) -> None:  # noqa: ANN401 -- the driver's cursor
+    # Of several instances that open a new file at once, SQLite refuses all but one, and does not wait as elsewhere.
+    for _ in range(_WAL_ATTEMPTS):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            await_only(asyncio.sleep(SQLITE_LOCK_SECONDS / _WAL_ATTEMPTS))
+        else:
+            return
+    cursor.execute("PRAGMA journal_mode=WAL")
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
