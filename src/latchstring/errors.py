@@ -22,7 +22,6 @@ class Code(StrEnum):
 
     BODY_TIMEOUT = "body_timeout"
     BODY_TOO_LARGE = "body_too_large"
-    CLAIMS_CHANGED = "claims_changed"
     CREDENTIALS_CONFLICT = "credentials_conflict"
     DATABASE_UNAVAILABLE = "database_unavailable"
     DUPLICATE_COOKIE = "duplicate_cookie"

@@ -9,11 +9,21 @@ import httpx2
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
-from latchstring import DEFAULT_FEATURES, Auth, CallerDep, ConfigurationError, CurrentUser, Settings
+from latchstring import (
+    DEFAULT_FEATURES,
+    Auth,
+    CallerDep,
+    ConfigurationError,
+    Core,
+    CurrentUser,
+    Foundation,
+    Room,
+    Settings,
+)
 from latchstring.foundation.audit import OPERATOR
 from tests.support.clock import TurnedClock
 from tests.support.service import credentials, registration
@@ -244,3 +254,31 @@ async def test_the_hosts_document_knows_the_guard(host: Host) -> None:
     paths = (await host.browser().get("/openapi.json")).json()["paths"]
     assert all("security" in paths[path]["get"] for path in ("/reports", "/profile"))
     assert "security" not in paths["/open"]["get"]
+
+
+class GreetingFeature:
+    """A third party's feature, with a parameter in its path."""
+
+    def build(self, foundation: Foundation, core: Core) -> Room:
+        router: APIRouter = foundation.edge.router()
+
+        @router.get("/greetings/{name}")
+        async def greet(name: str, caller: CallerDep) -> dict[str, str]:
+            return {"hello": name}
+
+        return Room(name="greeting", router=router)
+
+
+async def test_a_third_partys_feature_comes_through_the_same_door(settings: Settings, clock: TurnedClock) -> None:
+    """Its routes are mounted beside ours, guarded and with parameters; what none of us has stays the host's."""
+    auth = Auth(settings, features=(*DEFAULT_FEATURES, GreetingFeature()), clock=clock)
+    app = FastAPI()
+    auth.install(app, prefix="/auth")
+    app.get("/auth-and-more/{name}")(lambda name: {"host": name})
+    async with auth.running(), browser_for(app) as browser:
+        assert (await browser.get("/auth/greetings/ada")).status_code == 401
+        assert (await browser.post("/auth/register", json=registration())).status_code == 201
+        assert (await browser.get("/auth/greetings/ada")).json() == {"hello": "ada"}
+        assert (await browser.post("/auth/greetings/ada")).status_code == 405
+        assert (await browser.get("/auth/nothing")).status_code == 404
+        assert (await browser.get("/auth-and-more/ada")).json() == {"host": "ada"}

@@ -168,8 +168,8 @@ ENDS_THE_VISIT = {
 }
 # What is away is provoked further below, with a worker that never got there.
 AWAY = {Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE}
-# No route documents what routing itself answers, what a bug answers, and what no feature does yet.
-NOWHERE = {Code.METHOD_NOT_ALLOWED, Code.NOT_FOUND, Code.INTERNAL_ERROR, Code.CLAIMS_CHANGED}
+# No route documents what routing itself answers, and what a bug answers.
+NOWHERE = {Code.METHOD_NOT_ALLOWED, Code.NOT_FOUND, Code.INTERNAL_ERROR}
 
 
 def assert_problem(answer: httpx2.Response, code: Code) -> None:

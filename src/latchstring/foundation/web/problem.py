@@ -18,7 +18,6 @@ _TRY_AGAIN_SECONDS = "1"
 PROBLEMS: Mapping[Code, tuple[int, str]] = {
     Code.BODY_TIMEOUT: (408, "The body was not sent in time."),
     Code.BODY_TOO_LARGE: (413, "The body may have at most 65536 bytes."),
-    Code.CLAIMS_CHANGED: (401, "You must refresh"),
     Code.CREDENTIALS_CONFLICT: (400, "The Authorization header and the cookie name different users."),
     Code.DATABASE_UNAVAILABLE: (503, "The database is away for now."),
     Code.DUPLICATE_COOKIE: (400, "A cookie was sent more than once."),

@@ -71,24 +71,32 @@ class PrefixRouter(APIRouter):
     """Every route of ours; a request to another address passes by after one look into a dictionary.
 
     FastAPI tries the routes of an included router one by one, and twice, which a host's own routes, coming after ours,
-    would pay for at each of their requests. None of ours has a parameter in its path.
+    would pay for at each of their requests. It does so here only below our prefix, where a feature has a route with a
+    parameter in its path, a socket or a mount.
     """
 
     def __init__(self, prefix: str, routers: Iterable[APIRouter]) -> None:
         super().__init__()
         for router in routers:
             self.routes.extend(router.routes)
+        self._prefix = prefix
         self._methods: dict[str, set[str]] = {}
+        self._has_patterns = False
         for route in self.routes:
-            if isinstance(route, APIRoute):
+            if isinstance(route, APIRoute) and not route.param_convertors:
                 self._methods.setdefault(prefix + route.path, set()).update(route.methods or ())
+            else:
+                self._has_patterns = True
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Tell whether address and method are ours; which route it is, FastAPI finds out afterwards."""
-        methods = self._methods.get(scope["path"].removeprefix(scope.get("root_path", "")))
-        if methods is None:
-            return Match.NONE, {}
-        return (Match.FULL if scope.get("method") in methods else Match.PARTIAL), {}
+        address = scope["path"].removeprefix(scope.get("root_path", ""))
+        methods = self._methods.get(address)
+        if methods is not None:
+            return (Match.FULL if scope.get("method") in methods else Match.PARTIAL), {}
+        if self._has_patterns and address.startswith(self._prefix):
+            return super().matches(scope)
+        return Match.NONE, {}
 
 
 class _JsonRequest(Request):
