@@ -27,9 +27,12 @@ class Code(StrEnum):
     DUPLICATE_COOKIE = "duplicate_cookie"
     EMAIL_TAKEN = "email_taken"
     HASH_QUEUE_FULL = "hash_queue_full"
+    INSUFFICIENT_USER_AUTHENTICATION = "insufficient_user_authentication"
     INTERNAL_ERROR = "internal_error"
     INVALID_AUTHORIZATION_HEADER = "invalid_authorization_header"
+    INVALID_CLIENT = "invalid_client"
     INVALID_CREDENTIALS = "invalid_credentials"
+    INVALID_SCOPE = "invalid_scope"
     INVALID_TOKEN = "invalid_token"  # noqa: S105 -- a code, not a credential
     KEYS_UNAVAILABLE = "keys_unavailable"
     MALFORMED_JSON = "malformed_json"
@@ -42,7 +45,10 @@ class Code(StrEnum):
     REFRESH_TOKEN_REUSED = "refresh_token_reused"  # noqa: S105 -- a code, not a credential
     REVOCATIONS_UNKNOWN = "revocations_unknown"
     SESSION_ENDED = "session_ended"
+    SESSION_NOT_FOUND = "session_not_found"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 -- a code, not a credential
+    TOO_MANY_REQUESTS = "too_many_requests"
+    UNSUPPORTED_GRANT_TYPE = "unsupported_grant_type"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     USER_GONE = "user_gone"
     USER_NOT_FOUND = "user_not_found"
@@ -54,6 +60,8 @@ class Refused:
     """The outcome of an action that says no, and why."""
 
     code: Code
+    retry_after_seconds: float | None = None
+    """Where waiting helps: how long."""
 
 
 class LatchstringError(Exception):

@@ -1,19 +1,23 @@
 """The web's edges, where a whole table is quicker than a request: origins, cookies, addresses, problems."""
 
+import asyncio
 import itertools
 from http import HTTPStatus
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.types import Message
 
-from latchstring.errors import Code
-from latchstring.foundation.web.body import _is_json
+from latchstring.errors import Code, Refused
+from latchstring.foundation.web.body import _is_of_type, read_form
 from latchstring.foundation.web.client import client_address
 from latchstring.foundation.web.cookies import read_cookies
 from latchstring.foundation.web.origin import origin_allowed
-from latchstring.foundation.web.problem import PROBLEMS, problem_response
+from latchstring.foundation.web.problem import PROBLEMS, ProblemError, problem_response
 from latchstring.foundation.web.settings import WebSettings, is_loopback
 
 # --- origin -----------------------------------------------------------------------------------------------------------
@@ -125,14 +129,56 @@ def test_a_cookie_is_read_by_its_exact_name(lines: list[bytes], values: list[str
 @given(st.text(st.characters(max_codepoint=255), max_size=60))
 def test_no_content_type_breaks_its_reader(content_type: str) -> None:
     """Whatever a header says is JSON or not JSON; nothing raises, and nothing else begins like JSON's type."""
-    if _is_json([content_type]):
+    if _is_of_type("application/json", [content_type]):
         assert content_type.strip().lower().startswith("application/json")
 
 
 @given(st.text("*'=;\"%0123utf-x ", max_size=30))
 def test_no_parameter_breaks_its_reader(parameters: str) -> None:
     """RFC 2231's continuations and encodings, well formed or not."""
-    assert _is_json(["application/json; charset" + parameters]) in {True, False}
+    assert _is_of_type("application/json", ["application/json; charset" + parameters]) in {True, False}
+
+
+# --- forms ------------------------------------------------------------------------------------------------------------
+
+
+def read(body: bytes) -> dict[str, str]:
+    """Returns the fields of a form's body."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    sent = [(b"content-type", b"application/x-www-form-urlencoded")]
+    return asyncio.run(read_form(Request({"type": "http", "method": "POST", "headers": sent}, receive)))
+
+
+honest_text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+
+
+@given(st.dictionaries(honest_text, honest_text, max_size=32))
+def test_a_form_is_read_as_it_was_filled_in(fields: dict[str, str]) -> None:
+    """Whatever the characters; what is empty is not there (RFC 6749, section 3.2)."""
+    assert read(urlencode(fields).encode()) == {name: value for name, value in fields.items() if value}
+
+
+@given(st.binary(max_size=60) | st.text("abc%&=+0f; \0\xe9", max_size=60).map(str.encode))
+def test_no_form_breaks_its_reader(body: bytes) -> None:
+    """Whatever comes is read or refused; what is read holds neither NUL nor a surrogate, and every field that came."""
+    outcome = read_or_refused(body)
+    if isinstance(outcome, ProblemError):
+        assert outcome.code is Code.VALIDATION_FAILED
+        assert [error["pointer"] for error in outcome.errors] == ["#"]
+        return
+    assert len(outcome) == sum(bool(pair.partition(b"=")[2]) for pair in body.split(b"&"))
+    assert "\0" not in "".join([*outcome, *outcome.values()])
+    "".join([*outcome, *outcome.values()]).encode("utf-8", errors="strict")
+
+
+def read_or_refused(body: bytes) -> dict[str, str] | ProblemError:
+    try:
+        return read(body)
+    except ProblemError as problem:
+        return problem
 
 
 # --- the visitor's address --------------------------------------------------------------------------------------------
@@ -238,10 +284,42 @@ def test_every_code_has_its_status_and_sentence() -> None:
 
 @pytest.mark.parametrize("code", Code)
 def test_headers_follow_from_the_status(code: Code) -> None:
-    """Every 401 challenges, every 503 says when to come back, nothing is stored."""
+    """Every 401 challenges, every 429 and 503 says when to come back, nothing is stored."""
     answer = problem_response({"type": "http"}, code)
     assert answer.media_type == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
-    challenged = answer.status_code == 401 or code is Code.INVALID_CREDENTIALS
-    assert answer.headers.get("www-authenticate") == ("Bearer" if challenged else None)
-    assert ("retry-after" in answer.headers) == (answer.status_code == 503)
+    challenge = answer.headers.get("www-authenticate")
+    if code is Code.INSUFFICIENT_USER_AUTHENTICATION:
+        detail = PROBLEMS[code][1]
+        assert challenge == f'Bearer error="insufficient_user_authentication", error_description="{detail}"'
+    else:
+        challenged = answer.status_code == 401 or code is Code.INVALID_CREDENTIALS
+        assert challenge == ("Bearer" if challenged else None)
+    assert answer.headers.get("retry-after") == ("1" if answer.status_code in {429, 503} else None)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_token_that_was_sent_and_refused_is_called_invalid(code: Code) -> None:
+    """RFC 6750 of every 401 but that of a good token with an old proof (RFC 9470): nobody is to throw that one away."""
+    challenge = (ProblemError(code, token_sent=True).headers or {}).get("WWW-Authenticate", "")
+    is_refused = PROBLEMS[code][0] == 401 and code is not Code.INSUFFICIENT_USER_AUTHENTICATION
+    assert (challenge == 'Bearer error="invalid_token"') == is_refused
+    assert ("invalid_token" in challenge) == is_refused
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(None, "1"), (-3.0, "1"), (0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2"), (899.5, "900")]
+)
+@pytest.mark.parametrize("code", [code for code in Code if PROBLEMS[code][0] in {429, 503}])
+def test_who_comes_back_when_told_comes_late_enough(code: Code, seconds: float | None, shown: str) -> None:
+    """Whole seconds, rounded up, and never nought: a client that waits as long is not refused once more for it."""
+    refused = ProblemError.of(Refused(code, retry_after_seconds=seconds))
+    assert refused.headers == {"Retry-After": shown}
+
+
+@given(st.floats(min_value=0, max_value=1e9))
+def test_what_is_asked_for_is_never_older_than_what_is_taken(seconds: float) -> None:
+    """`max_age` is whole seconds, rounded down: a proof as old as it says is fresh enough."""
+    headers = ProblemError(Code.INSUFFICIENT_USER_AUTHENTICATION, max_age_seconds=seconds).headers or {}
+    told = int(headers["WWW-Authenticate"].rsplit('max_age="', 1)[1].removesuffix('"'))
+    assert told <= seconds < told + 1

@@ -17,11 +17,15 @@ from latchstring.foundation.database import Connection, UtcDateTime, metadata
 class Fact(StrEnum):
     """The kinds of facts."""
 
+    EVERYONE_SIGNED_OUT = "everyone.signed_out"
     KEY_CREATED = "key.created"
+    PASSWORD_CHANGED = "password.changed"  # noqa: S105 -- as below
     PASSWORD_UPGRADED = "password.upgraded"  # noqa: S105 -- a name, not a password
     SESSION_ENDED = "session.ended"
     SESSION_OPENED = "session.opened"
+    SESSION_PROVEN = "session.proven"
     SESSION_REFRESH_REUSED = "session.refresh_reused"
+    SESSIONS_ENDED = "sessions.ended"
     SIGN_IN_REFUSED = "sign_in.refused"
     USER_DELETED = "user.deleted"
     USER_DISABLED = "user.disabled"

@@ -1,5 +1,6 @@
-"""Time and ids. Time is passed in everywhere; this is the one place that reads it."""
+"""Time, waiting and ids. Time is passed in everywhere; this is the one place that reads it."""
 
+import asyncio
 import secrets
 import time
 from datetime import UTC, datetime
@@ -34,6 +35,15 @@ class SystemClock:
     def uptime(self) -> float:
         """Return seconds since boot, suspension included."""
         return time.clock_gettime(_UPTIME_CLOCK)
+
+
+async def happens(event: asyncio.Event, *, within_seconds: float) -> bool:
+    """Wait for an event; tell whether it came within so many seconds."""
+    try:
+        async with asyncio.timeout(within_seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 def new_id(now: datetime) -> UUID:

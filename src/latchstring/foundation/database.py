@@ -11,7 +11,7 @@ Whatever way the database is away (refused, hung, gone in the middle), callers s
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,7 +34,9 @@ __all__ = [
     "UtcDateTime",
     "insert_or_ignore",
     "is_postgresql",
+    "lock_each",
     "lock_exclusively",
+    "lock_if_free",
     "metadata",
     "postgresql_url",
     "xid8",
@@ -108,7 +110,7 @@ class Database:
                 max_overflow=0,
                 pool_timeout=TIMEOUT_SECONDS,
                 connect_args=_CONNECT_ARGUMENTS[self.url.drivername],
-                **({"async_creator": self._connect_sqlite} if self.is_sqlite else {}),
+                **({"async_creator": self._connect_sqlite} if self.is_sqlite else _POSTGRESQL_OPTIONS),
             )
         except ModuleNotFoundError as error:
             raise ConfigurationError(
@@ -242,6 +244,21 @@ async def lock_exclusively(connection: Connection, purpose: str) -> None:
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(purpose))))
 
 
+async def lock_if_free(connection: Connection, purpose: str) -> bool:
+    """Take the lock of `lock_exclusively` where nobody has it; tell whether it was taken."""
+    if not is_postgresql(connection):
+        return True
+    taken = await connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(sa.func.hashtext(purpose))))
+    return bool(taken)
+
+
+async def lock_each(connection: Connection, purposes: Sequence[str]) -> None:
+    """Take several such locks, in the order given; numbers of 64 bits, so that two purposes hardly ever share one."""
+    if is_postgresql(connection):
+        locks = [sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(purpose, 0)) for purpose in purposes]
+        await connection.execute(sa.select(*locks))
+
+
 def insert_or_ignore(connection: Connection, table: sa.Table) -> "postgresql.Insert | sqlite.Insert":
     """Return an INSERT into `table` that does nothing, instead of failing, where a unique constraint forbids it."""
     # Imported here: a process on one database has no use for the megabytes of the other's dialect.
@@ -262,6 +279,9 @@ _CONNECT_ARGUMENTS: dict[str, dict[str, Any]] = {
     "postgresql+asyncpg": {"timeout": TIMEOUT_SECONDS},
 }
 
+
+# Whatever a server's default is: a statement that waited for another transaction has to see what that one did.
+_POSTGRESQL_OPTIONS: dict[str, Any] = {"isolation_level": "READ COMMITTED"}
 
 _DEFAULT_DRIVERS = {"sqlite": "aiosqlite", "postgres": "psycopg", "postgresql": "psycopg"}
 

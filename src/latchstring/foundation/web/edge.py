@@ -1,9 +1,11 @@
 """Edge: the web settings, worked out once, and the routers every room builds on."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 
 from latchstring.errors import Code
 from latchstring.foundation.audit import USER_AGENT_MAX_LENGTH, Source
@@ -15,6 +17,9 @@ from latchstring.foundation.web.request_id import request_id
 from latchstring.foundation.web.route import ProblemRoute
 from latchstring.foundation.web.settings import WebSettings
 
+Refuse = Callable[[Request, ProblemError], Response]
+"""Turns a refusal into the answer that says so."""
+
 
 class Edge:
     """What routes need to know of the web around them."""
@@ -22,6 +27,18 @@ class Edge:
     def __init__(self, settings: WebSettings) -> None:
         self.cookies = CookieJar.for_transport(https=settings.is_https)
         self._settings = settings
+
+    def router(self, **options: Any) -> APIRouter:  # noqa: ANN401 -- APIRouter's own options
+        """Return a router whose routes read or are guarded by a caller."""
+        return APIRouter(route_class=ProblemRoute, **options)
+
+    def credential_router(self, *, refuse: Refuse | None = None, **options: Any) -> APIRouter:  # noqa: ANN401 -- likewise
+        """Return a router whose routes hand out or take back tokens: each request's origin is checked first of all.
+
+        Args:
+            refuse: what a refusal looks like; problem+json by default.
+            options: APIRouter's own.
+        """
         edge = self
 
         class OriginCheckedRoute(ProblemRoute):
@@ -29,15 +46,10 @@ class Edge:
                 if not edge.origin_allowed(request.scope["headers"]):
                     raise ProblemError(Code.ORIGIN_NOT_ALLOWED)
 
-        self._origin_checked = OriginCheckedRoute
+            def refuse(self, request: Request, problem: ProblemError) -> Response:
+                return super().refuse(request, problem) if refuse is None else refuse(request, problem)
 
-    def router(self, **options: Any) -> APIRouter:  # noqa: ANN401 -- APIRouter's own options
-        """Return a router whose routes read or are guarded by a caller."""
-        return APIRouter(route_class=ProblemRoute, **options)
-
-    def credential_router(self, **options: Any) -> APIRouter:  # noqa: ANN401 -- APIRouter's own options
-        """Return a router whose routes set or clear cookies: each request's origin is checked before anything else."""
-        return APIRouter(route_class=self._origin_checked, **options)
+        return APIRouter(route_class=OriginCheckedRoute, **options)
 
     def origin_allowed(self, headers: RawHeaders) -> bool:
         """Tell whether a browser's request comes from us or from the front end."""

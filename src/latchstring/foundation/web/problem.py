@@ -1,18 +1,19 @@
 """A refusal on the wire: RFC 9457 problem+json, one row for each code of the closed list."""
 
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 
 from fastapi import HTTPException
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
-from latchstring.errors import Code
+from latchstring.errors import Code, Refused
 from latchstring.foundation.web.request_id import request_id
 
-_TRY_AGAIN_SECONDS = "1"
+_TRY_AGAIN_SECONDS = 1.0
 
 # The sentences are part of the contract: a client of the tutorial compares them.
 PROBLEMS: Mapping[Code, tuple[int, str]] = {
@@ -24,8 +25,11 @@ PROBLEMS: Mapping[Code, tuple[int, str]] = {
     Code.EMAIL_TAKEN: (409, "An account by that email already registered!"),
     Code.HASH_QUEUE_FULL: (503, "Too many sign-ins at once."),
     Code.INTERNAL_ERROR: (500, "Something broke here; it was not your doing."),
+    Code.INSUFFICIENT_USER_AUTHENTICATION: (401, "Prove again who you are: the last proof was too long ago."),
     Code.INVALID_AUTHORIZATION_HEADER: (403, "Invalid Header Error"),
+    Code.INVALID_CLIENT: (401, "There is no such client."),
     Code.INVALID_CREDENTIALS: (400, "Incorrect username or password"),
+    Code.INVALID_SCOPE: (400, "There is no such scope."),
     Code.INVALID_TOKEN: (401, "The token is not valid."),
     Code.KEYS_UNAVAILABLE: (503, "The keys are not loaded yet."),
     Code.MALFORMED_JSON: (400, "The body is not valid JSON."),
@@ -38,11 +42,14 @@ PROBLEMS: Mapping[Code, tuple[int, str]] = {
     Code.REFRESH_TOKEN_REUSED: (401, "The refresh token was used before; the session has ended."),
     Code.REVOCATIONS_UNKNOWN: (503, "Revocations can't be followed for now."),
     Code.SESSION_ENDED: (401, "The session has ended."),
+    Code.SESSION_NOT_FOUND: (404, "There is no such session."),
     Code.TOKEN_EXPIRED: (401, "You must refresh"),
-    Code.UNSUPPORTED_MEDIA_TYPE: (415, "The body must be application/json."),
+    Code.TOO_MANY_REQUESTS: (429, "Too many tries. Try again later."),
+    Code.UNSUPPORTED_GRANT_TYPE: (400, "There is no such grant type."),
+    Code.UNSUPPORTED_MEDIA_TYPE: (415, "The body is not of the content type that this address takes."),
     Code.USER_GONE: (401, "The user belonging to this token does not exist."),
     Code.USER_NOT_FOUND: (404, "User not found"),
-    Code.VALIDATION_FAILED: (422, "The body is not what this address takes."),
+    Code.VALIDATION_FAILED: (422, "The request is not what this address takes."),
 }
 
 
@@ -53,17 +60,37 @@ class ProblemError(HTTPException):
     it is an ordinary HTTPException with the same status, sentence and headers.
     """
 
-    def __init__(self, code: Code, *, token_sent: bool = False, errors: Sequence[Mapping[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        code: Code,
+        *,
+        token_sent: bool = False,
+        errors: Sequence[Mapping[str, str]] = (),
+        retry_after_seconds: float | None = None,
+        max_age_seconds: float | None = None,
+    ) -> None:
         status, detail = PROBLEMS[code]
-        super().__init__(status, detail, headers=_headers(code, status, token_sent=token_sent))
+        headers = _headers(
+            code,
+            status,
+            token_sent=token_sent,
+            retry_after_seconds=retry_after_seconds,
+            max_age_seconds=max_age_seconds,
+        )
+        super().__init__(status, detail, headers=headers)
         self.code = code
         self.errors = errors
+
+    @classmethod
+    def of(cls, refused: Refused, *, token_sent: bool = False) -> Self:
+        """Return the refusal that an action gave."""
+        return cls(refused.code, token_sent=token_sent, retry_after_seconds=refused.retry_after_seconds)
 
 
 class FieldError(BaseModel):
     """What is wrong with one field; never what was sent."""
 
-    pointer: str = Field(description="JSON pointer (RFC 6901) into the body.")
+    pointer: str = Field(description="JSON pointer (RFC 6901) into the body, or into the query.")
     detail: str
 
 
@@ -104,7 +131,7 @@ def problem_response(
     }
     if errors:
         content["errors"] = list(errors)
-    sent = {"Cache-Control": "no-store", **(_headers(code, status, token_sent=False) if headers is None else headers)}
+    sent = {"Cache-Control": "no-store", **(_headers(code, status) if headers is None else headers)}
     return ProblemResponse(content, status_code=status, headers=sent)
 
 
@@ -130,12 +157,28 @@ def refusals(*codes: Code) -> dict[int | str, dict[str, Any]]:
     return documented
 
 
-def _headers(code: Code, status: int, *, token_sent: bool) -> dict[str, str]:
+def _headers(
+    code: Code,
+    status: int,
+    *,
+    token_sent: bool = False,
+    retry_after_seconds: float | None = None,
+    max_age_seconds: float | None = None,
+) -> dict[str, str]:
+    if code is Code.INSUFFICIENT_USER_AUTHENTICATION:
+        # RFC 9470, section 3: the token is good, the proof behind it too old.
+        challenge = f'Bearer error="{code}", error_description="{PROBLEMS[code][1]}"'
+        return {"WWW-Authenticate": challenge + _parameter("max_age", max_age_seconds)}
     # RFC 6750, section 3: a challenge with every 401, and the error only where a token was shown.
     if status == HTTPStatus.UNAUTHORIZED:
         return {"WWW-Authenticate": 'Bearer error="invalid_token"' if token_sent else "Bearer"}
     if code is Code.INVALID_CREDENTIALS:
         return {"WWW-Authenticate": "Bearer"}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return {"Retry-After": _TRY_AGAIN_SECONDS}
+    if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
+        wait = _TRY_AGAIN_SECONDS if retry_after_seconds is None else retry_after_seconds
+        return {"Retry-After": str(max(math.ceil(wait), 1))}
     return {}
+
+
+def _parameter(name: str, seconds: float | None) -> str:
+    return "" if seconds is None else f', {name}="{math.floor(seconds)}"'

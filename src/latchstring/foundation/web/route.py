@@ -46,11 +46,13 @@ class ProblemRoute(APIRoute):
                     request = _JsonRequest(request.scope, await read_json(request))
                 response = await handle(request)
             except ProblemError as problem:
-                response = problem_response(request.scope, problem.code, headers=problem.headers, errors=problem.errors)
+                response = self.refuse(request, problem)
             except RequestValidationError as error:
-                response = problem_response(request.scope, Code.VALIDATION_FAILED, errors=_field_errors(error.errors()))
+                response = self.refuse(
+                    request, ProblemError(Code.VALIDATION_FAILED, errors=_field_errors(error.errors()))
+                )
             except UnavailableError as error:
-                response = problem_response(request.scope, error.code)
+                response = self.refuse(request, ProblemError(error.code))
             _forbid_keeping(response)
             return response
 
@@ -58,6 +60,10 @@ class ProblemRoute(APIRoute):
 
     def admit(self, request: Request) -> None:
         """Refuse a request by its headers alone; the plain route admits all."""
+
+    def refuse(self, request: Request, problem: ProblemError) -> Response:
+        """Return the answer that says no."""
+        return problem_response(request.scope, problem.code, headers=problem.headers, errors=problem.errors)
 
 
 def _forbid_keeping(response: Response) -> None:
