@@ -7,7 +7,7 @@ from latchstring.auth import Auth
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
 from latchstring.core.feature import Core, Feature, Foundation, Room
-from latchstring.core.sessions.guard import CallerDep, CurrentUser, current_caller, current_user
+from latchstring.core.sessions.guard import CallerDep, CurrentUser, current_caller, current_user, fresh
 from latchstring.errors import (
     Code,
     ConfigurationError,
@@ -46,6 +46,7 @@ __all__ = [
     "User",
     "current_caller",
     "current_user",
+    "fresh",
 ]
 
 DEFAULT_FEATURES: tuple[Feature, ...] = (ProfileFeature(), PasswordFeature())

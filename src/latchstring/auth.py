@@ -6,17 +6,19 @@ process know nothing of each other.
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from fastapi import FastAPI
 
 from latchstring.core.accounts.actions import Accounts
-from latchstring.core.feature import Core, Feature, Foundation
+from latchstring.core.feature import Core, Feature, Foundation, Room
 from latchstring.core.sessions.actions import Sessions
 from latchstring.core.sessions.feed import RevocationFeed
+from latchstring.core.sessions.grants import Grant, token_router
 from latchstring.core.sessions.guard import Guard
-from latchstring.core.sessions.routes import SignedInAnswer, sessions_router
-from latchstring.core.sessions.rules import Lifetimes
+from latchstring.core.sessions.routes import SignedInAnswer, renewal_router, sessions_router
+from latchstring.core.sessions.rules import REVOCATIONS_KEPT, Lifetimes, RefreshLimit
+from latchstring.core.sessions.store import prune_revocations, prune_sessions
 from latchstring.core.sign_in.actions import SignIn
 from latchstring.core.tokens.keys import key_set_from_pems
 from latchstring.core.tokens.ring import DatabaseRing, FixedRing, KeyRing
@@ -26,7 +28,9 @@ from latchstring.core.tokens.tokens import Tokens
 from latchstring.errors import ConfigurationError
 from latchstring.foundation.clock import Clock, SystemClock
 from latchstring.foundation.crypto import Vault
-from latchstring.foundation.database import Database
+from latchstring.foundation.database import Connection, Database
+from latchstring.foundation.housekeeping import Chore, Housekeeping
+from latchstring.foundation.limits import Limits, prune_limits
 from latchstring.foundation.passwords import PasswordHasher
 from latchstring.foundation.web.edge import Edge
 from latchstring.foundation.web.route import PrefixRouter
@@ -58,17 +62,29 @@ class Auth:
             session=timedelta(days=settings.session_max_days),
             grace=timedelta(seconds=settings.refresh_grace_seconds),
         )
+        self.limits = Limits(settings, clock)
+        rate = self.limits.refresh
         edge = Edge(settings)
         self.cookies = edge.cookies
         tokens = Tokens(self.ring, Party(issuer=settings.issuer, audience=settings.audience or settings.issuer))
         self.feed = RevocationFeed(self.database, self.ring, clock, max_lag_seconds=settings.revocation_max_lag_seconds)
         self.hasher = PasswordHasher(settings)
         self.accounts = Accounts(self.database, clock)
-        self.sessions = Sessions(self.database, clock, tokens, self.feed, lifetimes=lifetimes)
-        self.sign_in = SignIn(clock, self.sessions, lifetimes=lifetimes)
+        self.sessions = Sessions(
+            self.database,
+            clock,
+            tokens,
+            self.feed,
+            lifetimes=lifetimes,
+            refresh_limit=RefreshLimit(times=rate.times, window=rate.window) if rate else None,
+        )
+        self.sign_in = SignIn(clock, self.sessions, lifetimes=lifetimes, sessions_per_user=settings.sessions_per_user)
         self.guard = Guard(edge, clock, tokens, self.feed, self.accounts)
         answer = SignedInAnswer(edge, clock)
-        foundation = Foundation(database=self.database, clock=clock, passwords=self.hasher, edge=edge)
+        self.housekeeping = Housekeeping(self.database, clock, _chores(settings))
+        foundation = Foundation(
+            database=self.database, clock=clock, passwords=self.hasher, limits=self.limits, edge=edge
+        )
         core = Core(
             accounts=self.accounts,
             sessions=self.sessions,
@@ -78,7 +94,11 @@ class Auth:
         )
         rooms = [feature.build(foundation, core) for feature in features]
         self._routers = [room.router for room in rooms]
-        self._routers.append(sessions_router(self.sessions, tokens, answer, edge, clock))
+        self._routers += [
+            renewal_router(self.sessions, tokens, answer, edge, clock, settings=settings),
+            sessions_router(self.sessions, edge, settings=settings),
+            token_router(self.sessions, edge, clock, grants=_grants(rooms)),
+        ]
         self._jwks_router = jwks_router(self.ring, edge)
 
     def install(self, app: FastAPI, *, prefix: str = "/auth") -> None:
@@ -97,9 +117,9 @@ class Auth:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Follow revocations and keys while the block runs; close what was opened when it ends."""
+        """Follow revocations and keys, and clear away what is old, while the block runs; then close what was opened."""
         try:
-            async with self.feed.following():
+            async with self.feed.following(), self.housekeeping.going_on():
                 yield
         finally:
             await self.close()
@@ -108,6 +128,27 @@ class Auth:
         """Close the database's connections and the hashing threads."""
         self.hasher.close()
         await self.database.close()
+
+
+def _chores(settings: Settings) -> tuple[Chore, ...]:
+    kept = timedelta(days=settings.session_keep_days)
+
+    async def sessions(connection: Connection, *, now: datetime, most: int) -> int:
+        return await prune_sessions(connection, before=(now - kept).date(), most=most)
+
+    async def revocations(connection: Connection, *, now: datetime, most: int) -> int:
+        return await prune_revocations(connection, before=now - REVOCATIONS_KEPT, most=most)
+
+    return sessions, revocations, prune_limits
+
+
+def _grants(rooms: Iterable[Room]) -> dict[str, Grant]:
+    grants: dict[str, Grant] = {}
+    for room in rooms:
+        for name, grant in room.grants.items():
+            if grants.setdefault(name, grant) is not grant:
+                raise ConfigurationError(f"two features offer the grant type {name}")
+    return grants
 
 
 def _ring(settings: Settings, database: Database, clock: Clock) -> KeyRing:

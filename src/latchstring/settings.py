@@ -4,6 +4,7 @@
              + PasswordHashSettings   how passwords are hashed
              + TokenSettings      who issues tokens, and with which keys
              + SessionSettings    how long sessions live
+             + LimitSettings      how often what may be tried
              + the database, the data folder and the secret
 
 It reads nothing: `apps.environment` fills it from the environment, a host application from where it likes.
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from latchstring.core.sessions.settings import SessionSettings
 from latchstring.core.tokens.settings import TokenSettings
 from latchstring.foundation.database import postgresql_url
+from latchstring.foundation.limits import LimitSettings
 from latchstring.foundation.passwords import PasswordHashSettings
 from latchstring.foundation.web.settings import WebSettings
 
@@ -53,7 +55,7 @@ class PostgresSettings(BaseModel):
         return self
 
 
-class Settings(WebSettings, PasswordHashSettings, TokenSettings, SessionSettings, PostgresSettings):
+class Settings(WebSettings, PasswordHashSettings, TokenSettings, SessionSettings, LimitSettings, PostgresSettings):
     """Everything that can be set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -163,7 +163,7 @@ async def test_an_entry_that_commits_late_is_seen(worker: Worker) -> None:
     here, there = await worker(), await worker()
     ada, bob, eve = [await visitor(here, name) for name in ("ada", "bob", "eve")]
     async with here.auth.database.engine.connect() as slow:
-        await store.insert_revocation(slow, revocation_of(ada, here), now=here.clock.now())
+        await store.insert_revocations(slow, [revocation_of(ada, here)], now=here.clock.now())
         for other in (bob, eve):
             await other.signs_out(here)
             await there.auth.feed.poll()
@@ -179,7 +179,7 @@ async def test_a_rollback_leaves_no_gap(worker: Worker) -> None:
     here, there = await worker(), await worker()
     ada, bob = await visitor(here), await visitor(here, "bob")
     async with here.auth.database.engine.connect() as connection:
-        await store.insert_revocation(connection, revocation_of(bob, here), now=here.clock.now())
+        await store.insert_revocations(connection, [revocation_of(bob, here)], now=here.clock.now())
         await connection.rollback()
     await there.auth.feed.poll()
     await ada.signs_out(here)
@@ -219,7 +219,7 @@ def revocation_of(who: Visitor, service: Service) -> Revocation:
 async def insert_behind_the_cursor(service: Service, who: Visitor) -> None:
     """Writes an entry where a worker that goes on from its cursor does not look."""
     async with service.auth.database.transaction() as connection:
-        await store.insert_revocation(connection, revocation_of(who, service), now=service.clock.now())
+        await store.insert_revocations(connection, [revocation_of(who, service)], now=service.clock.now())
         position = {"sequence": -1} if service.auth.database.is_sqlite else {"transaction_id": sa.text("'3'::xid8")}
         mine = revocations.c.session_id == who.session_id
         await connection.execute(revocations.update().where(mine).values(position))

@@ -32,6 +32,7 @@ CALLER = Caller(
     user_id=UUID("0195b3c4-0000-7000-8000-000000000001"),
     session_id=UUID("0195b3c4-0000-7000-8000-000000000002"),
     claims_version=1,
+    epoch=0,
     roles=(),
     methods=("pwd",),
     proven_at_unix=NOW - 60,
@@ -50,6 +51,7 @@ callers = st.builds(
     user_id=st.uuids(),
     session_id=st.uuids(),
     claims_version=versions,
+    epoch=versions,
     roles=texts,
     methods=texts,
     proven_at_unix=seconds,
@@ -159,7 +161,9 @@ def test_a_token_id_is_derived() -> None:
     ids = {token_id(one, generation, kind) for one in (session, other) for generation in (1, 11) for kind in Kind}
     assert len(ids) == 8
     assert token_id(session, 1, Kind.ACCESS) == token_id(session, 1, Kind.ACCESS)
-    assert KINDS[0][1]["jti"] == token_id(session, 3, Kind.ACCESS)
+    proven = [token_id(session, 3, Kind.ACCESS, proven_at_unix=NOW - ago) for ago in (60, 0)]
+    assert KINDS[0][1]["jti"] == proven[0]
+    assert proven[1] not in {proven[0], *ids}, "proven anew, it is another token"
     assert KINDS[1][1]["jti"] == token_id(session, 3, Kind.REFRESH)
     assert str(session) not in "".join(ids)
 

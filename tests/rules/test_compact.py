@@ -241,6 +241,7 @@ def issuing(algorithm: Algorithm) -> tuple[Tokens, tuple[str, str]]:
             user_id=user_id,
             session_id=session_id,
             claims_version=1,
+            epoch=0,
             roles=(),
             methods=("pwd",),
             proven_at_unix=NOW,

@@ -12,8 +12,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from latchstring.core.sessions.rules import (
     Lifetimes,
     Presented,
+    RefreshLimit,
     Session,
-    access_token_expiry,
+    is_fresh,
     judge,
     whole_seconds,
 )
@@ -22,6 +23,7 @@ ROTATED_AT = datetime(2026, 3, 1, 12, 0, 0, 500_000, tzinfo=UTC)
 GRACE = timedelta(seconds=30)
 NO_GRACE = timedelta()
 INSTANT = timedelta(microseconds=1)
+MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
@@ -31,6 +33,7 @@ def session(**changes: object) -> Session:
     living = Session(
         id=UUID(int=1),
         user_id=UUID(int=2),
+        epoch=1,
         created_at=ROTATED_AT - HOUR,
         proven_at=ROTATED_AT - HOUR,
         methods=("pwd",),
@@ -38,7 +41,10 @@ def session(**changes: object) -> Session:
         rotated_at=ROTATED_AT,
         expires_at=whole_seconds(ROTATED_AT + HOUR),
         ends_at=whole_seconds(ROTATED_AT + DAY),
+        generation_access_expires_at=whole_seconds(ROTATED_AT + HOUR / 4),
         access_expires_at=whole_seconds(ROTATED_AT + HOUR / 4),
+        refreshes=5,
+        refreshes_since=ROTATED_AT - MINUTE / 2,
         revoked_at=None,
         revoked_reason=None,
     )
@@ -76,7 +82,42 @@ def test_a_token_that_lost_the_rotation_is_judged(
     row: Session, generation: int, after: timedelta, grace: timedelta, expected: Presented
 ) -> None:
     """Only the previous generation, only within the grace, only of a living session is answered again."""
-    assert judge(row, generation=generation, now=ROTATED_AT + after, grace=grace) is expected
+    assert judge(row, epoch=1, generation=generation, now=ROTATED_AT + after, grace=grace, limit=None) is expected
+
+
+@pytest.mark.parametrize("generation", [1, 2, 3, 4])
+def test_a_new_epoch_ends_every_older_session(generation: int) -> None:
+    """Whatever is presented of a session that was opened before everyone was signed out has ended, and is no theft."""
+    old = session(epoch=0)
+    assert judge(old, epoch=1, generation=generation, now=ROTATED_AT, grace=GRACE, limit=None) is Presented.ENDED
+
+
+FIVE_A_MINUTE = RefreshLimit(times=5, window=MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("generation", "after", "expected"),
+    [
+        pytest.param(3, timedelta(), Presented.TOO_OFTEN, id="the present one"),
+        pytest.param(2, timedelta(), Presented.TOO_OFTEN, id="a repeated answer"),
+        pytest.param(2, MINUTE / 2 - INSTANT, Presented.TOO_OFTEN, id="to the end of the window"),
+        pytest.param(2, MINUTE / 2, Presented.REPEATED, id="and no longer"),
+        pytest.param(1, timedelta(), Presented.REUSED, id="theft is theft, however often"),
+    ],
+)
+def test_a_session_refreshed_too_often_goes_on(generation: int, after: timedelta, expected: Presented) -> None:
+    """Its client has to wait; it is not taken for a thief, and a thief is not let off."""
+    now = ROTATED_AT + after
+    assert judge(LIVING, epoch=1, generation=generation, now=now, grace=GRACE, limit=FIVE_A_MINUTE) is expected
+    if expected is Presented.TOO_OFTEN:
+        assert timedelta() < FIVE_A_MINUTE.wait(LIVING, now=now) <= MINUTE
+    assert not RefreshLimit(times=6, window=MINUTE).is_reached(LIVING, now=now)
+
+
+@pytest.mark.parametrize(("ago", "is_new"), [(0, True), (300, True), (300.001, False), (-3, True)])
+def test_a_proof_is_fresh_for_so_long(ago: float, is_new: bool) -> None:  # noqa: FBT001
+    """To the instant; one by a clock that is ahead is fresh, too."""
+    assert is_fresh(proven_at_unix=1_000_000, now=1_000_000 + ago, within=5 * MINUTE) is is_new
 
 
 instants = st.datetimes(datetime(2026, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 -- Hypothesis adds the zone
@@ -98,29 +139,16 @@ def test_expiries_are_whole_seconds_and_never_late(
         assert timedelta() <= begun + life - expiry < timedelta(seconds=1)
 
 
-@given(durations, durations, durations)
-def test_an_access_token_never_outlives_what_the_row_promised(
-    access: timedelta, promised: timedelta, left: timedelta
-) -> None:
-    """A revocation is forgotten by `access_expires_at`: a raised setting must not sign beyond it, nor past the end."""
-    row = session(
-        access_expires_at=whole_seconds(ROTATED_AT + promised),
-        ends_at=whole_seconds(ROTATED_AT + left),
-    )
-    lifetimes = Lifetimes(access=access, refresh=HOUR, session=DAY, grace=GRACE)
-    expiry = access_token_expiry(row, lifetimes)
-    assert expiry == min(lifetimes.access_expiry(ROTATED_AT), row.access_expires_at, row.ends_at)
-    assert expiry.microsecond == 0
-
-
 @dataclass(frozen=True)
 class Issued:
     """Both tokens of one answer."""
 
+    epoch: int
     generation: int
-    issued_at: datetime
+    begun_at: datetime
     access_expires_at: datetime
     refresh_expires_at: datetime
+    proven_at: datetime
 
 
 @dataclass(frozen=True)
@@ -132,7 +160,7 @@ class Answer:
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """One session, everybody who ever held a token of it, and time.
+    """One session, everybody who ever held a token of it, settings that change, and time.
 
     The row is moved as the store's conditional UPDATE moves it, and everything else is decided by the rules. (That
     the store does so, and the whole over HTTP, is tests/rooms/test_sessions.py.)
@@ -146,8 +174,9 @@ class SessionMachine(RuleBasedStateMachine):
         refresh=st.integers(1, 7_200),
         whole=st.integers(7_200, 20_000),
         grace=st.sampled_from([0, 1, 30]),
+        times=st.sampled_from([1, 3, 1_000]),
     )
-    def sign_in(self, access: int, refresh: int, whole: int, grace: int) -> Issued:
+    def sign_in(self, access: int, refresh: int, whole: int, grace: int, times: int) -> Issued:
         """Opens the session."""
         self.lifetimes = Lifetimes(
             access=timedelta(seconds=access),
@@ -155,23 +184,25 @@ class SessionMachine(RuleBasedStateMachine):
             session=timedelta(seconds=whole),
             grace=timedelta(seconds=grace),
         )
+        self.limit = RefreshLimit(times=times, window=MINUTE)
+        self.epoch = 1
         self.now = ROTATED_AT
-        ends_at = self.lifetimes.session_end(self.now)
-        self.row = session(
-            generation=1,
-            expires_at=min(self.lifetimes.refresh_expiry(self.now), ends_at),
-            ends_at=ends_at,
-            access_expires_at=min(self.lifetimes.access_expiry(self.now), ends_at),
-        )
+        self.row = opened(lifetimes=self.lifetimes, now=self.now, epoch=self.epoch)
         self.first_answers: dict[int, Issued] = {}
         self.everything_issued: list[Issued] = []
+        self.answered_at: list[datetime] = []
         self.was_revoked = False
         return self._issue()
 
-    @rule(seconds=st.one_of(st.sampled_from([0.001, 1, 30, 31]), st.floats(0, 4_000)))
+    @rule(seconds=st.one_of(st.sampled_from([0.001, 1, 30, 31, 60]), st.floats(0, 4_000)))
     def wait(self, seconds: float) -> None:
         """Lets time pass."""
         self.now += timedelta(seconds=seconds)
+
+    @rule(access=st.integers(1, 3_600))
+    def deploy(self, access: int) -> None:
+        """The life of access tokens is set anew, on the instance that answers next."""
+        self.lifetimes = replace(self.lifetimes, access=timedelta(seconds=access))
 
     @rule(target=tokens, token=tokens)
     def renew(self, token: Issued) -> Issued:
@@ -179,30 +210,54 @@ class SessionMachine(RuleBasedStateMachine):
         rotations_before = self.row.generation
         answer = self._present(token)
         if answer.judged is Presented.REUSED:
-            assert not self.was_revoked, "theft is told once"
+            assert not self.is_over, "theft is told once"
             self._revoke()
         if answer.issued is None:
             return token
-        assert not self.was_revoked, "revoked stays revoked"
+        assert not self.is_over, "revoked stays revoked"
         assert token.refresh_expires_at > self.now
         assert token.generation == self.row.generation - 1, "both ways lead to the one living generation"
         if rotations_before == self.row.generation:
             assert self.now - self.row.rotated_at <= self.lifetimes.grace
             assert self.lifetimes.grace
+        self.answered_at.append(self.now)
         return answer.issued
 
-    @precondition(lambda self: not self.was_revoked)
+    @rule(target=tokens, token=tokens, comes_along=st.booleans())
+    def prove_anew(self, token: Issued, comes_along: bool) -> Issued:  # noqa: FBT001
+        """Its owner proves again who they are, by any access token that lives; the refresh token may come along."""
+        if self.is_over or token.access_expires_at <= self.now or self.row.expires_at <= self.now:
+            return token
+        if comes_along and token.generation == self.row.generation:
+            self._next_generation()
+        self.row = replace(self.row, proven_at=self.now)
+        issued = self._issue()
+        assert issued.proven_at == self.now
+        return issued
+
+    @precondition(lambda self: not self.is_over)
     @rule()
     def log_out(self) -> None:
         """Its owner signs out."""
         self._revoke()
+
+    @precondition(lambda self: not self.is_over)
+    @rule()
+    def sign_everyone_out(self) -> None:
+        """An operator begins an epoch; the row stays as it is."""
+        self.epoch += 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was ended, one way or the other."""
+        return self.was_revoked or self.row.epoch < self.epoch
 
     @invariant()
     def at_most_one_generation_lives(self) -> None:
         """Of all tokens ever issued, those that still rotate are of one generation; after a revocation, none are."""
         living = {token.generation for token in self.everything_issued if self._would_rotate(token)}
         assert living <= {self.row.generation}
-        assert not (living and self.was_revoked)
+        assert not (living and self.is_over)
 
     @invariant()
     def no_token_outlives_its_session(self) -> None:
@@ -211,43 +266,89 @@ class SessionMachine(RuleBasedStateMachine):
             assert token.refresh_expires_at <= self.row.ends_at
             assert token.access_expires_at <= self.row.access_expires_at <= self.row.ends_at
 
+    @invariant()
+    def no_window_holds_more_refreshes_than_the_limit(self) -> None:
+        """Of the windows that the row counts by, one after the other."""
+        in_window = [at for at in self.answered_at if at >= self.row.refreshes_since]
+        assert len(in_window) <= self.limit.times
+        assert self.row.refreshes <= self.limit.times
+
     def _present(self, token: Issued) -> Answer:
         if token.refresh_expires_at <= self.now:
             return Answer(None, Presented.EXPIRED)
-        if self._would_rotate(token):
-            access_expiry = min(self.lifetimes.access_expiry(self.now), self.row.ends_at)
-            self.row = replace(
-                self.row,
-                generation=self.row.generation + 1,
-                rotated_at=self.now,
-                expires_at=min(self.lifetimes.refresh_expiry(self.now), self.row.ends_at),
-                access_expires_at=max(self.row.access_expires_at, access_expiry),
-            )
+        if self._would_rotate(token) and not self.limit.is_reached(self.row, now=self.now):
+            self._count()
+            self._next_generation()
             return Answer(self._issue())
-        judged = judge(self.row, generation=token.generation, now=self.now, grace=self.lifetimes.grace)
+        judged = judge(
+            self.row,
+            epoch=self.epoch,
+            generation=token.generation,
+            now=self.now,
+            grace=self.lifetimes.grace,
+            limit=self.limit,
+        )
         if judged is Presented.REPEATED:
+            self._count()
             return Answer(self._issue(), judged)
         return Answer(None, judged)
 
     def _would_rotate(self, token: Issued) -> bool:
-        return (
-            token.generation == self.row.generation and self.row.revoked_at is None and self.row.expires_at > self.now
+        return token.generation == self.row.generation and not self.is_over and self.row.expires_at > self.now
+
+    def _next_generation(self) -> None:
+        access_expiry = min(self.lifetimes.access_expiry(self.now), self.row.ends_at)
+        self.row = replace(
+            self.row,
+            generation=self.row.generation + 1,
+            rotated_at=self.now,
+            expires_at=min(self.lifetimes.refresh_expiry(self.now), self.row.ends_at),
+            generation_access_expires_at=access_expiry,
+            access_expires_at=max(self.row.access_expires_at, access_expiry),
         )
+
+    def _count(self) -> None:
+        if self.row.refreshes_since + self.limit.window <= self.now:
+            self.row = replace(self.row, refreshes=1, refreshes_since=self.now)
+        else:
+            self.row = replace(self.row, refreshes=self.row.refreshes + 1)
 
     def _issue(self) -> Issued:
         issued = Issued(
+            epoch=self.row.epoch,
             generation=self.row.generation,
-            issued_at=self.row.rotated_at,
-            access_expires_at=access_token_expiry(self.row, self.lifetimes),
+            begun_at=self.row.rotated_at,
+            access_expires_at=self.row.generation_access_expires_at,
             refresh_expires_at=self.row.expires_at,
+            proven_at=self.row.proven_at,
         )
-        assert self.first_answers.setdefault(issued.generation, issued) == issued, "a repeated answer is the first one"
+        first = self.first_answers.setdefault(issued.generation, issued)
+        assert replace(issued, proven_at=first.proven_at) == first, "a repeated answer is the first one"
         self.everything_issued.append(issued)
         return issued
 
     def _revoke(self) -> None:
         self.was_revoked = True
         self.row = replace(self.row, revoked_at=self.now, revoked_reason="logout")
+
+
+def opened(*, lifetimes: Lifetimes, now: datetime, epoch: int) -> Session:
+    """Returns the row of a session that was opened now."""
+    ends_at = lifetimes.session_end(now)
+    access_expires_at = min(lifetimes.access_expiry(now), ends_at)
+    return session(
+        epoch=epoch,
+        created_at=now,
+        proven_at=now,
+        generation=1,
+        rotated_at=now,
+        expires_at=min(lifetimes.refresh_expiry(now), ends_at),
+        ends_at=ends_at,
+        generation_access_expires_at=access_expires_at,
+        access_expires_at=access_expires_at,
+        refreshes=0,
+        refreshes_since=now,
+    )
 
 
 TestSessionMachine = SessionMachine.TestCase

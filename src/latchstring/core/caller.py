@@ -12,6 +12,8 @@ class Caller:
     user_id: UUID
     session_id: UUID
     claims_version: int
+    epoch: int
+    """How often everyone had been signed out when the session was opened."""
     roles: tuple[str, ...]
     methods: tuple[str, ...]
     """How the user proved who they are, as `amr` values of RFC 8176: `pwd`, …"""

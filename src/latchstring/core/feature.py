@@ -4,18 +4,21 @@ A feature is a small object. `Auth` calls its `build` once and mounts the room t
 by name, and features know nothing of each other. The built-in ones come through this same door.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fastapi import APIRouter
 
 from latchstring.core.accounts.actions import Accounts
 from latchstring.core.sessions.actions import Sessions
+from latchstring.core.sessions.grants import Grant
 from latchstring.core.sessions.guard import Guard
 from latchstring.core.sessions.routes import SignedInAnswer
 from latchstring.core.sign_in.actions import SignIn
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Database
+from latchstring.foundation.limits import Limits
 from latchstring.foundation.passwords import PasswordHasher
 from latchstring.foundation.web.edge import Edge
 
@@ -27,6 +30,7 @@ class Foundation:
     database: Database
     clock: Clock
     passwords: PasswordHasher
+    limits: Limits
     edge: Edge
 
 
@@ -43,10 +47,12 @@ class Core:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a feature offers: routes, mounted under the prefix of the whole."""
+    """What a feature offers: routes, mounted under the prefix of the whole, and ways to get tokens at `/token`."""
 
     name: str
     router: APIRouter
+    grants: Mapping[str, Grant] = field(default_factory=dict)
+    """By their `grant_type`."""
 
 
 class Feature(Protocol):

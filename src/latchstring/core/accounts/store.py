@@ -121,6 +121,20 @@ async def update_disabled(connection: Connection, user_id: UUID, *, disabled_at:
     )
 
 
+async def raise_security_version(connection: Connection, user_id: UUID) -> None:
+    """Make void whatever proof of this user is under way."""
+    await connection.execute(
+        users.update().where(users.c.id == user_id).values(security_version=users.c.security_version + 1)
+    )
+
+
+async def raise_claims_version(connection: Connection, user_id: UUID) -> None:
+    """Give the tokens issued from now on another version than those before."""
+    await connection.execute(
+        users.update().where(users.c.id == user_id).values(claims_version=users.c.claims_version + 1)
+    )
+
+
 async def delete_user(connection: Connection, user_id: UUID) -> None:
     """Remove a user; the address is free again."""
     await connection.execute(users.delete().where(users.c.id == user_id))

@@ -1,9 +1,9 @@
-"""What can be done with sessions: renew, end, shut out."""
+"""What can be done with sessions: renew, prove anew, list, end, shut out."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from latchstring.core.accounts import store as accounts
@@ -15,18 +15,19 @@ from latchstring.core.sessions.rules import (
     REVOCATION_MARGIN,
     EndReason,
     Lifetimes,
+    ListedSession,
     Presented,
+    RefreshLimit,
     Session,
-    access_token_expiry,
     judge,
 )
-from latchstring.core.sessions.store import Revocation, RevocationKind
+from latchstring.core.sessions.store import EndedSession, Revocation, RevocationKind, Rotation
 from latchstring.core.tokens.rules import RefreshClaims
 from latchstring.core.tokens.tokens import TokenPair, Tokens
 from latchstring.errors import Code, Refused
 from latchstring.foundation.audit import Fact, Source, record
 from latchstring.foundation.clock import Clock
-from latchstring.foundation.database import Connection, Database
+from latchstring.foundation.database import Connection, Database, lock_exclusively
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +40,48 @@ class SignedIn:
 
 
 class Sessions:
-    """The sessions room's verbs."""
+    """The sessions room's verbs.
+
+    Those that take a connection work in the caller's transaction, and return what `announce` is to be told once that
+    has committed.
+    """
 
     def __init__(
-        self, database: Database, clock: Clock, tokens: Tokens, feed: RevocationFeed, *, lifetimes: Lifetimes
+        self,
+        database: Database,
+        clock: Clock,
+        tokens: Tokens,
+        feed: RevocationFeed,
+        *,
+        lifetimes: Lifetimes,
+        refresh_limit: RefreshLimit | None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._tokens = tokens
         self._feed = feed
         self._lifetimes = lifetimes
+        self._refresh_limit = refresh_limit
 
     async def signed_in(self, user: User, session: Session) -> SignedIn:
         """Sign both tokens of the session's present generation; the same row gives the same claims every time."""
-        issued_at = int(session.rotated_at.timestamp())
+        begun_at, proven_at = int(session.rotated_at.timestamp()), int(session.proven_at.timestamp())
         caller = Caller(
             user_id=user.id,
             session_id=session.id,
             claims_version=user.claims_version,
+            epoch=session.epoch,
             roles=user.roles,
             methods=session.methods,
-            proven_at_unix=int(session.proven_at.timestamp()),
-            issued_at_unix=issued_at,
-            expires_at_unix=int(access_token_expiry(session, self._lifetimes).timestamp()),
+            proven_at_unix=proven_at,
+            # A proof given within the generation came after its beginning, and a token can't speak of the future.
+            issued_at_unix=max(begun_at, proven_at),
+            expires_at_unix=int(session.generation_access_expires_at.timestamp()),
         )
         bearer = RefreshClaims(
             user_id=user.id,
             session_id=session.id,
-            issued_at_unix=issued_at,
+            issued_at_unix=begun_at,
             expires_at_unix=int(session.expires_at.timestamp()),
             generation=session.generation,
         )
@@ -85,7 +100,7 @@ class Sessions:
         revoked: list[Revocation] = []
         async with self._database.transaction() as connection:
             outcome = await self._rotate(connection, bearer, now=now, source=source, revoked=revoked)
-        self._feed.apply(revoked)
+        self.announce(revoked)
         # Signing takes milliseconds: after the commit, when no connection is held. A crash in between costs nothing,
         # since asking again gives the same successor.
         return outcome if isinstance(outcome, Refused) else await self.signed_in(*outcome)
@@ -93,43 +108,154 @@ class Sessions:
     async def _rotate(
         self, connection: Connection, bearer: RefreshClaims, *, now: datetime, source: Source, revoked: list[Revocation]
     ) -> tuple[User, Session] | Refused:
-        session = await store.rotate(
-            connection,
-            bearer.session_id,
-            user_id=bearer.user_id,
-            generation=bearer.generation,
-            now=now,
-            access_expiry=self._lifetimes.access_expiry(now),
-            refresh_expiry=self._lifetimes.refresh_expiry(now),
-        )
+        rotation = self._rotation(bearer.session_id, bearer.user_id, presented=bearer.generation, now=now)
+        session = await store.rotate(connection, rotation, limit=self._refresh_limit)
         user = await accounts.user_by_id(connection, bearer.user_id)
         if user is None:
             return Refused(Code.USER_GONE)
         if session is not None:
             return user, session
-        session = await store.session_of_user(connection, bearer.session_id, user_id=user.id)
-        if session is None:
+        return await self._answer_the_loser(connection, bearer, user, now=now, source=source, revoked=revoked)
+
+    async def _answer_the_loser(
+        self,
+        connection: Connection,
+        bearer: RefreshClaims,
+        user: User,
+        *,
+        now: datetime,
+        source: Source,
+        revoked: list[Revocation],
+    ) -> tuple[User, Session] | Refused:
+        found = await store.session_of_user(connection, bearer.session_id, user_id=user.id)
+        if found is None:
             return Refused(Code.SESSION_ENDED)
-        match judge(session, generation=bearer.generation, now=now, grace=self._lifetimes.grace):
+        session, epoch = found
+        grace, limit = self._lifetimes.grace, self._refresh_limit
+        match judge(session, epoch=epoch, generation=bearer.generation, now=now, grace=grace, limit=limit):
             case Presented.REPEATED:
-                return user, session
+                if limit is None or await store.count_refresh(
+                    connection, session.id, user_id=user.id, now=now, limit=limit
+                ):
+                    return user, session
+                return _too_often(session, limit, now=now)
+            case Presented.TOO_OFTEN:
+                return _too_often(session, limit, now=now)
             case Presented.REUSED:
-                ended = await self._end(connection, session.id, user.id, EndReason.REFRESH_REUSED, now=now)
-                if ended:  # of several copies that come at once, one finds the session alive
-                    await record(
-                        connection,
-                        Fact.SESSION_REFRESH_REUSED,
-                        now=now,
-                        source=source,
-                        user_id=user.id,
-                        session_id=session.id,
-                    )
-                revoked += ended
+                reason = EndReason.REFRESH_REUSED
+                ended = await store.end_session(connection, session.id, user_id=user.id, now=now, reason=reason)
+                # Of several copies that come at once, one finds the session alive.
+                revoked += await self._tell(connection, ended, user.id, reason, now=now, source=source)
                 return Refused(Code.REFRESH_TOKEN_REUSED)
             case Presented.EXPIRED:
                 return Refused(Code.TOKEN_EXPIRED)
             case Presented.ENDED:
                 return Refused(Code.SESSION_ENDED)
+
+    async def prove_anew(
+        self,
+        connection: Connection,
+        caller: Caller,
+        *,
+        methods: Collection[str],
+        proven_at: datetime,
+        shown: str | None,
+    ) -> Session | None:
+        """Note in the caller's session that its user has proved again who they are; None where it has ended.
+
+        A new proof begins a new generation (ASVS 5.0, 7.2.4), if the present refresh token comes along to be replaced.
+        Without it nothing rotates: a client that keeps its refresh token elsewhere would hold an old one from then on,
+        and be taken for a thief.
+
+        Args:
+            connection: the open transaction, which holds the user locked.
+            caller: who has proved it.
+            methods: how, as `amr` values.
+            proven_at: when.
+            shown: the refresh token that came along, if one did.
+        """
+        now = self._clock.now()
+        bearer = self._tokens.read_refresh(shown, now=now.timestamp()) if shown else None
+        if bearer is not None and bearer.session_id == caller.session_id:
+            rotation = self._rotation(caller.session_id, caller.user_id, presented=bearer.generation, now=now)
+            session = await store.rotate_proven(connection, rotation, methods=methods, proven_at=proven_at)
+            if session is not None:
+                return session
+        return await store.prove(
+            connection, caller.session_id, user_id=caller.user_id, methods=methods, proven_at=proven_at, now=now
+        )
+
+    async def list_sessions(self, user_id: UUID) -> list[ListedSession]:
+        """Read a user's living sessions, the one last used first."""
+        async with self._database.reading() as connection:
+            return await store.list_sessions(connection, user_id, now=self._clock.now())
+
+    async def revoke_session(
+        self, session_id: UUID, *, user_id: UUID | None = None, reason: EndReason, source: Source
+    ) -> bool:
+        """End one session, of one user where given; False where there is none, or it has ended."""
+        revoked: list[Revocation] = []
+        async with self._database.transaction() as connection:
+            owner = user_id or await store.owner_of(connection, session_id)
+            if owner is not None:
+                now = self._clock.now()
+                ended = await store.end_session(connection, session_id, user_id=owner, now=now, reason=reason)
+                revoked += await self._tell(connection, ended, owner, reason, now=now, source=source)
+        self.announce(revoked)
+        return bool(revoked)
+
+    async def revoke_other_sessions(self, caller: Caller, *, source: Source) -> bool:
+        """End every session of the caller's user but the caller's own; False where that one has ended itself."""
+        async with self._database.transaction() as connection:
+            await accounts.lock_user(connection, caller.user_id)
+            if not await self.is_living(connection, caller):
+                return False
+            revoked = await self.end_others(connection, caller, reason=EndReason.REVOKED, source=source)
+        self.announce(revoked)
+        return True
+
+    async def is_living(self, connection: Connection, caller: Caller) -> bool:
+        """Tell whether the caller's session lives, whose user is held locked."""
+        return await store.is_living(connection, caller.session_id, user_id=caller.user_id, now=self._clock.now())
+
+    async def end_others(
+        self, connection: Connection, caller: Caller, *, reason: EndReason, source: Source
+    ) -> list[Revocation]:
+        """End every session of the caller's user, whom the caller of this holds locked, but the caller's own."""
+        now = self._clock.now()
+        ended = await store.end_other_sessions(
+            connection, caller.user_id, kept_id=caller.session_id, now=now, reason=reason
+        )
+        return await self._tell(connection, ended, caller.user_id, reason, now=now, source=source)
+
+    async def end_oldest(
+        self, connection: Connection, user_id: UUID, *, most: int, now: datetime, source: Source
+    ) -> list[Revocation]:
+        """End the oldest living sessions of a user, held locked, so that `most` are left."""
+        ended = await store.end_oldest_sessions(connection, user_id, most=most, now=now, reason=EndReason.TOO_MANY)
+        return await self._tell(connection, ended, user_id, EndReason.TOO_MANY, now=now, source=source)
+
+    async def revoke_sessions_of_user(self, user_id: UUID, *, reason: EndReason, source: Source) -> bool:
+        """End every session of a user, who may sign in again; False where there is no such user."""
+        async with self._database.transaction() as connection:
+            user = await accounts.lock_user(connection, user_id)
+            if user is None:
+                return False
+            now = self._clock.now()
+            revocation = await self._end_all(connection, user, reason, now=now)
+            await accounts.raise_claims_version(connection, user_id)
+            await record(connection, Fact.SESSIONS_ENDED, now=now, source=source, user_id=user_id, reason=reason)
+        self.announce([revocation])
+        return True
+
+    async def revoke_everyone(self, *, source: Source) -> None:
+        """End every session of every user by beginning an epoch: one row, however many sessions there are."""
+        async with self._database.transaction() as connection:
+            await lock_exclusively(connection, "latchstring_epoch")
+            now = self._clock.now()
+            revocation = await store.begin_epoch(connection, reason=EndReason.OPERATOR, now=now)
+            await record(connection, Fact.EVERYONE_SIGNED_OUT, now=now, source=source, reason=EndReason.OPERATOR)
+        self.announce([revocation])
 
     async def sign_out(self, shown: Iterable[str], *, source: Source) -> None:
         """End every session of which a genuine token is shown, whatever its kind, generation or age."""
@@ -141,25 +267,9 @@ class Sessions:
             )
             if token is not None:
                 owners[token.session_id] = token.user_id
-        if not owners:
-            return
-        revoked: list[Revocation] = []
-        async with self._database.transaction() as connection:
-            for session_id in sorted(owners):  # in one order everywhere: two sign-outs never wait for each other
-                user_id = owners[session_id]
-                ended = await self._end(connection, session_id, user_id, EndReason.LOGOUT, now=now)
-                if ended:
-                    await record(
-                        connection,
-                        Fact.SESSION_ENDED,
-                        now=now,
-                        source=source,
-                        user_id=user_id,
-                        session_id=session_id,
-                        reason=EndReason.LOGOUT,
-                    )
-                revoked += ended
-        self._feed.apply(revoked)
+        # One at a time: nobody holds two sessions' rows without their user's, so that nobody waits in a circle.
+        for session_id, user_id in owners.items():
+            await self.revoke_session(session_id, user_id=user_id, reason=EndReason.LOGOUT, source=source)
 
     async def disable_user(self, user_id: UUID, *, source: Source) -> User | None:
         """Shut a user out: no sign-in, and every token it holds is refused everywhere. None when there is none."""
@@ -172,7 +282,7 @@ class Sessions:
             await accounts.update_disabled(connection, user_id, disabled_at=now)
             await record(connection, Fact.USER_DISABLED, now=now, source=source, user_id=user_id)
             disabled = await accounts.user_by_id(connection, user_id)
-        self._feed.apply([revocation])
+        self.announce([revocation])
         return disabled
 
     async def enable_user(self, user_id: UUID, *, source: Source) -> User | None:
@@ -195,30 +305,62 @@ class Sessions:
             revocation = await self._end_all(connection, user, EndReason.USER_DELETED, now=now)
             await accounts.delete_user(connection, user_id)
             await record(connection, Fact.USER_DELETED, now=now, source=source, user_id=user_id)
-        self._feed.apply([revocation])
+        self.announce([revocation])
         return True
 
-    async def _end(
-        self, connection: Connection, session_id: UUID, user_id: UUID, reason: EndReason, *, now: datetime
-    ) -> list[Revocation]:
-        last_access = await store.end_session(connection, session_id, user_id=user_id, now=now, reason=reason)
-        if last_access is None:
-            return []
-        revocation = Revocation(
-            kind=RevocationKind.SESSION,
+    def announce(self, revoked: Sequence[Revocation]) -> None:
+        """Let this worker know what a committed transaction ended, before anybody is answered."""
+        self._feed.apply(revoked)
+
+    def _rotation(self, session_id: UUID, user_id: UUID, *, presented: int, now: datetime) -> Rotation:
+        return Rotation(
             session_id=session_id,
             user_id=user_id,
-            below_version=None,
-            reason=reason,
-            expires_at=last_access + REVOCATION_MARGIN,
+            presented=presented,
+            now=now,
+            access_expiry=self._lifetimes.access_expiry(now),
+            refresh_expiry=self._lifetimes.refresh_expiry(now),
         )
-        await store.insert_revocation(connection, revocation, now=now)
-        return [revocation]
+
+    async def _tell(
+        self,
+        connection: Connection,
+        ended: Sequence[EndedSession],
+        user_id: UUID,
+        reason: EndReason,
+        *,
+        now: datetime,
+        source: Source,
+    ) -> list[Revocation]:
+        revoked = [
+            Revocation(
+                kind=RevocationKind.SESSION,
+                session_id=session.id,
+                user_id=user_id,
+                below_version=None,
+                reason=reason,
+                expires_at=session.access_expires_at + REVOCATION_MARGIN,
+            )
+            for session in ended
+        ]
+        await store.insert_revocations(connection, revoked, now=now)
+        reused = reason is EndReason.REFRESH_REUSED
+        for session in ended:
+            await record(
+                connection,
+                Fact.SESSION_REFRESH_REUSED if reused else Fact.SESSION_ENDED,
+                now=now,
+                source=source,
+                user_id=user_id,
+                session_id=session.id,
+                reason=None if reused else reason,
+            )
+        return revoked
 
     async def _end_all(self, connection: Connection, user: User, reason: EndReason, *, now: datetime) -> Revocation:
-        last_access = await store.end_sessions_of_user(connection, user.id, now=now, reason=reason)
+        ended = await store.end_sessions_of_user(connection, user.id, now=now, reason=reason)
         # Sessions ended before may have tokens left that were refused for another reason: they get this one, too.
-        latest = max(last_access or now, now + self._lifetimes.access)
+        latest = max([now + self._lifetimes.access, *(session.access_expires_at for session in ended)])
         revocation = Revocation(
             kind=RevocationKind.USER,
             session_id=None,
@@ -227,5 +369,10 @@ class Sessions:
             reason=reason,
             expires_at=latest + REVOCATION_MARGIN,
         )
-        await store.insert_revocation(connection, revocation, now=now)
+        await store.insert_revocations(connection, [revocation], now=now)
         return revocation
+
+
+def _too_often(session: Session, limit: RefreshLimit | None, *, now: datetime) -> Refused:
+    wait = limit.wait(session, now=now) if limit else timedelta()
+    return Refused(Code.TOO_MANY_REQUESTS, retry_after_seconds=wait.total_seconds())

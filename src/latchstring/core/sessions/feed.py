@@ -4,7 +4,9 @@ Access tokens live minutes, so what was revoked and could still be presented is 
 the database four times a second for what is new. A request asks only this memory, and the memory answers only while
 its last good look at the database is recent: on stale knowledge nobody is let in.
 
-Revocations are never found by their time: clocks differ, and commits overtake one another. See `store` for how.
+Revocations are never found by their time: clocks differ, and commits overtake one another. See `store` for how. And
+no cursor is trusted for long: everything is read again at the start, after a failure, when the clock was set, and each
+minute. The last goes on a page at a time beside the polls, so that a hundred thousand entries delay none of them.
 """
 
 import asyncio
@@ -19,12 +21,15 @@ from latchstring.core.sessions.rules import EndReason
 from latchstring.core.sessions.store import Revocation, RevocationKind
 from latchstring.core.tokens.ring import KeyRing
 from latchstring.errors import RevocationsUnknownError, UnavailableError
-from latchstring.foundation.clock import Clock
-from latchstring.foundation.database import Database
+from latchstring.foundation.clock import Clock, happens
+from latchstring.foundation.database import Connection, Database
 
 POLL_INTERVAL_SECONDS = 0.25
 POLL_TIMEOUT_SECONDS = 2.0
 RELOAD_INTERVAL_SECONDS = 60.0
+PAGE_SIZE = 1000
+"""How many entries are read at a time: more would hold the event loop for longer than a signature does."""
+_CLOCK_STEP_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +44,13 @@ class RevocationFeed:
         self._max_lag = max_lag_seconds
         self._cursor: str | None = None
         self._reloaded_at = 0.0
+        self._reloading_after: int | None = None
+        self._day_at_boot = 0.0
         self._current_as_of: float | None = None
-        self._ended_sessions: dict[UUID, float] = {}
-        self._ended_users: dict[UUID, dict[EndReason, tuple[int, float]]] = {}
+        # By the id's number: a UUID is twice as large, and computes its hash in Python.
+        self._ended_sessions: dict[int, float] = {}
+        self._ended_users: dict[UUID, dict[str, tuple[int, float]]] = {}
+        self._epoch = 0
 
     def refuse_if_stale(self) -> None:
         """Pass, while what this process knows is recent.
@@ -52,8 +61,8 @@ class RevocationFeed:
         if self._current_as_of is None or self._clock.uptime() - self._current_as_of > self._max_lag:
             raise RevocationsUnknownError("revocations have not been read recently")
 
-    def ended_because(self, caller: Caller) -> EndReason | None:
-        """Return why the caller's session has ended, or None while it lives."""
+    def ended_because(self, caller: Caller) -> str | None:
+        """Return why the caller's session has ended, an `EndReason` as far as this version knows; None: it lives."""
         if self._ended_users:
             entries = self._ended_users.get(caller.user_id)
             if entries is not None:
@@ -62,51 +71,87 @@ class RevocationFeed:
                     return EndReason.USER_DELETED
                 if reasons:
                     return reasons[0]
-        if caller.session_id in self._ended_sessions:
+        if caller.session_id.int in self._ended_sessions:
             return EndReason.LOGOUT
-        return None
+        return EndReason.OPERATOR if caller.epoch < self._epoch else None
 
     def apply(self, revocations: Iterable[Revocation]) -> None:
         """Take entries into memory; knowing one already changes nothing, and nothing known is lost."""
         for entry in revocations:
-            expires = entry.expires_at.timestamp()
-            match entry.kind:
-                case RevocationKind.SESSION if entry.session_id is not None:
-                    self._ended_sessions[entry.session_id] = expires
-                case RevocationKind.USER if entry.below_version is not None:
-                    entries = self._ended_users.setdefault(entry.user_id, {})
-                    below, until = entries.get(entry.reason, (0, 0.0))
-                    entries[entry.reason] = (max(below, entry.below_version), max(until, expires))
-                case _:
-                    raise ValueError(f"a {entry.kind} revocation names nobody")
+            if entry.kind is RevocationKind.EVERYONE and entry.below_version is not None:
+                self._epoch = max(self._epoch, entry.below_version)
+            elif entry.kind is RevocationKind.USER and entry.user_id is not None and entry.below_version is not None:
+                entries = self._ended_users.setdefault(entry.user_id, {})
+                below, until = entries.get(entry.reason, (0, 0.0))
+                entries[entry.reason] = (max(below, entry.below_version), max(until, entry.expires_at.timestamp()))
+            elif entry.kind is RevocationKind.SESSION and entry.session_id is not None:
+                self._ended_sessions[entry.session_id.int] = entry.expires_at.timestamp()
+            else:
+                raise ValueError(f"a {entry.kind} revocation names nobody")
 
     async def poll(self) -> None:
-        """Look at the database once: for what is new, or, at the start, after a failure and each minute, for all.
+        """Look at the database once: for what is new, or, where no cursor can be trusted, for all.
 
         Raises:
             UnavailableError: the database was away; the next good poll reads everything again.
         """
         began = self._clock.uptime()
-        reload = self._cursor is None or began - self._reloaded_at >= RELOAD_INTERVAL_SECONDS
+        if self._clock_was_set(began):
+            self._cursor = None
         try:
-            async with asyncio.timeout(POLL_TIMEOUT_SECONDS), self._database.reading() as connection:
-                if reload or self._cursor is None:
-                    await self._ring.reload(connection)
-                    entries, cursor = await store.all_revocations(connection, now=self._clock.now())
-                    self._reloaded_at = began
-                else:
-                    entries, cursor = await store.revocations_since(connection, self._cursor)
+            if self._cursor is None:
+                await self._load(began=began)
+            else:
+                await self._go_on(self._cursor, began=began)
         except TimeoutError:
             self._cursor = None
             raise RevocationsUnknownError("the database did not answer in time") from None
         except BaseException:
             self._cursor = None
             raise
-        self.apply(entries)
-        if reload:
-            self._forget_expired()
-        self._cursor = cursor
         self._current_as_of = began
+
+    async def _load(self, *, began: float) -> None:
+        # The cursor first: what commits while the pages are read is found from there.
+        async with self._looking() as connection:
+            cursor = await store.revocations_cursor(connection)
+        self._reloading_after, self._reloaded_at = store.BEFORE_ALL, began
+        has_more = True
+        while has_more:
+            async with self._looking() as connection:
+                has_more = await self._read_page(connection, after=self._reloading_after)
+        self._cursor = cursor
+
+    async def _go_on(self, cursor: str, *, began: float) -> None:
+        async with self._looking() as connection:
+            entries, self._cursor = await store.revocations_since(connection, cursor)
+            self.apply(entries)
+            if self._reloading_after is None and began - self._reloaded_at >= RELOAD_INTERVAL_SECONDS:
+                self._reloading_after, self._reloaded_at = store.BEFORE_ALL, began
+            if self._reloading_after is not None:
+                await self._read_page(connection, after=self._reloading_after)
+
+    async def _read_page(self, connection: Connection, *, after: int) -> bool:
+        if after == store.BEFORE_ALL:
+            await self._ring.reload(connection)
+        entries, self._reloading_after = await store.revocations_page(
+            connection, after=after, most=PAGE_SIZE, now=self._clock.now()
+        )
+        self.apply(entries)
+        if self._reloading_after is None:
+            self._forget_expired()
+        return self._reloading_after is not None
+
+    @contextlib.asynccontextmanager
+    async def _looking(self) -> AsyncIterator[Connection]:
+        async with asyncio.timeout(POLL_TIMEOUT_SECONDS), self._database.reading() as connection:
+            yield connection
+
+    def _clock_was_set(self, uptime: float) -> bool:
+        # A clock that ran ahead has had entries forgotten that count again once it is put right.
+        day_at_boot, before = self._clock.now().timestamp() - uptime, self._day_at_boot
+        self._day_at_boot = day_at_boot
+        return abs(day_at_boot - before) > _CLOCK_STEP_SECONDS
 
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
@@ -123,7 +168,7 @@ class RevocationFeed:
 
     async def _follow(self, ending: asyncio.Event) -> None:
         failing = self._current_as_of is None
-        while not await _happens(ending, within_seconds=POLL_INTERVAL_SECONDS):
+        while not await happens(ending, within_seconds=POLL_INTERVAL_SECONDS):
             succeeded = await self._try_poll(quiet=failing)
             if failing and succeeded:
                 _log.info("revocations are followed again")
@@ -145,17 +190,11 @@ class RevocationFeed:
 
     def _forget_expired(self) -> None:
         now = self._clock.now().timestamp()
-        self._ended_sessions = {key: until for key, until in self._ended_sessions.items() if until > now}
+        # Few have run out of perhaps a hundred thousand: to copy the others would hold the event loop.
+        for key in [key for key, until in self._ended_sessions.items() if until <= now]:
+            del self._ended_sessions[key]
         kept = {
             user: {reason: entry for reason, entry in entries.items() if entry[1] > now}
             for user, entries in self._ended_users.items()
         }
         self._ended_users = {user: entries for user, entries in kept.items() if entries}
-
-
-async def _happens(event: asyncio.Event, *, within_seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(within_seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False

@@ -5,8 +5,13 @@ async def reports(caller: CallerDep): ...      who is asking, from the token alo
 
 @app.get("/me")
 async def me(user: CurrentUser): ...           the same, and the user's row read
+
+@app.delete("/account")
+async def delete(caller: Annotated[Caller, Depends(fresh(minutes=5))]): ...     who proved it a moment ago: no I/O
 """
 
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends
@@ -20,7 +25,7 @@ from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
 from latchstring.core.sessions.credentials import bearer_token, cookie_token
 from latchstring.core.sessions.feed import RevocationFeed
-from latchstring.core.sessions.rules import EndReason
+from latchstring.core.sessions.rules import EndReason, is_fresh
 from latchstring.core.tokens.tokens import Tokens
 from latchstring.errors import Code, ConfigurationError, Refused, UnavailableError
 from latchstring.foundation.clock import Clock
@@ -76,6 +81,17 @@ class Guard:
             return self._judged(header, cookie)
         except UnavailableError as error:
             raise ProblemError(error.code) from error
+
+    def fresh_caller(self, scope: Scope, *, within: timedelta) -> Caller:
+        """Return who is asking, if the user has proved it no longer than `within` ago.
+
+        Raises:
+            ProblemError: nobody we let in, or 401 `insufficient_user_authentication` (RFC 9470): prove it again.
+        """
+        caller = self.caller(scope)
+        if not is_fresh(proven_at_unix=caller.proven_at_unix, now=self._clock.now().timestamp(), within=within):
+            raise ProblemError(Code.INSUFFICIENT_USER_AUTHENTICATION, max_age_seconds=within.total_seconds())
+        return caller
 
     async def user(self, caller: Caller) -> User:
         """Read the caller's user.
@@ -140,6 +156,27 @@ class _CallerDependency(_GuardDependency):
 current_caller = _CallerDependency()
 CallerDep = Annotated[Caller, Depends(current_caller)]
 """Who is asking, known from the token alone: no I/O. The default choice."""
+
+
+class _FreshDependency(_GuardDependency):
+    """Who is asking, proven a moment ago."""
+
+    def __init__(self, within: timedelta) -> None:
+        super().__init__()
+        self._within = within
+
+    async def __call__(self, connection: HTTPConnection) -> Caller:
+        return guard_of(connection).fresh_caller(connection.scope, within=self._within)
+
+
+def fresh(*, minutes: float) -> Callable[[HTTPConnection], Awaitable[Caller]]:
+    """Return a dependency that lets in callers whose user proved who they are within the last `minutes`: no I/O.
+
+    `Annotated[Caller, Depends(fresh(minutes=5))]` is for what a stolen session must not be enough for. Everybody else
+    hears 401 `insufficient_user_authentication` with `max_age` in seconds (RFC 9470), proves it again at
+    `POST …/confirm` or by signing in, and comes back.
+    """
+    return _FreshDependency(timedelta(minutes=minutes))
 
 
 class _UserDependency(_GuardDependency):

@@ -22,9 +22,11 @@ async def open_session(
 ) -> Session:
     """Open a session for `user`, whose row the caller holds locked, and record the fact."""
     ends_at = lifetimes.session_end(now)
+    access_expires_at = min(lifetimes.access_expiry(now), ends_at)
     session = Session(
         id=new_id(now),
         user_id=user.id,
+        epoch=0,  # the insert knows the one in force
         created_at=now,
         proven_at=proven_at,
         methods=methods,
@@ -32,10 +34,13 @@ async def open_session(
         rotated_at=now,
         expires_at=min(lifetimes.refresh_expiry(now), ends_at),
         ends_at=ends_at,
-        access_expires_at=min(lifetimes.access_expiry(now), ends_at),
+        generation_access_expires_at=access_expires_at,
+        access_expires_at=access_expires_at,
+        refreshes=0,
+        refreshes_since=now,
         revoked_at=None,
         revoked_reason=None,
     )
-    await store.insert_session(connection, session, source=source)
+    session = await store.insert_session(connection, session, source=source)
     await record(connection, Fact.SESSION_OPENED, now=now, source=source, user_id=user.id, session_id=session.id)
     return session

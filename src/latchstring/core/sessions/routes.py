@@ -1,15 +1,21 @@
-"""Refresh and sign-out over HTTP, and the answer that both and every sign-in end with."""
+"""Refresh, sign-out and the list of sessions over HTTP, and the answer that every sign-in ends with."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated
+from uuid import UUID
 
-from fastapi import APIRouter
-from pydantic import BaseModel
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from latchstring.core.accounts.schemas import UserResponse
+from latchstring.core.caller import Caller
 from latchstring.core.sessions.actions import Sessions, SignedIn
 from latchstring.core.sessions.credentials import RawHeaders, bearer_token, cookie_token, every_token
+from latchstring.core.sessions.guard import GUARD_REFUSALS, CallerDep, fresh
+from latchstring.core.sessions.rules import EndReason
+from latchstring.core.sessions.schemas import SessionResponse, SignedOutResponse
+from latchstring.core.sessions.settings import SessionSettings
 from latchstring.core.tokens.tokens import Tokens
 from latchstring.errors import Code, Refused
 from latchstring.foundation.clock import Clock
@@ -38,14 +44,10 @@ class SignedInAnswer:
         return response
 
 
-class SignedOutResponse(BaseModel):
-    """Signed out: whatever was shown is worth nothing from now on."""
-
-    status: Literal["success"] = "success"
-
-
-def sessions_router(sessions: Sessions, tokens: Tokens, answer: SignedInAnswer, edge: Edge, clock: Clock) -> APIRouter:
-    """Return refresh and logout."""
+def renewal_router(
+    sessions: Sessions, tokens: Tokens, answer: SignedInAnswer, edge: Edge, clock: Clock, *, settings: SessionSettings
+) -> APIRouter:
+    """Return refresh and logout: what is done with whatever tokens are shown."""
     router = edge.credential_router(tags=["auth"])
 
     async def refresh(request: Request) -> Response:
@@ -61,7 +63,7 @@ def sessions_router(sessions: Sessions, tokens: Tokens, answer: SignedInAnswer, 
         outcome = await sessions.renew_session(token, source=edge.source(request))
         # The cookies are left as they are: the loser of a race must not clear the winner's.
         if isinstance(outcome, Refused):
-            raise ProblemError(outcome.code, token_sent=True)
+            raise ProblemError.of(outcome, token_sent=True)
         return answer(outcome)
 
     for method in ("POST", "GET"):
@@ -85,6 +87,7 @@ def sessions_router(sessions: Sessions, tokens: Tokens, answer: SignedInAnswer, 
                 Code.REFRESH_TOKEN_REUSED,
                 Code.SESSION_ENDED,
                 Code.TOKEN_EXPIRED,
+                Code.TOO_MANY_REQUESTS,
                 Code.USER_GONE,
             ),
         )
@@ -104,9 +107,96 @@ def sessions_router(sessions: Sessions, tokens: Tokens, answer: SignedInAnswer, 
         await sessions.sign_out(every_token(request.scope["headers"], names), source=edge.source(request))
         response = JSONResponse(SignedOutResponse().model_dump())
         edge.cookies.clear(response)
+        if settings.logout_clears_cache:
+            response.headers["Clear-Site-Data"] = '"cache"'
         return response
 
     return router
+
+
+def sessions_router(sessions: Sessions, edge: Edge, *, settings: SessionSettings) -> APIRouter:
+    """Return the list of sessions, and the ways to end them from there."""
+    router = edge.router(tags=["sessions"])
+    FreshCaller = Annotated[Caller, Depends(fresh(minutes=settings.fresh_minutes))]  # noqa: N806 -- a type
+
+    @router.get(
+        "/sessions",
+        operation_id="list_sessions",
+        summary="Where one is signed in",
+        responses=refusals(*GUARD_REFUSALS, Code.BODY_TOO_LARGE, Code.DATABASE_UNAVAILABLE),
+    )
+    async def list_sessions(caller: CallerDep) -> Sequence[SessionResponse]:
+        """The caller's living sessions, the one last used first."""
+        found = await sessions.list_sessions(caller.user_id)
+        return [SessionResponse.of(listed, current_id=caller.session_id) for listed in found]
+
+    @router.delete(
+        "/sessions/{session_id}",
+        operation_id="revoke_session",
+        summary="End one session",
+        status_code=204,
+        response_class=Response,
+        # Named here and not as the function's own, for which FastAPI would document a 422 that is never answered.
+        openapi_extra={"parameters": [_SESSION_ID]},
+        responses=refusals(*GUARD_REFUSALS, Code.BODY_TOO_LARGE, Code.DATABASE_UNAVAILABLE, Code.SESSION_NOT_FOUND),
+    )
+    async def revoke_session(request: Request, caller: CallerDep) -> Response:
+        """End one of the caller's sessions; another user's is not found."""
+        wanted = _session_id(request.path_params["session_id"])
+        if wanted is None or not await sessions.revoke_session(
+            wanted, user_id=caller.user_id, reason=EndReason.REVOKED, source=edge.source(request)
+        ):
+            raise ProblemError(Code.SESSION_NOT_FOUND)
+        response = Response(status_code=204)
+        if wanted == caller.session_id:
+            edge.cookies.clear(response)
+        return response
+
+    @router.delete(
+        "/sessions",
+        operation_id="revoke_sessions",
+        summary="End all other sessions",
+        status_code=204,
+        response_class=Response,
+        responses=refusals(
+            *GUARD_REFUSALS,
+            Code.BODY_TOO_LARGE,
+            Code.DATABASE_UNAVAILABLE,
+            Code.INSUFFICIENT_USER_AUTHENTICATION,
+            Code.VALIDATION_FAILED,
+        ),
+    )
+    async def revoke_sessions(
+        request: Request,
+        caller: FreshCaller,
+        all: bool = False,  # noqa: A002, FBT001, FBT002 -- the contract's name of a query parameter
+    ) -> Response:
+        """End all of the caller's sessions but this one; with `all=true` this one too.
+
+        A stolen session must not shut its owner out: who asks has proved a moment ago who they are.
+        """
+        source = edge.source(request)
+        response = Response(status_code=204)
+        if all:
+            if not await sessions.revoke_sessions_of_user(caller.user_id, reason=EndReason.REVOKED, source=source):
+                raise ProblemError(Code.USER_NOT_FOUND)
+            edge.cookies.clear(response)
+        elif not await sessions.revoke_other_sessions(caller, source=source):
+            raise ProblemError(Code.SESSION_ENDED, token_sent=True)
+        return response
+
+    return router
+
+
+_SESSION_ID = {"name": "session_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+
+
+def _session_id(text: str) -> UUID | None:
+    try:
+        session_id = UUID(text)
+    except ValueError:
+        return None
+    return session_id if str(session_id) == text else None
 
 
 def _presented_token(headers: RawHeaders, *, cookie: str, tokens: Tokens, now: float) -> str | Refused:

@@ -1,7 +1,7 @@
 """What a session is, how long its tokens live, and what a presented refresh token means. Pure; time is passed in."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum, auto
 from uuid import UUID
 
@@ -9,13 +9,29 @@ REVOCATION_MARGIN = timedelta(seconds=60)
 """How much longer than the last token a revocation is remembered: instances' clocks differ."""
 
 
+REVOCATIONS_KEPT = timedelta(days=1)
+"""How much longer it stays in the database: a clock that is far ahead must not delete what others still need."""
+
+NEVER = datetime(9000, 1, 1, tzinfo=UTC)
+"""When an epoch is forgotten."""
+
+EVERYONE = "everyone"
+"""The kind of entry that begins an epoch."""
+
+
 class EndReason(StrEnum):
     """Why sessions ended."""
 
     LOGOUT = "logout"
+    OPERATOR = "operator"
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105 -- a reason, not a password
     REFRESH_REUSED = "refresh_reused"
-    USER_DISABLED = "user_disabled"
+    REVOKED = "revoked"
+    """By its owner, from the list of sessions."""
+    TOO_MANY = "too_many"
+    """The oldest, when its user signed in once more than the limit of sessions allows."""
     USER_DELETED = "user_deleted"
+    USER_DISABLED = "user_disabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +40,8 @@ class Session:
 
     id: UUID
     user_id: UUID
+    epoch: int
+    """Rises for everyone's new sessions when everyone is signed out."""
     created_at: datetime
     proven_at: datetime
     methods: tuple[str, ...]
@@ -34,10 +52,25 @@ class Session:
     """When the refresh token of this generation expires."""
     ends_at: datetime
     """The absolute end."""
+    generation_access_expires_at: datetime
+    """When the access token of this generation expires."""
     access_expires_at: datetime
     """When the last access token ever issued for this session expires."""
+    refreshes: int
+    """How often it was refreshed since `refreshes_since`, repeated answers included."""
+    refreshes_since: datetime
     revoked_at: datetime | None
     revoked_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSession:
+    """A session as its owner, or an operator, sees it in a list."""
+
+    session: Session
+    user_agent: str | None
+    """Of whoever opened it."""
+    address: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +95,25 @@ class Lifetimes:
         return whole_seconds(created_at + self.session)
 
 
-def access_token_expiry(session: Session, lifetimes: Lifetimes) -> datetime:
-    """Return the expiry of this generation's access token.
+@dataclass(frozen=True, slots=True)
+class RefreshLimit:
+    """How often one session may be refreshed within a window; the next begins with the first refresh after it."""
 
-    Never later than what the row has promised, even when the setting grew since: revocations are forgotten by it.
-    """
-    return min(lifetimes.access_expiry(session.rotated_at), session.ends_at, session.access_expires_at)
+    times: int
+    window: timedelta
+
+    def is_reached(self, session: Session, *, now: datetime) -> bool:
+        """Tell whether the session has had as many refreshes as it may have for now."""
+        return session.refreshes >= self.times and now < session.refreshes_since + self.window
+
+    def wait(self, session: Session, *, now: datetime) -> timedelta:
+        """Return how long it is until the next window may begin."""
+        return session.refreshes_since + self.window - now
+
+
+def is_fresh(*, proven_at_unix: int, now: float, within: timedelta) -> bool:
+    """Tell whether the user proved who they are no longer than `within` ago."""
+    return now - proven_at_unix <= within.total_seconds()
 
 
 class Presented(StrEnum):
@@ -79,18 +125,35 @@ class Presented(StrEnum):
     """A copy: the session must end."""
     EXPIRED = auto()
     ENDED = auto()
+    TOO_OFTEN = auto()
+    """More often than the limit allows; the session goes on."""
 
 
-def judge(session: Session, *, generation: int, now: datetime, grace: timedelta) -> Presented:
-    """Tell what presenting `generation` means, now that the row did not take it as the current one."""
-    if session.revoked_at is not None:
+def judge(
+    session: Session, *, epoch: int, generation: int, now: datetime, grace: timedelta, limit: RefreshLimit | None
+) -> Presented:
+    """Tell what presenting `generation` means, now that the row did not take it as the current one.
+
+    Args:
+        session: the row as it is.
+        epoch: the epoch in force; whatever was opened in an earlier one has ended.
+        generation: what the token says.
+        now: the time.
+        grace: how long the previous generation is answered again.
+        limit: how often the session may be refreshed, if it is limited.
+    """
+    if session.revoked_at is not None or session.epoch < epoch:
         return Presented.ENDED
     if now >= session.expires_at:
         return Presented.EXPIRED
+    is_previous = generation == session.generation - 1 and bool(grace) and now - session.rotated_at <= grace
+    # Asked before anything else of a token that is no copy: a client that asks too often is no thief.
+    if (is_previous or generation == session.generation) and limit and limit.is_reached(session, now=now):
+        return Presented.TOO_OFTEN
     if generation >= session.generation:
         # From a future this database never saw (it was restored from a copy), or the row changed under our feet.
         return Presented.ENDED
-    if generation == session.generation - 1 and grace and now - session.rotated_at <= grace:
+    if is_previous:
         return Presented.REPEATED
     return Presented.REUSED
 

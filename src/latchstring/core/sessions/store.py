@@ -1,15 +1,15 @@
 """Named questions about sessions and revocations, and the writes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from latchstring.core.sessions.rules import EndReason, Session
+from latchstring.core.sessions.rules import EVERYONE, NEVER, EndReason, ListedSession, RefreshLimit, Session
 from latchstring.core.sessions.tables import revocations, sessions
 from latchstring.foundation.audit import Source
 from latchstring.foundation.database import Connection, is_postgresql, xid8
@@ -20,167 +20,353 @@ class RevocationKind(StrEnum):
 
     SESSION = "session"
     USER = "user"
+    EVERYONE = EVERYONE
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One entry of the feed: a session, or a user's tokens below a claims version."""
+    """One entry of the feed: a session, a user's tokens below a claims version, or everyone's below an epoch."""
 
     kind: RevocationKind
     session_id: UUID | None
-    user_id: UUID
+    user_id: UUID | None
     below_version: int | None
-    reason: EndReason
+    reason: str
+    """An `EndReason`, or one that a newer version of this package wrote."""
     expires_at: datetime
     """When no token it speaks of can be presented any more."""
 
 
-_COLUMNS = [column for column in sessions.c if column.name not in {"user_agent", "address"}]
+@dataclass(frozen=True, slots=True)
+class EndedSession:
+    """A session that a statement has just ended."""
+
+    id: UUID
+    access_expires_at: datetime
 
 
-def _session(row: Any) -> Session:  # noqa: ANN401 -- a row of `_COLUMNS`
-    fields = dict(row._mapping)  # noqa: SLF001 -- SQLAlchemy's public name for a row as a mapping
+_KEPT_FROM_RULES = {"user_agent", "address", "expires_by"}
+_COLUMNS = [column for column in sessions.c if column.name not in _KEPT_FROM_RULES]
+
+
+def _session(row: Any) -> Session:  # noqa: ANN401 -- a row that begins with `_COLUMNS`
+    fields = {column.name: value for column, value in zip(_COLUMNS, row, strict=False)}
     return Session(**{**fields, "methods": tuple(fields["methods"])})
 
 
-_INSERT = sessions.insert()
+# The kind is written out, not bound: only so may both databases look into the index of these few rows.
+_EPOCH = (
+    sa.select(sa.func.coalesce(sa.func.max(revocations.c.below_version), 0))
+    .where(revocations.c.kind == sa.literal_column(f"'{EVERYONE}'"))
+    .scalar_subquery()
+)
+_INSERT = sessions.insert().values(epoch=_EPOCH).returning(sessions.c.epoch)
 
 
-async def insert_session(connection: Connection, session: Session, *, source: Source) -> None:
-    """Write a new session."""
-    await connection.execute(
-        _INSERT,
-        {
-            "id": session.id,
-            "user_id": session.user_id,
-            "created_at": session.created_at,
-            "proven_at": session.proven_at,
-            "methods": list(session.methods),
-            "generation": session.generation,
-            "rotated_at": session.rotated_at,
-            "expires_at": session.expires_at,
-            "ends_at": session.ends_at,
-            "access_expires_at": session.access_expires_at,
-            "revoked_at": None,
-            "revoked_reason": None,
-            "user_agent": source.user_agent,
-            "address": source.address,
-        },
-    )
+async def insert_session(connection: Connection, session: Session, *, source: Source) -> Session:
+    """Write a new session; return it with the epoch it was opened in."""
+    row = {
+        "id": session.id,
+        "user_id": session.user_id,
+        "created_at": session.created_at,
+        "proven_at": session.proven_at,
+        "methods": list(session.methods),
+        "generation": session.generation,
+        "rotated_at": session.rotated_at,
+        "expires_at": session.expires_at,
+        "ends_at": session.ends_at,
+        "generation_access_expires_at": session.generation_access_expires_at,
+        "access_expires_at": session.access_expires_at,
+        "refreshes": session.refreshes,
+        "refreshes_since": session.refreshes_since,
+        "expires_by": session.expires_at.date(),
+        "revoked_at": None,
+        "revoked_reason": None,
+        "user_agent": source.user_agent,
+        "address": source.address,
+    }
+    return replace(session, epoch=(await connection.execute(_INSERT, row)).scalar_one())
+
+
+async def epoch(connection: Connection) -> int:
+    """Read the epoch in force."""
+    number: int = (await connection.execute(sa.select(_EPOCH))).scalar_one()
+    return number
+
+
+def _instant(name: str) -> sa.BindParameter[datetime]:
+    return sa.bindparam(name, type_=sessions.c.rotated_at.type)
 
 
 def _earlier(column: sa.Column[datetime], instant: sa.BindParameter[datetime]) -> sa.Case[datetime]:
     return sa.case((column < instant, column), else_=instant)
 
 
-_NOW = sa.bindparam("now", type_=sessions.c.rotated_at.type)
-_REFRESH_EXPIRY = sa.bindparam("refresh_expiry", type_=sessions.c.expires_at.type)
-_ACCESS_EXPIRY = sa.bindparam("access_expiry", type_=sessions.c.access_expires_at.type)
-_NEW_ACCESS_EXPIRY = _earlier(sessions.c.ends_at, _ACCESS_EXPIRY)
+_NOW = _instant("now")
+_NEW_ACCESS_EXPIRY = _earlier(sessions.c.ends_at, _instant("access_expiry"))
+_LIVING = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > _NOW, sessions.c.epoch >= _EPOCH)
+_OF_USER = (sessions.c.id == sa.bindparam("session_id"), sessions.c.user_id == sa.bindparam("owner_id"))
+
+_WINDOW_IS_OVER = sessions.c.refreshes_since <= _instant("window_began")
+_MAY_REFRESH = _WINDOW_IS_OVER | (sessions.c.refreshes < sa.bindparam("most_refreshes"))
+_COUNTED = {
+    "refreshes": sa.case((_WINDOW_IS_OVER, 1), else_=sessions.c.refreshes + 1),
+    "refreshes_since": sa.case((_WINDOW_IS_OVER, _NOW), else_=sessions.c.refreshes_since),
+}
+_NEXT_GENERATION = {
+    "generation": sessions.c.generation + 1,
+    "rotated_at": _NOW,
+    "expires_at": _earlier(sessions.c.ends_at, _instant("refresh_expiry")),
+    "expires_by": sa.bindparam("last_day", type_=sa.Date()),
+    "generation_access_expires_at": _NEW_ACCESS_EXPIRY,
+    "access_expires_at": sa.case(
+        (sessions.c.access_expires_at > _NEW_ACCESS_EXPIRY, sessions.c.access_expires_at), else_=_NEW_ACCESS_EXPIRY
+    ),
+}
+_PROVEN = {"proven_at": _instant("new_proof_at"), "methods": sa.bindparam("new_methods", type_=sessions.c.methods.type)}
+_IS_CURRENT = sessions.c.generation == sa.bindparam("presented")
 
 _ROTATE = (
     sessions.update()
-    .where(
-        sessions.c.id == sa.bindparam("session_id"),
-        sessions.c.user_id == sa.bindparam("owner_id"),
-        sessions.c.generation == sa.bindparam("presented"),
-        sessions.c.revoked_at.is_(None),
-        sessions.c.expires_at > _NOW,
-    )
-    .values(
-        generation=sessions.c.generation + 1,
-        rotated_at=_NOW,
-        expires_at=_earlier(sessions.c.ends_at, _REFRESH_EXPIRY),
-        access_expires_at=sa.case(
-            (sessions.c.access_expires_at > _NEW_ACCESS_EXPIRY, sessions.c.access_expires_at),
-            else_=_NEW_ACCESS_EXPIRY,
-        ),
-    )
+    .where(*_OF_USER, _IS_CURRENT, *_LIVING, _MAY_REFRESH)
+    .values(_NEXT_GENERATION | _COUNTED)
     .returning(*_COLUMNS)
+)
+_ROTATE_PROVEN = (
+    sessions.update().where(*_OF_USER, _IS_CURRENT, *_LIVING).values(_NEXT_GENERATION | _PROVEN).returning(*_COLUMNS)
+)
+_PROVE = sessions.update().where(*_OF_USER, *_LIVING).values(_PROVEN).returning(*_COLUMNS)
+_COUNT_REFRESH = (
+    sessions.update().where(*_OF_USER, *_LIVING, _MAY_REFRESH).values(_COUNTED).returning(sessions.c.refreshes)
 )
 
 
-async def rotate(
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """The next generation of a session, in the statement's terms."""
+
+    session_id: UUID
+    user_id: UUID
+    presented: int
+    now: datetime
+    access_expiry: datetime
+    refresh_expiry: datetime
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The values of the statement's parameters."""
+        return {
+            "session_id": self.session_id,
+            "owner_id": self.user_id,
+            "presented": self.presented,
+            "now": self.now,
+            "access_expiry": self.access_expiry,
+            "refresh_expiry": self.refresh_expiry,
+            "last_day": self.refresh_expiry.date(),
+        }
+
+
+async def rotate(connection: Connection, rotation: Rotation, *, limit: RefreshLimit | None) -> Session | None:
+    """Move a living session to its next generation: the one conditional statement. None: it was not so."""
+    parameters = rotation.parameters | _limiting(limit, now=rotation.now)
+    row = (await connection.execute(_ROTATE, parameters)).one_or_none()
+    return _session(row) if row else None
+
+
+async def rotate_proven(
+    connection: Connection, rotation: Rotation, *, methods: Collection[str], proven_at: datetime
+) -> Session | None:
+    """Do the same for a user who has just proved again who they are."""
+    parameters = rotation.parameters | {"new_methods": list(methods), "new_proof_at": proven_at}
+    row = (await connection.execute(_ROTATE_PROVEN, parameters)).one_or_none()
+    return _session(row) if row else None
+
+
+async def prove(
     connection: Connection,
     session_id: UUID,
     *,
     user_id: UUID,
-    generation: int,
+    methods: Collection[str],
+    proven_at: datetime,
     now: datetime,
-    access_expiry: datetime,
-    refresh_expiry: datetime,
 ) -> Session | None:
-    """Move a living session from `generation` to the next: the one conditional statement. None: it was not so."""
-    row = (
-        await connection.execute(
-            _ROTATE,
-            {
-                "session_id": session_id,
-                "owner_id": user_id,
-                "presented": generation,
-                "now": now,
-                "access_expiry": access_expiry,
-                "refresh_expiry": refresh_expiry,
-            },
-        )
-    ).one_or_none()
+    """Note that the user has proved again who they are, in the generation there is; None: the session has ended."""
+    parameters = {
+        "session_id": session_id,
+        "owner_id": user_id,
+        "now": now,
+        "new_methods": list(methods),
+        "new_proof_at": proven_at,
+    }
+    row = (await connection.execute(_PROVE, parameters)).one_or_none()
     return _session(row) if row else None
 
 
-_BY_ID = sa.select(*_COLUMNS).where(
-    sessions.c.id == sa.bindparam("session_id"), sessions.c.user_id == sa.bindparam("owner_id")
-)
+async def count_refresh(
+    connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime, limit: RefreshLimit
+) -> bool:
+    """Count a repeated answer; False where the session has had as many refreshes as it may have."""
+    parameters = {"session_id": session_id, "owner_id": user_id, "now": now} | _limiting(limit, now=now)
+    return (await connection.execute(_COUNT_REFRESH, parameters)).one_or_none() is not None
 
 
-async def session_of_user(connection: Connection, session_id: UUID, *, user_id: UUID) -> Session | None:
-    """Read one session of one user."""
+def _limiting(limit: RefreshLimit | None, *, now: datetime) -> dict[str, Any]:
+    if limit is None:
+        return {"window_began": now, "most_refreshes": _NO_LIMIT}
+    return {"window_began": now - limit.window, "most_refreshes": limit.times}
+
+
+_NO_LIMIT = 2**31 - 1
+_BY_ID = sa.select(*_COLUMNS, _EPOCH.label("epoch_now")).where(*_OF_USER)
+
+
+async def session_of_user(connection: Connection, session_id: UUID, *, user_id: UUID) -> tuple[Session, int] | None:
+    """Read one session of one user, and the epoch in force."""
     row = (await connection.execute(_BY_ID, {"session_id": session_id, "owner_id": user_id})).one_or_none()
-    return _session(row) if row else None
+    return (_session(row), row.epoch_now) if row else None
+
+
+async def owner_of(connection: Connection, session_id: UUID) -> UUID | None:
+    """Read whose session it is; None where there is no such session."""
+    owner: UUID | None = await connection.scalar(sa.select(sessions.c.user_id).where(sessions.c.id == session_id))
+    return owner
+
+
+_LIVING_OF_USER = (sessions.c.user_id == sa.bindparam("owner_id"), *_LIVING)
+_LIST = (
+    sa.select(*_COLUMNS, sessions.c.user_agent, sessions.c.address)
+    .where(*_LIVING_OF_USER)
+    .order_by(sessions.c.rotated_at.desc(), sessions.c.id.desc())
+)
+_IS_LIVING = sa.select(sa.literal(1)).where(*_OF_USER, *_LIVING)
+
+
+async def list_sessions(connection: Connection, user_id: UUID, *, now: datetime) -> list[ListedSession]:
+    """Read the living sessions of a user, the one last used first."""
+    rows = await connection.execute(_LIST, {"owner_id": user_id, "now": now})
+    return [ListedSession(session=_session(row), user_agent=row.user_agent, address=row.address) for row in rows]
+
+
+async def is_living(connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime) -> bool:
+    """Tell whether a session of a user lives."""
+    parameters = {"session_id": session_id, "owner_id": user_id, "now": now}
+    return (await connection.execute(_IS_LIVING, parameters)).one_or_none() is not None
+
+
+_ENDED = {
+    "revoked_at": _NOW,
+    "revoked_reason": sa.bindparam("reason"),
+    "expires_by": sa.bindparam("today", type_=sa.Date()),
+}
+_END = (
+    sessions.update()
+    .where(*_OF_USER, sessions.c.revoked_at.is_(None))
+    .values(_ENDED)
+    .returning(sessions.c.id, sessions.c.access_expires_at)
+)
+_END_ALL = (
+    sessions.update()
+    .where(sessions.c.user_id == sa.bindparam("owner_id"), sessions.c.revoked_at.is_(None))
+    .values(_ENDED)
+    .returning(sessions.c.id, sessions.c.access_expires_at)
+)
+_END_OTHERS = _END_ALL.where(sessions.c.id != sa.bindparam("kept_id"))
+_BEYOND = sa.select(sessions.c.id).where(*_LIVING_OF_USER).order_by(sessions.c.id.desc()).offset(sa.bindparam("most"))
+_END_OLDEST = _END_ALL.where(sessions.c.id.in_(_BEYOND))
 
 
 async def end_session(
     connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime, reason: EndReason
-) -> datetime | None:
-    """End one living session; return when its last access token expires, or None where it had ended already."""
-    last_access: datetime | None = await connection.scalar(
-        sessions.update()
-        .where(sessions.c.id == session_id, sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None))
-        .values(revoked_at=now, revoked_reason=reason.value)
-        .returning(sessions.c.access_expires_at)
-    )
-    return last_access
+) -> list[EndedSession]:
+    """End one session; none where it had ended already."""
+    return await _end(connection, _END, session_id=session_id, owner_id=user_id, now=now, reason=reason)
 
 
 async def end_sessions_of_user(
     connection: Connection, user_id: UUID, *, now: datetime, reason: EndReason
-) -> datetime | None:
-    """End every living session of a user; return when the last access token of any expires, None where none lived."""
-    ended = await connection.scalars(
-        sessions.update()
-        .where(sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None))
-        .values(revoked_at=now, revoked_reason=reason.value)
-        .returning(sessions.c.access_expires_at)
+) -> list[EndedSession]:
+    """End every session of a user that has not ended."""
+    return await _end(connection, _END_ALL, owner_id=user_id, now=now, reason=reason)
+
+
+async def end_other_sessions(
+    connection: Connection, user_id: UUID, *, kept_id: UUID, now: datetime, reason: EndReason
+) -> list[EndedSession]:
+    """End every session of a user that has not ended, but one."""
+    return await _end(connection, _END_OTHERS, owner_id=user_id, kept_id=kept_id, now=now, reason=reason)
+
+
+async def end_oldest_sessions(
+    connection: Connection, user_id: UUID, *, most: int, now: datetime, reason: EndReason
+) -> list[EndedSession]:
+    """End the living sessions of a user that were opened before the `most` newest ones."""
+    return await _end(connection, _END_OLDEST, owner_id=user_id, most=most, now=now, reason=reason)
+
+
+async def _end(
+    connection: Connection, statement: sa.Executable, *, now: datetime, reason: EndReason, **which: object
+) -> list[EndedSession]:
+    parameters = {"now": now, "today": now.date(), "reason": reason.value, **which}
+    rows = await connection.execute(statement, parameters)
+    return [EndedSession(id=row.id, access_expires_at=row.access_expires_at) for row in rows]
+
+
+async def prune_sessions(connection: Connection, *, before: date, most: int) -> int:
+    """Delete sessions that ended before a day, `most` at a time; return how many."""
+    ended = sa.select(sessions.c.id).where(sessions.c.expires_by < before).order_by(sessions.c.expires_by).limit(most)
+    return (await connection.execute(sessions.delete().where(sessions.c.id.in_(ended)))).rowcount
+
+
+async def prune_revocations(connection: Connection, *, before: datetime, most: int) -> int:
+    """Delete entries that ran out before an instant, `most` at a time; return how many."""
+    old = (
+        sa.select(revocations.c.sequence)
+        .where(revocations.c.expires_at < before)
+        .order_by(revocations.c.expires_at)
+        .limit(most)
     )
-    return max(ended.all(), default=None)
+    return (await connection.execute(revocations.delete().where(revocations.c.sequence.in_(old)))).rowcount
 
 
-async def insert_revocation(connection: Connection, revocation: Revocation, *, now: datetime) -> None:
+async def insert_revocations(connection: Connection, entries: Sequence[Revocation], *, now: datetime) -> None:
     """Tell every worker."""
-    await connection.execute(
-        revocations.insert().values(
-            transaction_id=sa.func.pg_current_xact_id() if is_postgresql(connection) else None,
-            kind=revocation.kind.value,
-            session_id=revocation.session_id,
-            user_id=revocation.user_id,
-            below_version=revocation.below_version,
-            reason=revocation.reason.value,
-            created_at=now,
-            expires_at=revocation.expires_at,
-        )
+    if not entries:
+        return
+    rows = [
+        {
+            "kind": entry.kind.value,
+            "session_id": entry.session_id,
+            "user_id": entry.user_id,
+            "below_version": entry.below_version,
+            "reason": entry.reason,
+            "created_at": now,
+            "expires_at": entry.expires_at,
+        }
+        for entry in entries
+    ]
+    insert = revocations.insert()
+    if is_postgresql(connection):
+        insert = insert.values(transaction_id=sa.func.pg_current_xact_id())
+    await connection.execute(insert, rows)
+
+
+async def begin_epoch(connection: Connection, *, reason: EndReason, now: datetime) -> Revocation:
+    """Begin the next epoch: whatever was opened in an earlier one has ended. The caller lets nobody else do so."""
+    entry = Revocation(
+        kind=RevocationKind.EVERYONE,
+        session_id=None,
+        user_id=None,
+        below_version=await epoch(connection) + 1,
+        reason=reason,
+        expires_at=NEVER,
     )
+    await insert_revocations(connection, [entry], now=now)
+    return entry
 
 
 _ENTRY = (
+    revocations.c.sequence,
     revocations.c.kind,
     revocations.c.session_id,
     revocations.c.user_id,
@@ -193,27 +379,43 @@ _ENTRY = (
 # poll reads again from there: what committed late has an id that is not below it, and is never missed.
 _HORIZON = sa.cast(sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot()), sa.Text()).label("cursor")
 _ONE = sa.select(sa.literal(1).label("one")).subquery("one")
-_UNEXPIRED = revocations.c.expires_at > sa.bindparam("now", type_=revocations.c.expires_at.type)
 _SINCE_XID = revocations.c.transaction_id >= sa.cast(sa.bindparam("cursor", type_=sa.Text()), xid8)
-_POSTGRESQL_ALL = sa.select(_HORIZON, *_ENTRY).select_from(_ONE.outerjoin(revocations, _UNEXPIRED))
+_POSTGRESQL_NOW = sa.select(_HORIZON)
 _POSTGRESQL_SINCE = sa.select(_HORIZON, *_ENTRY).select_from(_ONE.outerjoin(revocations, _SINCE_XID))
 
-# SQLite: numbers in the order of commits. The highest is read first, so that nothing can slip in between.
-_SQLITE_LAST = sa.select(sa.func.coalesce(sa.func.max(revocations.c.sequence), 0))
-_SQLITE_ALL = sa.select(*_ENTRY).where(_UNEXPIRED)
-_SQLITE_SINCE = sa.select(revocations.c.sequence, *_ENTRY).where(
+# SQLite: numbers in the order of commits.
+_SQLITE_NOW = sa.select(sa.cast(sa.func.coalesce(sa.func.max(revocations.c.sequence), 0), sa.Text()))
+_SQLITE_SINCE = sa.select(*_ENTRY).where(
     revocations.c.sequence > sa.cast(sa.bindparam("cursor", type_=sa.Text()), sa.Integer())
 )
 
+_PAGE = (
+    sa.select(*_ENTRY)
+    .where(
+        revocations.c.sequence > sa.bindparam("after"),
+        revocations.c.expires_at > sa.bindparam("now", type_=revocations.c.expires_at.type),
+    )
+    .order_by(revocations.c.sequence)
+    .limit(sa.bindparam("most"))
+)
 
-async def all_revocations(connection: Connection, *, now: datetime) -> tuple[list[Revocation], str]:
-    """Read every entry that still matters, and the cursor to go on from."""
-    if is_postgresql(connection):
-        rows = (await connection.execute(_POSTGRESQL_ALL, {"now": now})).all()
-        return _entries(rows), rows[0].cursor
-    last = await connection.scalar(_SQLITE_LAST)
-    rows = (await connection.execute(_SQLITE_ALL, {"now": now})).all()
-    return _entries(rows), str(last)
+
+BEFORE_ALL = -(2**63)
+"""The number that every entry comes after."""
+
+
+async def revocations_cursor(connection: Connection) -> str:
+    """Read where the feed stands: a later `revocations_since` brings all that is not committed yet."""
+    statement = _POSTGRESQL_NOW if is_postgresql(connection) else _SQLITE_NOW
+    return str((await connection.execute(statement)).scalar_one())
+
+
+async def revocations_page(
+    connection: Connection, *, after: int, most: int, now: datetime
+) -> tuple[list[Revocation], int | None]:
+    """Read the next entries that still matter, and the number to go on after; None after the last."""
+    rows = (await connection.execute(_PAGE, {"after": after, "most": most, "now": now})).all()
+    return _entries(rows), rows[-1].sequence if len(rows) == most else None
 
 
 async def revocations_since(connection: Connection, cursor: str) -> tuple[list[Revocation], str]:
@@ -232,7 +434,7 @@ def _entries(rows: Sequence[Any]) -> list[Revocation]:
             session_id=row.session_id,
             user_id=row.user_id,
             below_version=row.below_version,
-            reason=EndReason(row.reason),
+            reason=row.reason,
             expires_at=row.expires_at,
         )
         for row in rows

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from latchstring.core.sessions.rules import EVERYONE
 from latchstring.foundation.audit import USER_AGENT_MAX_LENGTH
 from latchstring.foundation.database import UtcDateTime, metadata, xid8
 
@@ -10,7 +11,8 @@ sessions = sa.Table(
     metadata,
     sa.Column("id", sa.Uuid(), primary_key=True),
     # No cascading key: an ended session is evidence, and outlives its user.
-    sa.Column("user_id", sa.Uuid(), nullable=False, index=True),
+    sa.Column("user_id", sa.Uuid(), nullable=False),
+    sa.Column("epoch", sa.Integer(), nullable=False),
     sa.Column("created_at", UtcDateTime(), nullable=False),
     sa.Column("proven_at", UtcDateTime(), nullable=False),
     sa.Column("methods", sa.JSON(), nullable=False),
@@ -18,11 +20,24 @@ sessions = sa.Table(
     sa.Column("rotated_at", UtcDateTime(), nullable=False),
     sa.Column("expires_at", UtcDateTime(), nullable=False),
     sa.Column("ends_at", UtcDateTime(), nullable=False),
+    sa.Column("generation_access_expires_at", UtcDateTime(), nullable=False),
     sa.Column("access_expires_at", UtcDateTime(), nullable=False),
+    sa.Column("refreshes", sa.Integer(), nullable=False),
+    sa.Column("refreshes_since", UtcDateTime(), nullable=False),
+    # What a refresh changes is in no index, so that PostgreSQL writes none for it (a HOT update). Pruning looks for
+    # this day, which is the same for all refreshes of one day.
+    sa.Column("expires_by", sa.Date(), nullable=False, index=True),
     sa.Column("revoked_at", UtcDateTime()),
     sa.Column("revoked_reason", sa.String(32)),
     sa.Column("user_agent", sa.String(USER_AGENT_MAX_LENGTH)),
     sa.Column("address", sa.String(64)),
+)
+sa.Index(
+    "ix_latchstring_sessions_living",
+    sessions.c.user_id,
+    sessions.c.id,
+    postgresql_where=sessions.c.revoked_at.is_(None),
+    sqlite_where=sessions.c.revoked_at.is_(None),
 )
 
 revocations = sa.Table(
@@ -36,9 +51,14 @@ revocations = sa.Table(
     sa.Column("session_id", sa.Uuid()),
     sa.Column("user_id", sa.Uuid()),
     sa.Column("below_version", sa.Integer()),
-    sa.Column("issued_before", UtcDateTime()),
     sa.Column("reason", sa.String(32), nullable=False),
     sa.Column("created_at", UtcDateTime(), nullable=False),
-    sa.Column("expires_at", UtcDateTime(), nullable=False),
+    sa.Column("expires_at", UtcDateTime(), nullable=False, index=True),
     sqlite_autoincrement=True,
+)
+sa.Index(
+    "ix_latchstring_revocations_epoch",
+    revocations.c.below_version,
+    postgresql_where=revocations.c.kind == EVERYONE,
+    sqlite_where=revocations.c.kind == EVERYONE,
 )

@@ -79,11 +79,14 @@ class Party:
 def access_claims(caller: Caller, *, generation: int, party: Party) -> dict[str, Any]:
     """Return the JSON claims of an access token."""
     claims = _registered(caller, kind=Kind.ACCESS, generation=generation, party=party) | {
+        "jti": token_id(caller.session_id, generation, Kind.ACCESS, proven_at_unix=caller.proven_at_unix),
         "auth_time": caller.proven_at_unix,
         "amr": list(caller.methods),
         "ver": caller.claims_version,
         "client_id": CLIENT_ID,
     }
+    if caller.epoch:
+        claims["epoch"] = caller.epoch
     if caller.roles:
         claims["roles"] = list(caller.roles)
     return claims
@@ -110,6 +113,7 @@ def read_access_claims(claims: Mapping[str, Any], *, party: Party, now: float) -
         user_id=_uuid(claims, "sub"),
         session_id=_uuid(claims, "sid"),
         claims_version=_number(claims, "ver"),
+        epoch=_number(claims, "epoch") if "epoch" in claims else 0,
         roles=_texts(claims, "roles") if "roles" in claims else (),
         methods=_texts(claims, "amr"),
         proven_at_unix=_time(claims, "auth_time"),
@@ -134,9 +138,13 @@ def read_refresh_claims(claims: Mapping[str, Any], *, party: Party, now: float) 
     )
 
 
-def token_id(session_id: UUID, generation: int, kind: Kind) -> str:
-    """Return the `jti`: the same for the same session, generation and kind, so that a repeated answer is the same."""
-    digest = hashlib.sha256(f"{session_id}/{generation}/{kind}".encode()).digest()
+def token_id(session_id: UUID, generation: int, kind: Kind, *, proven_at_unix: int | None = None) -> str:
+    """Return the `jti`: the same for the same session, generation and kind, so that a repeated answer is the same.
+
+    Of access tokens the time of the proof is a part: one generation may be proven anew, and says so in another token.
+    """
+    proof = "" if proven_at_unix is None else f"/{proven_at_unix}"
+    digest = hashlib.sha256(f"{session_id}/{generation}/{kind}{proof}".encode()).digest()
     return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
 
 

@@ -1,0 +1,67 @@
+"""Sessions: epochs, each generation's own expiry, counted refreshes, pruning. The places of the limits."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from latchstring.foundation.database import UtcDateTime
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+_SESSIONS = "latchstring_sessions"
+_REVOCATIONS = "latchstring_revocations"
+
+
+def upgrade() -> None:
+    """Add the columns, give the sessions there are what they would have had, and put the indexes in order."""
+    with op.batch_alter_table(_SESSIONS) as batch:
+        batch.add_column(sa.Column("epoch", sa.Integer(), nullable=False, server_default="0"))
+        batch.add_column(sa.Column("generation_access_expires_at", UtcDateTime()))
+        batch.add_column(sa.Column("refreshes", sa.Integer(), nullable=False, server_default="0"))
+        batch.add_column(sa.Column("refreshes_since", UtcDateTime()))
+        batch.add_column(sa.Column("expires_by", sa.Date()))
+    op.execute(
+        sa.text(
+            "UPDATE latchstring_sessions SET generation_access_expires_at = access_expires_at, "
+            "refreshes_since = rotated_at, expires_by = DATE(expires_at)"
+        )
+    )
+    with op.batch_alter_table(_SESSIONS) as batch:
+        batch.alter_column("epoch", existing_type=sa.Integer(), server_default=None)
+        batch.alter_column("refreshes", existing_type=sa.Integer(), server_default=None)
+        batch.alter_column("generation_access_expires_at", existing_type=UtcDateTime(), nullable=False)
+        batch.alter_column("refreshes_since", existing_type=UtcDateTime(), nullable=False)
+        batch.alter_column("expires_by", existing_type=sa.Date(), nullable=False)
+    op.drop_index("ix_latchstring_sessions_user_id", _SESSIONS)
+    living = sa.text("revoked_at IS NULL")
+    op.create_index(
+        "ix_latchstring_sessions_living",
+        _SESSIONS,
+        ["user_id", "id"],
+        postgresql_where=living,
+        sqlite_where=living,
+    )
+    op.create_index("ix_latchstring_sessions_expires_by", _SESSIONS, ["expires_by"])
+    # Nothing ever wrote it: everyone is meant by an epoch, not by a time.
+    with op.batch_alter_table(_REVOCATIONS, table_kwargs={"sqlite_autoincrement": True}) as batch:
+        batch.drop_column("issued_before")
+    everyone = sa.text("kind = 'everyone'")
+    op.create_index(
+        "ix_latchstring_revocations_epoch",
+        _REVOCATIONS,
+        ["below_version"],
+        postgresql_where=everyone,
+        sqlite_where=everyone,
+    )
+    op.create_index("ix_latchstring_revocations_expires_at", _REVOCATIONS, ["expires_at"])
+    op.create_table(
+        "latchstring_limits",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("key", sa.String(64), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_latchstring_limits"),
+    )
+    op.create_index("ix_latchstring_limits_expires_at", "latchstring_limits", ["expires_at"])
+    op.create_index("ix_latchstring_limits_key_expires_at", "latchstring_limits", ["key", "expires_at"])
