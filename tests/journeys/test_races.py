@@ -9,13 +9,16 @@ from uuid import UUID
 
 import httpx2
 import jwt
+import psycopg
 import pytest
 import sqlalchemy as sa
+from psycopg import sql
 
 from latchstring import Settings
 from latchstring.apps.server import build_app
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import OPERATOR, Fact, audit
+from latchstring.foundation.limits import Rate
 from tests.support.clock import TurnedClock
 from tests.support.service import Service, credentials, registration
 
@@ -202,3 +205,27 @@ async def test_a_crowd_on_one_account_never_deadlocks(workers: list[Service]) ->
     answers, _ = await asyncio.gather(asyncio.gather(*crowd), asyncio.gather(*map(flip, workers)))
     assert {answer.status_code for answer in answers} <= {200, 400, 401}
     assert (await post(workers[0], "login", json=credentials())).status_code == 200
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+async def test_a_servers_default_isolation_does_not_matter(
+    level: str, database_url: str, settings: Settings, clock: TurnedClock
+) -> None:
+    """Statements that waited see what they waited for, whatever transactions are like on that server by default."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        statement = sql.SQL("ALTER DATABASE {} SET default_transaction_isolation TO {}")
+        connection.execute(statement.format(name, sql.Literal(level)))
+    clock.turn(seconds=1)
+    limited = settings.model_copy(update={"limits": True, "limit_account": Rate(3, 60)})
+    app = build_app(limited, clock=clock)
+    service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=limited)
+    await service.auth.feed.poll()
+    pair = pair_of(await post(service, "register", json=registration()))
+    answers = await asyncio.gather(*(post(service, "refresh", token=pair.refresh) for _ in range(10)))
+    assert {answer.status_code for answer in answers} == {200}
+    wrong = credentials(password="not the password")
+    answers = await asyncio.gather(*(post(service, "login", json=wrong) for _ in range(10)))
+    assert Counter(answer.status_code for answer in answers) == {400: 3, 429: 7}
+    await service.auth.close()

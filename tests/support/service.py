@@ -67,13 +67,14 @@ def credentials(email: str = "ada@example.com", password: str = PASSWORD) -> dic
 
 
 def cheap_settings(database_url: str, **changes: object) -> Settings:
-    """Returns settings for `database_url` whose password hashes cost next to nothing."""
+    """Returns settings for `database_url` whose password hashes cost next to nothing, and which limit nobody's tries."""
     return Settings.model_validate(
         {
             "database_url": database_url,
             "secret": SECRET,
             "password_hash_memory_kib": 8,
             "password_hash_passes": 1,
+            "limits": False,
         }
         | changes
     )

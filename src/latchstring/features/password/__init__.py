@@ -1,7 +1,11 @@
-"""Passwords: register with one, sign in with one.
+"""Passwords: register with one, sign in with one, prove again who one is, change it.
 
-    POST /register   hash (off the loop, no connection held) → insert user, hash and session in one transaction
-    POST /login      read the hash → verify (equal work where there is none) → hand the proof to core.sign_in
+    POST /register          hash (off the loop, no connection held) → insert user, hash and session in one transaction
+    POST /login             count the try, read the hash → verify (equal work where there is none) → hand the proof to
+                            core.sign_in
+    POST /confirm           the same, and core.sign_in proves the caller's session anew
+    POST /password/change   the same → the new hash in the old one's place; all other sessions end
+    POST /token             what the grant `password` is worth
 
 The hash lives in this room's own table; a user without a row there has no password. bcrypt hashes as the tutorial
 wrote them verify, and are replaced at the sign-in that proved them.
@@ -9,7 +13,7 @@ wrote them verify, and are replaced at the sign-in that proved them.
 
 from latchstring.core.feature import Core, Foundation, Room
 from latchstring.features.password.actions import Passwords
-from latchstring.features.password.routes import password_router
+from latchstring.features.password.routes import password_grant, password_router
 
 __all__ = ["PasswordFeature"]
 
@@ -19,5 +23,16 @@ class PasswordFeature:
 
     def build(self, foundation: Foundation, core: Core) -> Room:
         """Return the room."""
-        passwords = Passwords(foundation.database, foundation.clock, foundation.passwords, core.sign_in)
-        return Room(name="password", router=password_router(passwords, core.signed_in_answer, foundation.edge))
+        passwords = Passwords(
+            foundation.database,
+            foundation.clock,
+            foundation.passwords,
+            foundation.limits,
+            sign_in=core.sign_in,
+            sessions=core.sessions,
+        )
+        return Room(
+            name="password",
+            router=password_router(passwords, core.signed_in_answer, foundation.edge),
+            grants={"password": password_grant(passwords)},
+        )

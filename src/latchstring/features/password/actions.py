@@ -1,32 +1,70 @@
-"""Register, and sign in with a password."""
+"""Register, sign in with a password, confirm who one is with it, and change it."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from latchstring.core.accounts import store as accounts
 from latchstring.core.accounts.rules import User
-from latchstring.core.sessions.actions import SignedIn
+from latchstring.core.caller import Caller
+from latchstring.core.sessions.actions import Sessions, SignedIn
+from latchstring.core.sessions.rules import EndReason
 from latchstring.core.sign_in.actions import SignIn
-from latchstring.core.sign_in.rules import Method, Proof
-from latchstring.errors import Code, Refused
+from latchstring.core.sign_in.rules import Method, Proof, admit
+from latchstring.errors import Code, HashQueueFullError, Refused
 from latchstring.features.password import store
 from latchstring.foundation.audit import Fact, Source, record
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database
-from latchstring.foundation.passwords import PasswordHasher
+from latchstring.foundation.limits import Counted, Limits
+from latchstring.foundation.passwords import PasswordHasher, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A password that was compared with a user's hash, and the place that the try has taken in the limits."""
+
+    user: User | None
+    password_hash: str | None
+    verdict: Verdict
+    counted: Counted
+    proof: Proof | None
+    """Of the user; None where the password was wrong, or there is nobody."""
 
 
 class Passwords:
     """The password room's verbs."""
 
-    def __init__(self, database: Database, clock: Clock, hasher: PasswordHasher, sign_in: SignIn) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        hasher: PasswordHasher,
+        limits: Limits,
+        *,
+        sign_in: SignIn,
+        sessions: Sessions,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._hasher = hasher
+        self._limits = limits
         self._sign_in = sign_in
+        self._sessions = sessions
 
     async def register_user(
         self, *, email: str, first_name: str, last_name: str, password: str, source: Source
     ) -> SignedIn | Refused:
         """Create an account and sign its owner in; all of it or nothing."""
-        password_hash = await self._hasher.hash(password)
+        full = self._limits.refuses_registration(address=source.address)
+        if full is not None:
+            return full
+        async with self._database.transaction() as connection:
+            counted = await self._limits.count_registration(connection, address=source.address)
+        if isinstance(counted, Refused):
+            return counted
+        async with self._given_back_if_full(counted):
+            password_hash = await self._hasher.hash(password)
         async with self._database.transaction() as connection:
             user = await self._insert(connection, email, first_name, last_name, password_hash, source=source)
             if user is None:
@@ -46,20 +84,120 @@ class Passwords:
 
     async def sign_in(self, *, email: str, password: str, source: Source) -> SignedIn | Refused:
         """Sign in; one answer for an unknown address, a wrong password, no password and a disabled user."""
-        async with self._database.reading() as connection:
-            user, password_hash = await store.user_and_hash(connection, email)
-        proven_at = self._clock.now()
-        verdict = await self._hasher.verify(password, password_hash)
+        checked = await self._check(email, password, source=source)
+        if isinstance(checked, Refused):
+            return checked
         async with self._database.transaction() as connection:
-            if user is None or not verdict.matches:
-                return await self._refuse(connection, user, source=source)
-            proof = Proof(user=user, method=Method.PASSWORD, proven_at=proven_at)
-            opened = await self._sign_in.open(connection, proof, source=source)
+            if checked.proof is None:
+                return await self._refuse(connection, checked.user, source=source)
+            opened = await self._sign_in.open(connection, checked.proof, source=source)
             if isinstance(opened, Refused):
-                return await self._refuse(connection, user, source=source)
-            if verdict.upgraded_hash is not None and password_hash is not None:
-                await self._upgrade(connection, user, old=password_hash, new=verdict.upgraded_hash, source=source)
+                return await self._refuse(connection, checked.user, source=source)
+            await self._accept(connection, checked, source=source)
         return await self._sign_in.welcome(opened)
+
+    async def confirm(
+        self, caller: Caller, *, password: str, refresh_token: str | None, source: Source
+    ) -> SignedIn | Refused:
+        """Prove the caller's session anew by the password."""
+        checked = await self._check(caller, password, source=source)
+        if isinstance(checked, Refused):
+            return checked
+        async with self._database.transaction() as connection:
+            if checked.proof is None:
+                return await self._refuse(connection, checked.user, source=source)
+            opened = await self._sign_in.confirm(
+                connection, checked.proof, caller, refresh_token=refresh_token, source=source
+            )
+            if isinstance(opened, Refused):
+                if opened.code is not Code.SESSION_ENDED:
+                    return await self._refuse(connection, checked.user, source=source)
+                await self._limits.give_back(connection, checked.counted)
+                return opened
+            await self._accept(connection, checked, source=source)
+        return await self._sign_in.welcome(opened)
+
+    async def change_password(
+        self, caller: Caller, *, current_password: str, new_password: str, source: Source
+    ) -> Refused | None:
+        """Put a new password in the current one's place; every session but the caller's ends. None: it is done."""
+        checked = await self._check(caller, current_password, source=source)
+        if isinstance(checked, Refused):
+            return checked
+        async with self._given_back_if_full(checked.counted):
+            new_hash = await self._hasher.hash(new_password) if checked.proof else None
+        async with self._database.transaction() as connection:
+            if checked.proof is None or new_hash is None:
+                return await self._refuse(connection, checked.user, source=source)
+            user = admit(checked.proof, user_now=await accounts.lock_user(connection, caller.user_id))
+            if isinstance(user, Refused):
+                return await self._refuse(connection, checked.user, source=source)
+            if not await self._sessions.is_living(connection, caller):
+                await self._limits.give_back(connection, checked.counted)
+                return Refused(Code.SESSION_ENDED)
+            now = self._clock.now()
+            await store.change_hash(connection, user.id, password_hash=new_hash, now=now)
+            # A sign-in with the old password whose hash still runs must open nothing.
+            await accounts.raise_security_version(connection, user.id)
+            revoked = await self._sessions.end_others(
+                connection, caller, reason=EndReason.PASSWORD_CHANGED, source=source
+            )
+            await self._limits.give_back(connection, checked.counted)
+            await record(
+                connection,
+                Fact.PASSWORD_CHANGED,
+                now=now,
+                source=source,
+                user_id=user.id,
+                session_id=caller.session_id,
+            )
+        self._sessions.announce(revoked)
+        return None
+
+    async def _check(self, who: str | Caller, password: str, *, source: Source) -> Checked | Refused:
+        """Count the try, and compare the password with the hash of an address's or a caller's user.
+
+        Counted first, in a transaction of its own: whoever hangs up while the hash runs has had the try.
+        """
+        account = await self._email_of(who) if isinstance(who, Caller) else who
+        if account is None:
+            return Refused(Code.USER_NOT_FOUND)
+        full = self._limits.refuses_sign_in(account=account, address=source.address)
+        if full is not None:
+            return full
+        async with self._database.transaction() as connection:
+            counted = await self._limits.count_sign_in(connection, account=account, address=source.address)
+            if isinstance(counted, Refused):
+                return counted
+            if isinstance(who, Caller):
+                user, password_hash = await store.hash_of_user(connection, who.user_id)
+            else:
+                user, password_hash = await store.user_and_hash(connection, who)
+        proven_at = self._clock.now()
+        async with self._given_back_if_full(counted):
+            verdict = await self._hasher.verify(password, password_hash)
+        proof = Proof(user=user, method=Method.PASSWORD, proven_at=proven_at) if user and verdict.matches else None
+        return Checked(user=user, password_hash=password_hash, verdict=verdict, counted=counted, proof=proof)
+
+    async def _email_of(self, caller: Caller) -> str | None:
+        user = await accounts.read_user(self._database, caller.user_id)
+        return user.email if user else None
+
+    @contextlib.asynccontextmanager
+    async def _given_back_if_full(self, counted: Counted) -> AsyncIterator[None]:
+        try:
+            yield
+        except HashQueueFullError:
+            # No password was found wrong: an overload must lock nobody out.
+            async with self._database.transaction() as connection:
+                await self._limits.give_back(connection, counted)
+            raise
+
+    async def _accept(self, connection: Connection, checked: Checked, *, source: Source) -> None:
+        await self._limits.give_back(connection, checked.counted)
+        new = checked.verdict.upgraded_hash
+        if new is not None and checked.user is not None and checked.password_hash is not None:
+            await self._upgrade(connection, checked.user, old=checked.password_hash, new=new, source=source)
 
     async def _insert(
         self,

@@ -1,14 +1,20 @@
-"""Register and login over HTTP."""
+"""Register, login, confirm and password change over HTTP, and the password grant of the token endpoint."""
 
 from fastapi import APIRouter
+from pydantic import SecretStr, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from latchstring.core.accounts.schemas import UserResponse
+from latchstring.core.sessions.actions import SignedIn
+from latchstring.core.sessions.credentials import cookie_token
+from latchstring.core.sessions.grants import Form, Grant, required
+from latchstring.core.sessions.guard import GUARD_REFUSALS, CallerDep
 from latchstring.core.sessions.routes import SignedInAnswer
 from latchstring.errors import Code, Refused
 from latchstring.features.password.actions import Passwords
-from latchstring.features.password.schemas import Credentials, Registration
+from latchstring.features.password.schemas import Confirmation, Credentials, PasswordChange, Registration
+from latchstring.foundation.audit import Source
 from latchstring.foundation.web.edge import Edge
 from latchstring.foundation.web.problem import ProblemError, refusals
 from latchstring.foundation.web.route import BODY_REFUSALS
@@ -17,8 +23,14 @@ _AWAY = (Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE)
 
 
 def password_router(passwords: Passwords, answer: SignedInAnswer, edge: Edge) -> APIRouter:
-    """Return `POST /register` and `POST /login`."""
+    """Return the ways in, and what a signed-in user does with a password."""
     router = edge.credential_router(tags=["auth"])
+    _add_ways_in(router, passwords, answer, edge)
+    _add_proofs(router, passwords, answer, edge)
+    return router
+
+
+def _add_ways_in(router: APIRouter, passwords: Passwords, answer: SignedInAnswer, edge: Edge) -> None:
 
     @router.post(
         "/register",
@@ -27,7 +39,12 @@ def password_router(passwords: Passwords, answer: SignedInAnswer, edge: Edge) ->
         status_code=201,
         response_model=UserResponse,
         responses=refusals(
-            *BODY_REFUSALS, *_AWAY, Code.EMAIL_TAKEN, Code.ORIGIN_NOT_ALLOWED, Code.PASSWORDS_DO_NOT_MATCH
+            *BODY_REFUSALS,
+            *_AWAY,
+            Code.EMAIL_TAKEN,
+            Code.ORIGIN_NOT_ALLOWED,
+            Code.PASSWORDS_DO_NOT_MATCH,
+            Code.TOO_MANY_REQUESTS,
         ),
     )
     async def register(registration: Registration, request: Request) -> Response:
@@ -42,7 +59,7 @@ def password_router(passwords: Passwords, answer: SignedInAnswer, edge: Edge) ->
             source=edge.source(request),
         )
         if isinstance(outcome, Refused):
-            raise ProblemError(outcome.code)
+            raise ProblemError.of(outcome)
         return answer(outcome, status=201)
 
     @router.post(
@@ -50,14 +67,78 @@ def password_router(passwords: Passwords, answer: SignedInAnswer, edge: Edge) ->
         operation_id="login",
         summary="Sign in with address and password",
         response_model=UserResponse,
-        responses=refusals(*BODY_REFUSALS, *_AWAY, Code.INVALID_CREDENTIALS, Code.ORIGIN_NOT_ALLOWED),
+        responses=refusals(
+            *BODY_REFUSALS, *_AWAY, Code.INVALID_CREDENTIALS, Code.ORIGIN_NOT_ALLOWED, Code.TOO_MANY_REQUESTS
+        ),
     )
     async def login(credentials: Credentials, request: Request) -> Response:
         outcome = await passwords.sign_in(
             email=credentials.email, password=credentials.password.get_secret_value(), source=edge.source(request)
         )
         if isinstance(outcome, Refused):
-            raise ProblemError(outcome.code)
+            raise ProblemError.of(outcome)
         return answer(outcome)
 
-    return router
+
+def _add_proofs(router: APIRouter, passwords: Passwords, answer: SignedInAnswer, edge: Edge) -> None:
+    refresh_cookie = edge.cookies.refresh_name.encode()
+
+    @router.post(
+        "/confirm",
+        operation_id="confirm",
+        summary="Prove again who one is",
+        response_model=UserResponse,
+        responses=refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_AWAY, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
+    )
+    async def confirm(confirmation: Confirmation, request: Request, caller: CallerDep) -> Response:
+        """The same session, proven anew: what asks for a fresh proof lets it in. Both cookies are replaced.
+
+        A client without cookies gets its next access token, which says so, by its refresh token at `/token`.
+        """
+        shown = cookie_token(request.scope["headers"], refresh_cookie)
+        if isinstance(shown, Refused):
+            raise ProblemError(shown.code)
+        outcome = await passwords.confirm(
+            caller,
+            password=confirmation.password.get_secret_value(),
+            refresh_token=shown,
+            source=edge.source(request),
+        )
+        if isinstance(outcome, Refused):
+            raise ProblemError.of(outcome, token_sent=True)
+        return answer(outcome)
+
+    @router.post(
+        "/password/change",
+        operation_id="change_password",
+        summary="Change one's password",
+        status_code=204,
+        response_class=Response,
+        responses=refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_AWAY, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
+    )
+    async def change_password(change: PasswordChange, request: Request, caller: CallerDep) -> Response:
+        """End every session but this one, and take the new password from now on."""
+        refused = await passwords.change_password(
+            caller,
+            current_password=change.current_password.get_secret_value(),
+            new_password=change.new_password.get_secret_value(),
+            source=edge.source(request),
+        )
+        if refused is not None:
+            raise ProblemError.of(refused, token_sent=True)
+        return Response(status_code=204)
+
+
+def password_grant(passwords: Passwords) -> Grant:
+    """Return the grant of RFC 6749, section 4.3; what a login refuses it refuses alike."""
+
+    async def sign_in(form: Form, *, source: Source) -> SignedIn | Refused:
+        username, password = required(form, "username"), required(form, "password")
+        try:
+            credentials = Credentials(email=username, password=SecretStr(password))
+        except ValidationError:
+            # No account has such an address or such a password.
+            return Refused(Code.INVALID_CREDENTIALS)
+        return await passwords.sign_in(email=credentials.email, password=password, source=source)
+
+    return sign_in

@@ -1,4 +1,4 @@
-"""What registration and login take."""
+"""What registration, login, confirmation and a change of password take."""
 
 from typing import Annotated
 
@@ -27,3 +27,16 @@ class Credentials(BaseModel):
 
     email: CanonicalEmail
     password: Password
+
+
+class Confirmation(BaseModel):
+    """The password once more."""
+
+    password: Password
+
+
+class PasswordChange(BaseModel):
+    """The password there is, and the one to be."""
+
+    current_password: Password
+    new_password: Password

@@ -12,17 +12,30 @@ from latchstring.features.password.tables import passwords
 from latchstring.foundation.database import Connection
 
 # The outer join tells "no such user" from "a user with no password"; the caller treats both alike.
-_BY_EMAIL = (
-    sa.select(users, passwords.c.password_hash)
-    .select_from(users.outerjoin(passwords, passwords.c.user_id == users.c.id))
-    .where(users.c.email == sa.bindparam("wanted_email"))
+_WITH_HASH = sa.select(users, passwords.c.password_hash).select_from(
+    users.outerjoin(passwords, passwords.c.user_id == users.c.id)
 )
+_BY_EMAIL = _WITH_HASH.where(users.c.email == sa.bindparam("wanted_email"))
+_BY_ID = _WITH_HASH.where(users.c.id == sa.bindparam("wanted_id"))
 
 
 async def user_and_hash(connection: Connection, email: str) -> tuple[User | None, str | None]:
     """Read the user of a canonical address, joined with its password hash."""
     row = (await connection.execute(_BY_EMAIL, {"wanted_email": email})).one_or_none()
     return (user_from_row(row), row.password_hash) if row else (None, None)
+
+
+async def hash_of_user(connection: Connection, user_id: UUID) -> tuple[User | None, str | None]:
+    """Read a user, joined with its password hash."""
+    row = (await connection.execute(_BY_ID, {"wanted_id": user_id})).one_or_none()
+    return (user_from_row(row), row.password_hash) if row else (None, None)
+
+
+async def change_hash(connection: Connection, user_id: UUID, *, password_hash: str, now: datetime) -> None:
+    """Put another password's hash in the place of the one there is."""
+    await connection.execute(
+        passwords.update().where(passwords.c.user_id == user_id).values(password_hash=password_hash, changed_at=now)
+    )
 
 
 async def insert_hash(connection: Connection, user_id: UUID, password_hash: str, *, now: datetime) -> None:
