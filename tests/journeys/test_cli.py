@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+import httpx2
+import jwt
 import pytest
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
@@ -115,7 +117,8 @@ COMMANDS = dict(options_of(get_command(app)))
 def test_the_commands_are_those_of_the_contract() -> None:
     """A script that an operator wrote finds each of them, and none is there that the contract does not name."""
     users = {f"users {verb}" for verb in ("create", "list", "show", "disable", "enable", "delete")}
-    assert COMMANDS.keys() == users | {"serve", "migrate", "keys list", "doctor", "openapi", "config"}
+    others = {"sessions list", "sessions revoke", "keys list", "serve", "migrate", "doctor", "openapi", "config"}
+    assert COMMANDS.keys() == users | others
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"serve"}))
@@ -229,6 +232,151 @@ def test_what_an_operator_does_reaches_a_running_server(installation: Installati
         assert answer_within_a_second(404) == "User not found"
 
 
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+
+def test_the_sessions_of_a_user(installation: Installation) -> None:
+    """Where a user is signed in, the one last used first, by address or id; nobody else's, none that has ended."""
+    with (
+        ServerProcess(installation.folder, variables=installation.variables) as server,
+        server.client() as here,
+        server.client() as there,
+        server.client() as eve,
+    ):
+        there.headers["User-Agent"] = "Grace's phone"
+        grace = here.post("/api/auth/register", json=registration(EMAIL)).json()
+        there.post("/api/auth/login", json=credentials(EMAIL))
+        eve.post("/api/auth/register", json=registration("eve@example.com"))
+        ids = [row["id"] for row in there.get("/api/auth/sessions").json()]
+        by_address, by_id = at_once(lambda who: installation.json("sessions", "list", who), [EMAIL, grace["id"]])
+        assert by_address == by_id
+        assert [row["id"] for row in by_address] == ids
+        for row in by_address:
+            assert row.keys() == {"id", "created_at", "last_used_at", "expires_at", "ip", "user_agent", "methods"}
+            assert (row["ip"], row["methods"]) == ("127.0.0.1", ["pwd"])
+        assert by_address[0]["user_agent"] == "Grace's phone"
+        assert not any(token in json.dumps(by_address) for token in [*here.cookies.values(), *there.cookies.values()])
+        heading, *rows = installation.run("sessions", "list", "GRACE@example.com").splitlines()
+        assert heading.split()[:2] == ["id", "created_at"]
+        assert [row.split()[0] for row in rows] == ids
+        there.post("/api/auth/logout")
+        assert [row["id"] for row in installation.json("sessions", "list", EMAIL)] == ids[1:]
+
+
+def test_sessions_of_nobody(on_sqlite: Installation) -> None:
+    """A user without a session has an empty list, which is a result; a user who is none is not found."""
+    on_sqlite.run("users", "create", EMAIL, *NAMES, "--password-stdin", stdin=PASSWORD)
+    assert on_sqlite.json("sessions", "list", EMAIL) == []
+    nobodies = [str(uuid4()), "bob@example.com", "no address at all"]
+    answers = at_once(lambda who: on_sqlite.run("sessions", "list", who, code=Exit.NOT_FOUND), nobodies)
+    for nobody, said in zip(nobodies, answers, strict=True):
+        assert f"no user {nobody}" in said
+
+
+def test_what_an_operator_ends_is_over_within_a_second(installation: Installation) -> None:
+    """One session, a user's, everyone's: refused by a running server in a second, and whoever may sign in still may."""
+    with ServerProcess(installation.folder, variables=installation.variables) as server, server.client() as browser:
+
+        def signed_in(email: str = EMAIL) -> Visitor:
+            answer = browser.post("/api/auth/login", json=credentials(email))
+            assert answer.status_code == 200, answer.text
+            return Visitor(browser, answer.cookies["access_token"], answer.cookies["refresh_token"])
+
+        grace = browser.post("/api/auth/register", json=registration(EMAIL)).json()
+        browser.post("/api/auth/register", json=registration("eve@example.com"))
+
+        first, second, eve = signed_in(), signed_in(), signed_in("eve@example.com")
+        assert installation.json("sessions", "revoke", first.session_id()) == {"revoked": first.session_id()}
+        first.sees_the_end()
+        assert second.is_let_in()
+
+        third = signed_in()
+        assert installation.run("sessions", "revoke", "--user", "GRACE@example.com") == f"revoked all of {EMAIL}\n"
+        for visitor in (second, third):
+            visitor.sees_the_end()
+        assert eve.is_let_in()
+
+        fourth = signed_in()
+        assert installation.json("sessions", "revoke", "--user", grace["id"]) == {"revoked": f"all of {EMAIL}"}
+        fourth.sees_the_end()
+        assert eve.is_let_in()
+
+        fifth = signed_in()
+        assert installation.json("sessions", "revoke", "--all") == {"revoked": "everyone's"}
+        for visitor in (fifth, eve):
+            visitor.sees_the_end()
+        assert installation.json("sessions", "list", EMAIL) == []
+        for visitor in (signed_in(), signed_in("eve@example.com")):
+            assert visitor.is_let_in()
+            assert visitor.refresh().status_code == 200
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Someone who holds the tokens of one session."""
+
+    browser: httpx2.Client
+    access: str
+    refresh_token: str
+
+    def session_id(self) -> str:
+        """Returns the id that the tokens name."""
+        claims = jwt.decode(self.access, options={"verify_signature": False})
+        return str(claims["sid"])
+
+    def refresh(self) -> httpx2.Response:
+        """Asks for the next pair."""
+        self.browser.cookies.clear()
+        return self.browser.post("/api/auth/refresh", headers={"Authorization": f"Bearer {self.refresh_token}"})
+
+    def ask(self) -> httpx2.Response:
+        """Asks for the dashboard."""
+        self.browser.cookies.clear()
+        return self.browser.get("/api/dashboard", headers={"Authorization": f"Bearer {self.access}"})
+
+    def is_let_in(self) -> bool:
+        """Tells whether the dashboard is shown."""
+        return self.ask().status_code == 200
+
+    def sees_the_end(self) -> None:
+        """Is refused within a second, and gets no new tokens."""
+        deadline = time.monotonic() + 1
+        while (answer := self.ask()).status_code == 200 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert (answer.status_code, answer.json()["code"]) == (401, "session_ended")
+        again = self.refresh()
+        assert (again.status_code, again.json()["code"]) == (401, "session_ended")
+
+
+def test_there_is_no_such_session_to_end(on_sqlite: Installation) -> None:
+    """Unknown, malformed, ended already, or a user who is none: exit code 4, and words that say which."""
+    with ServerProcess(on_sqlite.folder, variables=on_sqlite.variables) as server, server.client() as browser:
+        browser.post("/api/auth/register", json=registration(EMAIL))
+        (own,) = (row["id"] for row in browser.get("/api/auth/sessions").json())
+        browser.post("/api/auth/logout")
+    none: dict[tuple[str, ...], str] = {}
+    none |= {(given,): f"no living session {given}" for given in (own, str(uuid4()), "no-uuid", EMAIL)}
+    none |= {("--user", given): f"no user {given}" for given in (str(uuid4()), "bob@example.com", own)}
+    answers = at_once(lambda given: on_sqlite.run("sessions", "revoke", *given, code=Exit.NOT_FOUND), list(none))
+    for words, said in zip(none.values(), answers, strict=True):
+        assert words in said
+
+
+NOT_ONE_THING = ["", f"{uuid4()} --all", f"--user {EMAIL} --all", f"{uuid4()} --user {EMAIL}", "a b", "--session a"]
+
+
+def test_which_sessions_to_end_is_said_once(on_sqlite: Installation) -> None:
+    """None, or two of them, exits with 2, and nobody is signed out by it."""
+    with ServerProcess(on_sqlite.folder, variables=on_sqlite.variables) as server, server.client() as browser:
+        browser.post("/api/auth/register", json=registration(EMAIL))
+        answers = at_once(
+            lambda given: on_sqlite.run("sessions", "revoke", *given.split(), code=Exit.USAGE), NOT_ONE_THING
+        )
+        assert all("--all" in said and "--user" in said for said in answers[:4])
+        assert browser.get("/api/dashboard").status_code == 200
+        assert browser.post("/api/auth/refresh").status_code == 200
+
+
 # --- schema, keys ----------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +449,7 @@ def test_config_shows_settings_and_no_secrets(tmp_path: Path) -> None:
     shown, for_people = installation.json("config"), installation.run("config")
     assert shown["ACCESS_TOKEN_EXPIRE_MINUTES"] == "0.5"
     assert shown["LATCHSTRING_AUDIENCE"] is None
+    assert shown["LATCHSTRING_LIMIT_ACCOUNT"] == "10/15m", "as it would be written"
     assert shown["LATCHSTRING_SECRET"] == shown["JWT_PRIVATE_KEY"] == "(set)"
     assert all(name in for_people for name in shown)
     for secret in (SECRET, "lovelace", "byron-1815", "cHJpdmF0ZQ=="):
@@ -313,6 +462,7 @@ def test_openapi_needs_no_database(tmp_path: Path) -> None:
     document = json.loads(Installation(tmp_path, {}).run("openapi"))
     assert document["info"]["version"] == version("latchstring")
     assert {"/api/auth/register", "/api/auth/refresh", "/api/dashboard"} <= document["paths"].keys()
+    assert {"/api/auth/token", "/api/auth/confirm", "/api/auth/sessions"} <= document["paths"].keys()
     assert not list(tmp_path.iterdir())
 
 
@@ -353,7 +503,9 @@ SICK: list[tuple[dict[str, str], Exit, dict[str, str]]] = [
         Exit.DONE,
         {"settings": "warning", "public url": "warning", "password hash": "warning"},
     ),
+    ({"LATCHSTRING_LIMITS": "off"}, Exit.DONE, {"limits": "warning"}),
     ({"LATCHSTRING_SECRET": "short but secret"}, Exit.CONFIGURATION, {"settings": "failure"}),
+    ({"LATCHSTRING_LIMIT_ACCOUNT": "0/15m"}, Exit.CONFIGURATION, {"settings": "failure"}),
     ({"LATCHSTRING_SECRET": "another secret, as long as it has to be"}, Exit.FAILED, {"keys": "failure"}),
     ({"LATCHSTRING_DATABASE_URL": "sqlite:///empty.db"}, Exit.FAILED, {"schema": "failure"}),
     ({"LATCHSTRING_DATABASE_URL": "postgresql://ada:lovelace@127.0.0.1:1/db"}, Exit.FAILED, {"database": "failure"}),

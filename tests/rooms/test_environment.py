@@ -1,5 +1,6 @@
 """Which names are read, from where, and which of two wins."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from latchstring.apps.environment import (
     variable_name,
 )
 
+SETTINGS_MD = Path(__file__).parents[2] / "docs" / "settings.md"
 TUTORIAL = {
     "POSTGRES_USER": "admin",
     "POSTGRES_PASSWORD": "password123",
@@ -118,3 +120,30 @@ def test_every_setting_has_one_documented_variable() -> None:
     names = [variable_name(field) for field in Settings.model_fields]
     assert len(set(names)) == len(names)
     assert {name for name in names if not name.startswith("LATCHSTRING_")} == TUTORIAL_NAMES
+
+
+WORKED_OUT = {"PASSWORD_HASH_THREADS"}
+"""Of these the documented default is a sentence, though the setting has a value: it is the machine's."""
+
+
+def in_words(default: object) -> str:
+    """Returns a default as the documentation writes it."""
+    if default is None:
+        return "none"
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return str(default)
+
+
+def test_settings_md_has_a_row_for_every_setting() -> None:
+    """Each variable once, the tutorial's name beside ours, and the default that is in force; none that is not there."""
+    rows = re.findall(r"^\| `LATCHSTRING_(\w+)`(?: \*`(\w+)`\*)? \| (.*?) \|", SETTINGS_MD.read_text(), re.MULTILINE)
+    assert sorted(name.lower() for name, _, _ in rows) == sorted(Settings.model_fields)
+    assert {name for name, tutorial, _ in rows if tutorial} == TUTORIAL_NAMES
+    assert all(tutorial in {"", name} for name, tutorial, _ in rows)
+    settings = Settings()
+    for name, _, documented in rows:
+        default = getattr(settings, name.lower())
+        # Where nothing is set, a sentence may say what follows from that.
+        is_said_otherwise = default in (None, ()) or name in WORKED_OUT
+        assert documented.strip("`") == in_words(default) or is_said_otherwise, (name, documented)

@@ -134,6 +134,61 @@ async def answer_after_eight_blind_seconds(service: Service) -> int:
     return (await browser.get("/api/dashboard")).status_code
 
 
+async def living_sessions_after_three_sign_ins(service: Service) -> int:
+    browser = await service.registered()
+    for _ in range(2):
+        await browser.post("/api/auth/login", json=credentials())
+    return len((await browser.get("/api/auth/sessions")).json())
+
+
+async def sessions_kept_three_days_after_a_logout(service: Service) -> int:
+    await (await service.registered()).post("/api/auth/logout")
+    service.clock.turn(days=3)
+    await service.auth.housekeeping.clear_away()
+    async with service.auth.database.reading() as connection:
+        return int(await connection.scalar(sa.select(sa.func.count()).select_from(sessions)) or 0)
+
+
+async def answer_to_an_old_proof(service: Service) -> tuple[int, str | None]:
+    browser = await service.registered()
+    service.clock.turn(minutes=2)
+    answer = await browser.delete("/api/auth/sessions")
+    return answer.status_code, answer.headers.get("www-authenticate", "").rpartition(" ")[2]
+
+
+async def what_a_logout_asks_the_browser(service: Service) -> str | None:
+    answer = await (await service.registered()).post("/api/auth/logout")
+    assert answer.status_code == 200
+    return answer.headers.get("clear-site-data")
+
+
+async def answers_to_wrong_passwords(service: Service, *emails: str) -> list[int]:
+    wrong = [credentials(email, "not the password") for email in emails]
+    return [(await service.browser().post("/api/auth/login", json=body)).status_code for body in wrong]
+
+
+async def answers_to_three_guesses_at_one_account(service: Service) -> list[int]:
+    return await answers_to_wrong_passwords(service, *["ada@example.com"] * 3)
+
+
+async def answers_to_three_guesses_at_three_accounts(service: Service) -> list[int]:
+    return await answers_to_wrong_passwords(service, *(f"{name}@example.com" for name in ("ada", "bob", "eve")))
+
+
+async def answers_to_a_hundred_guesses(service: Service) -> set[int]:
+    return set(await answers_to_wrong_passwords(service, *["ada@example.com"] * 100))
+
+
+async def answers_to_two_registrations(service: Service) -> list[int]:
+    bodies = [registration(f"{name}@example.com") for name in ("ada", "bob")]
+    return [(await service.browser().post("/api/auth/register", json=body)).status_code for body in bodies]
+
+
+async def answers_to_two_refreshes(service: Service) -> list[int]:
+    browser = await service.registered()
+    return [(await browser.post("/api/auth/refresh")).status_code for _ in range(2)]
+
+
 async def audience(service: Service) -> str:
     return str(said_by(await token_of(service))["aud"])
 
@@ -240,6 +295,15 @@ BITES: dict[str, Bite] = {
     "refresh_token_expire_minutes": Bite("30.5", refresh_seconds, 1830),
     "refresh_grace_seconds": Bite("0", answer_to_a_repeated_refresh, 401),
     "session_max_days": Bite("0.05", refresh_seconds_after_fifty_minutes, (72 - 50) * 60),
+    "sessions_per_user": Bite("2", living_sessions_after_three_sign_ins, 2),
+    "session_keep_days": Bite("1", sessions_kept_three_days_after_a_logout, 0),
+    "fresh_minutes": Bite("1.5", answer_to_an_old_proof, (401, 'max_age="90"')),
+    "logout_clears_cache": Bite("on", what_a_logout_asks_the_browser, '"cache"'),
+    "limits": Bite("off", answers_to_a_hundred_guesses, {400}),
+    "limit_account": Bite("2/15m", answers_to_three_guesses_at_one_account, [400, 400, 429]),
+    "limit_address": Bite("2/15m", answers_to_three_guesses_at_three_accounts, [400, 400, 429]),
+    "limit_register": Bite("1/1h", answers_to_two_registrations, [201, 429]),
+    "limit_refresh": Bite("1/1m", answers_to_two_refreshes, [200, 429]),
     "revocation_max_lag_seconds": Bite("10", answer_after_eight_blind_seconds, 200),
     "audience": Bite("reports", audience, "reports"),
     "public_url": Bite(
@@ -397,6 +461,44 @@ REFUSED: list[tuple[str, dict[str, str]]] = [
     ],
     *[("LATCHSTRING_SESSION_MAX_DAYS", {"LATCHSTRING_SESSION_MAX_DAYS": value}) for value in ("0", "nan", "3651")],
     *[
+        ("LATCHSTRING_SESSIONS_PER_USER", {"LATCHSTRING_SESSIONS_PER_USER": value})
+        for value in ("0", "-1", "1.5", "10001", "unlimited")
+    ],
+    *[
+        ("LATCHSTRING_SESSION_KEEP_DAYS", {"LATCHSTRING_SESSION_KEEP_DAYS": value})
+        for value in ("-1", "nan", "inf", "3651", "for ever")
+    ],
+    *[
+        ("LATCHSTRING_FRESH_MINUTES", {"LATCHSTRING_FRESH_MINUTES": value})
+        for value in ("0", "-1", "nan", "inf", "525601", "a while")
+    ],
+    *[
+        (name, {name: value})
+        for name in ("LATCHSTRING_LIMITS", "LATCHSTRING_LOGOUT_CLEARS_CACHE")
+        for value in ("perhaps", "2", "off and on")
+    ],
+    *[
+        (name, {name: value})
+        for name in (f"LATCHSTRING_LIMIT_{what}" for what in ("ACCOUNT", "ADDRESS", "REGISTER", "REFRESH"))
+        for value in (
+            *("ten", "10", "10/", "/15m", "10/15", "10/m", "15m", "off", "inf/15m", "10/infm", "10/nanm", "10/15d"),
+            *(
+                "0/15m",
+                "00/15m",
+                "10/0m",
+                "10/0.000s",
+                "-10/15m",
+                "10/-15m",
+                "+10/15m",
+                "1.5/15m",
+                "1e1/15m",
+                "10/1e1m",
+            ),
+            *("10 per 15m", "10/15M", "10/15min", "10/15m/2", "10/15m, 20/1h", "10/1h30m", "10/1.5h", "10/.5h"),
+            *("1234567890/15m", "10/1234567m"),
+        )
+    ],
+    *[
         ("LATCHSTRING_PUBLIC_URL", {"LATCHSTRING_PUBLIC_URL": value})
         for value in (
             "http://auth.example.com",  # cookies in the clear
@@ -485,6 +587,15 @@ async def test_weak_or_contradictory_settings_refuse_to_start(
         {ACCESS: f"{1 / 60}"},
         {REFRESH: "1440", "LATCHSTRING_SESSION_MAX_DAYS": "1"},
         {"LATCHSTRING_SECRET": "exactly thirty-two characters ok"},
+        {
+            "LATCHSTRING_SESSIONS_PER_USER": "1",
+            "LATCHSTRING_SESSION_KEEP_DAYS": "0",
+            "LATCHSTRING_FRESH_MINUTES": "0.1",
+        },
+        {"LATCHSTRING_SESSIONS_PER_USER": "10000", "LATCHSTRING_FRESH_MINUTES": "525600"},
+        {"LATCHSTRING_LIMITS": "OFF", "LATCHSTRING_LOGOUT_CLEARS_CACHE": "true"},
+        {"LATCHSTRING_LIMIT_ACCOUNT": " 10 / 15 m ", "LATCHSTRING_LIMIT_ADDRESS": "1/1s"},
+        {"LATCHSTRING_LIMIT_REGISTER": "999999999/999999h", "LATCHSTRING_LIMIT_REFRESH": "010/090m"},
         {PRIVATE: "<private ours>", "LATCHSTRING_SECRET": "", NAMED: "postgresql://ada@127.0.0.1:1/auth"},
         {PRIVATE: "<private curve>", PUBLIC: "<public curve>", EXTRA: "<public ours>", "JWT_ALGORITHM": "ES256"},
         *[

@@ -3,6 +3,7 @@
     app.py       the commands, put together
     serve.py     serve, migrate
     users.py     users create | list | show | disable | enable | delete
+    sessions.py  sessions list | revoke
     keys.py      keys list
     inspect.py   doctor, openapi, config
     output.py    results on stdout, words on stderr, exit codes

@@ -8,6 +8,7 @@ import typer
 from latchstring.apps.cli.inspect import config, doctor, openapi
 from latchstring.apps.cli.keys import keys
 from latchstring.apps.cli.serve import migrate, serve
+from latchstring.apps.cli.sessions import sessions
 from latchstring.apps.cli.users import users
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 for command in (serve, migrate, doctor, openapi, config):
     app.command()(command)
 app.add_typer(users, name="users")
+app.add_typer(sessions, name="sessions")
 app.add_typer(keys, name="keys")
 
 

@@ -53,10 +53,7 @@ def openapi(as_json: JsonOption = True) -> None:  # noqa: ARG001 -- it is JSON, 
 def config(as_json: JsonOption = False) -> None:
     """Print the settings in force, without secrets."""
     settings = environment_settings()
-    shown = {
-        variable_name(field): "(set)" if isinstance(value, SecretStr) else value
-        for field, value in settings.model_dump(mode="python").items()
-    }
+    shown = {variable_name(field): "(set)" if isinstance(value, SecretStr) else value for field, value in settings}
     if as_json:
         print_json({name: None if value is None else str(value) for name, value in shown.items()})
     else:
@@ -92,6 +89,10 @@ def _development_checks(settings: Settings) -> list[Check]:
         )
     if settings.password_hash_memory_kib < _OWASP_MEMORY_KIB:
         checks.append(Check("password hash", "warning", f"less than the {_OWASP_MEMORY_KIB} KiB that OWASP asks for"))
+    if not settings.limits:
+        checks.append(
+            Check("limits", "warning", "LATCHSTRING_LIMITS is off: whoever guesses passwords may go on for ever")
+        )
     if settings.data_dir.exists() and not folder_is_private(settings.data_dir):
         checks.append(Check("data folder", "failure", f"others may enter {settings.data_dir}: chmod 700"))
     return checks

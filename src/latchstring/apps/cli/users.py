@@ -2,15 +2,13 @@
 
 import sys
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 from pydantic import ValidationError
 
-from latchstring import Auth, User
-from latchstring.apps.cli.opened import opened_auth, run
+from latchstring import User
+from latchstring.apps.cli.opened import find_user, no_user, opened_auth, run
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_record, print_table
-from latchstring.core.accounts.rules import InvalidEmailError, canonical_email
 from latchstring.errors import Refused
 from latchstring.features.password.actions import Passwords
 from latchstring.features.password.schemas import Registration
@@ -50,7 +48,9 @@ def create(
 
     async def work() -> User | Refused:
         async with opened_auth() as auth:
-            passwords = Passwords(auth.database, auth.clock, auth.hasher, auth.sign_in)
+            passwords = Passwords(
+                auth.database, auth.clock, auth.hasher, auth.limits, sign_in=auth.sign_in, sessions=auth.sessions
+            )
             return await passwords.create_user(
                 email=registration.email,
                 first_name=registration.first_name,
@@ -89,7 +89,7 @@ def show(who: Who, as_json: JsonOption = False) -> None:
 
     async def work() -> User:
         async with opened_auth() as auth:
-            return await _find(auth, who)
+            return await find_user(auth, who)
 
     _show(run(work()), as_json=as_json)
 
@@ -100,8 +100,8 @@ def disable(who: Who, as_json: JsonOption = False) -> None:
 
     async def work() -> User:
         async with opened_auth() as auth:
-            user = await auth.sessions.disable_user((await _find(auth, who)).id, source=OPERATOR)
-            return user or _nobody(who)
+            user = await auth.sessions.disable_user((await find_user(auth, who)).id, source=OPERATOR)
+            return user or no_user(who)
 
     _show(run(work()), as_json=as_json)
 
@@ -112,8 +112,8 @@ def enable(who: Who, as_json: JsonOption = False) -> None:
 
     async def work() -> User:
         async with opened_auth() as auth:
-            user = await auth.sessions.enable_user((await _find(auth, who)).id, source=OPERATOR)
-            return user or _nobody(who)
+            user = await auth.sessions.enable_user((await find_user(auth, who)).id, source=OPERATOR)
+            return user or no_user(who)
 
     _show(run(work()), as_json=as_json)
 
@@ -132,29 +132,14 @@ def delete(
 
     async def work() -> User:
         async with opened_auth() as auth:
-            user = await _find(auth, who)
-            return user if await auth.sessions.delete_user(user.id, source=OPERATOR) else _nobody(who)
+            user = await find_user(auth, who)
+            return user if await auth.sessions.delete_user(user.id, source=OPERATOR) else no_user(who)
 
     user = run(work())
     if as_json:
         print_json({"deleted": str(user.id)})
     else:
         print(f"deleted {user.email}")
-
-
-async def _find(auth: Auth, who: str) -> User:
-    try:
-        user = await auth.accounts.user(UUID(who))
-    except ValueError:
-        try:
-            user = await auth.accounts.user_with_email(canonical_email(who))
-        except InvalidEmailError:
-            user = None
-    return user or _nobody(who)
-
-
-def _nobody(who: str) -> User:
-    fail(f"there is no user {who}", Exit.NOT_FOUND)
 
 
 def _password(*, from_stdin: bool) -> str:
