@@ -8,10 +8,11 @@ import json
 import logging
 import shutil
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
+from uuid import uuid4
 
 import anyio
 import httpx2
@@ -25,11 +26,13 @@ from latchstring.apps.connections import LimitedHeadProtocol
 from latchstring.foundation.web import body as body_module
 from tests.support.postgres import Postgres
 from tests.support.process import CHEAP_HASH, ServerProcess
-from tests.support.service import Service, cheap_settings, credentials, registration, running_service
+from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
+TOKEN = "/api/auth/token"
 MARKER = "xq7markerq7x"
 TEN_MEGABYTES = 10 * 1024 * 1024
 JSON = {"Content-Type": "application/json"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,17 @@ class Operation:
     path: str
     body_schema: dict[str, Any] | None
     guarded: bool
+    takes_form: bool = False
+
+    @property
+    def takes_json(self) -> bool:
+        """Whether its body is JSON."""
+        return self.body_schema is not None and not self.takes_form
+
+    @property
+    def address(self) -> str:
+        """The path, with nobody's id wherever it takes one."""
+        return self.path.format(session_id=uuid4())
 
     def valid_body(self) -> dict[str, str]:
         """Returns a body that every rule of the schema lets pass."""
@@ -85,20 +99,25 @@ async def access_token(service: Service) -> str:
 def operations(service: Service) -> list[Operation]:
     document = service.app.openapi()
 
-    def body_schema(operation: dict[str, Any]) -> dict[str, Any] | None:
+    def body(operation: dict[str, Any]) -> tuple[dict[str, Any] | None, bool]:
         if "requestBody" not in operation:
-            return None
-        reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-        schema: dict[str, Any] = document["components"]["schemas"][reference.rsplit("/", 1)[1]]
-        return schema
+            return None, False
+        ((media_type, content),) = operation["requestBody"]["content"].items()
+        assert media_type in {JSON["Content-Type"], FORM["Content-Type"]}
+        schema: dict[str, Any] = content["schema"]
+        if "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+        return schema, media_type == FORM["Content-Type"]
 
     found = [
-        Operation(method.upper(), path, body_schema(operation), guarded="security" in operation)
+        Operation(method.upper(), path, schema, guarded="security" in operation, takes_form=takes_form)
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
+        for schema, takes_form in [body(operation)]
     ]
-    assert sum(operation.body_schema is not None for operation in found) >= 3
-    assert len(found) >= 12
+    assert sum(operation.takes_json for operation in found) >= 5
+    assert [operation.path for operation in found if operation.takes_form] == [TOKEN]
+    assert len(found) >= 18
     return found
 
 
@@ -136,17 +155,21 @@ class Send:
         if authorized and operation.guarded:
             sent["Authorization"] = f"Bearer {self._token}"
         self._browser.cookies.clear()
-        return await self._browser.request(operation.method, operation.path, content=content, headers=sent)
+        return await self._browser.request(operation.method, operation.address, content=content, headers=sent)
 
 
 def refusal(answer: httpx2.Response) -> tuple[int, str]:
     """Returns status and code of a refusal, after looking that it is a clear one which repeats nothing."""
     assert 400 <= answer.status_code < 500, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
     assert MARKER not in answer.text
     assert MARKER not in str(answer.headers)
     problem = answer.json()
-    assert problem["status"] == answer.status_code
+    if answer.request.url.path == TOKEN:
+        assert answer.headers["content-type"] == "application/json"
+        assert problem.keys() == {"error", "error_description", "code", "request_id"}
+    else:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert problem["status"] == answer.status_code
     return answer.status_code, problem["code"]
 
 
@@ -208,8 +231,10 @@ async def test_a_body_that_is_no_honest_json_is_refused(
     """Where a body is due it is refused; where none is, it changes nothing but may be too large to be let in."""
     for operation in operations:
         answer = await send(operation, content, JSON)
-        if operation.body_schema is not None:
+        if operation.takes_json:
             assert refusal(answer) == expected, operation
+        elif operation.takes_form:
+            assert refusal(answer) == (TOO_LARGE if expected == TOO_LARGE else UNSUPPORTED), operation
         elif answer.status_code == 413:
             assert refusal(answer) == expected == TOO_LARGE, operation
         else:
@@ -230,7 +255,7 @@ async def test_ten_megabytes_in_pieces_are_not_read(send: Send, operations: list
 async def test_an_object_with_nothing_in_it_names_what_is_missing(send: Send, operations: list[Operation]) -> None:
     """`{}` is refused with a pointer to each member that is due, and accepted where none is."""
     for operation in operations:
-        if operation.body_schema is None:
+        if operation.body_schema is None or operation.takes_form:
             continue
         answer = await send(operation, b"{}", JSON)
         required = operation.body_schema.get("required", [])
@@ -273,7 +298,7 @@ async def test_a_body_of_another_content_type_is_refused(
 ) -> None:
     """Only application/json in UTF-8, said once, is taken for JSON, however good the bytes are."""
     for operation in operations:
-        if operation.body_schema is None:
+        if not operation.takes_json:
             continue
         content = json.dumps(operation.valid_body()).encode()
         answer = await send(operation, content, [(b"content-type", value) for value in types])
@@ -287,7 +312,7 @@ async def test_a_body_of_another_content_type_is_refused(
 async def test_every_spelling_of_json_is_taken(send: Send, operations: list[Operation], content_type: str) -> None:
     """Media types know no case, and UTF-8 may be said; so the refusals above are not about everything."""
     for operation in operations:
-        if operation.body_schema is not None:
+        if operation.takes_json:
             answer = await send(operation, b"[]", {"Content-Type": content_type})
             assert refusal(answer) == UNPROCESSABLE, operation
 
@@ -315,7 +340,7 @@ VALUES: dict[str, object] = {
 async def test_a_member_of_the_wrong_kind_is_refused(send: Send, operations: list[Operation], value: object) -> None:
     """Each member of each body, one at a time: 422, with a pointer to it wherever the JSON itself was honest."""
     for operation in operations:
-        for name in operation.valid_body():
+        for name in operation.valid_body() if operation.takes_json else ():
             if value is None and operation.nullable(name):
                 continue
             answer = await send(operation, json.dumps(operation.valid_body() | {name: value}).encode(), JSON)
@@ -387,8 +412,8 @@ async def test_letters_that_only_look_alike_are_two_accounts(service: Service, o
     assert refusal(answer) == (400, "invalid_credentials")
 
 
-async def test_a_password_is_neither_answered_nor_logged(service: Service, caplog: pytest.LogCaptureFixture) -> None:
-    """Right or wrong, at registration and at login, what was typed is in no answer; `caplog` is looked at above."""
+async def test_a_password_is_neither_answered_nor_logged(service: Service) -> None:
+    """Right or wrong, at every door, what was typed is in no answer; `nothing_is_logged` looks at the log."""
     secret = f"{MARKER} and more"
     tries = [
         ("register", registration("gus@example.com", password=secret, passwordConfirm=secret), 201),
@@ -400,9 +425,25 @@ async def test_a_password_is_neither_answered_nor_logged(service: Service, caplo
     ]
     for path, body, status in tries:
         answer = await service.browser().post(f"/api/auth/{path}", json=body)
-        assert answer.status_code == status
-        assert MARKER not in answer.text
-        assert MARKER not in str(answer.headers)
+        assert_nothing_repeated(answer, status)
+    browser = service.browser()
+    await browser.post("/api/auth/login", json=credentials("gus@example.com", secret))
+    for path, body, status in (
+        ("confirm", {"password": secret}, 200),
+        ("confirm", {"password": secret + "!"}, 400),
+        ("password/change", {"current_password": secret + "!", "new_password": secret}, 400),
+        ("password/change", {"current_password": secret, "new_password": secret + "?"}, 204),
+    ):
+        assert_nothing_repeated(await browser.post(f"/api/auth/{path}", json=body), status)
+    for password, status in ((secret, 400), (secret + "?", 200)):
+        form = {"grant_type": "password", "username": "gus@example.com", "password": password}
+        assert_nothing_repeated(await browser.post(TOKEN, data=form), status)
+
+
+def assert_nothing_repeated(answer: httpx2.Response, status: int) -> None:
+    assert answer.status_code == status, answer.text
+    assert MARKER not in answer.text
+    assert MARKER not in str(answer.headers)
 
 
 @pytest.mark.parametrize("length", [8, 256])
@@ -414,6 +455,191 @@ async def test_passwords_of_every_allowed_length_and_kind_are_taken(service: Ser
     assert (await service.browser().post("/api/auth/login", json=credentials(email, password))).status_code == 200
     other = password[:-1] + "x"
     assert (await service.browser().post("/api/auth/login", json=credentials(email, other))).status_code == 400
+
+
+# --- forms ------------------------------------------------------------------------------------------------------------
+
+INVALID_REQUEST, UNSUPPORTED_GRANT = (400, "validation_failed"), (400, "unsupported_grant_type")
+REFUSED_TOKEN, REFUSED_PASSWORD = (400, "invalid_token"), (400, "invalid_credentials")
+REFRESH, BY_PASSWORD = b"grant_type=refresh_token&refresh_token=", b"grant_type=password&username="
+
+FORMS: dict[str, tuple[bytes, tuple[int, str]]] = {
+    "none": (b"", INVALID_REQUEST),
+    "separators": (b"&&&=&=&", INVALID_REQUEST),
+    "JSON": (json.dumps({"grant_type": "password", "username": MARKER}).encode(), INVALID_REQUEST),
+    "a field twice": (b"grant_type=password&grant_type=" + MARKER.encode(), INVALID_REQUEST),
+    "a field twice the same": (REFRESH + b"a&refresh_token=a", INVALID_REQUEST),
+    "a field twice, once empty": (b"grant_type=&" + REFRESH + MARKER.encode(), INVALID_REQUEST),
+    "a field twice, in other spelling": (REFRESH + b"a&refresh%5Ftoken=" + MARKER.encode(), INVALID_REQUEST),
+    "a field twice that nobody asked for": (REFRESH + b"a&x=1&x=" + MARKER.encode(), INVALID_REQUEST),
+    "NUL": (REFRESH + MARKER.encode() + b"%00", INVALID_REQUEST),
+    "a bare NUL": (REFRESH + MARKER.encode() + b"\0", INVALID_REQUEST),
+    "NUL in a name": (REFRESH + b"a&%00=" + MARKER.encode(), INVALID_REQUEST),
+    "NUL where nobody looks": (REFRESH + b"a&x=%00", INVALID_REQUEST),
+    "not UTF-8": (REFRESH + MARKER.encode() + b"%ff", INVALID_REQUEST),
+    "not UTF-8 in a name": (REFRESH + b"a&%ff=" + MARKER.encode(), INVALID_REQUEST),
+    "an overlong NUL": (REFRESH + b"%c0%80", INVALID_REQUEST),
+    "a surrogate in UTF-8": (REFRESH + b"%ed%a0%80", INVALID_REQUEST),
+    "bytes that are no UTF-8": (REFRESH + b"\xff" + MARKER.encode(), INVALID_REQUEST),
+    "bytes that are UTF-8": (BY_PASSWORD + "jos\u00e9@example.com".encode(), INVALID_REQUEST),
+    "UTF-16": ((REFRESH + MARKER.encode()).decode().encode("utf-16"), INVALID_REQUEST),
+    "33 fields": (REFRESH + b"a" + b"".join(b"&x%d=1" % number for number in range(31)), INVALID_REQUEST),
+    "7,000 fields": (b"&".join(b"x%d=1" % number for number in range(7_000)), INVALID_REQUEST),
+    "65,536 separators": (b"&" * 65_536, INVALID_REQUEST),
+    "no grant type": (b"refresh_token=" + MARKER.encode(), INVALID_REQUEST),
+    "an empty grant type": (b"grant_type=&refresh_token=" + MARKER.encode(), INVALID_REQUEST),
+    "a grant type without a value": (b"grant_type&refresh_token=" + MARKER.encode(), INVALID_REQUEST),
+    "another case": (b"Grant_Type=refresh_token&refresh_token=" + MARKER.encode(), INVALID_REQUEST),
+    "no token": (b"grant_type=refresh_token", INVALID_REQUEST),
+    "an empty token": (REFRESH, INVALID_REQUEST),
+    "no password": (BY_PASSWORD + b"ada%40example.com", INVALID_REQUEST),
+    "an empty password": (BY_PASSWORD + b"ada%40example.com&password=", INVALID_REQUEST),
+    "no user name": (b"grant_type=password&password=" + MARKER.encode(), INVALID_REQUEST),
+    "another grant type": (b"grant_type=authorization_code&code=" + MARKER.encode(), UNSUPPORTED_GRANT),
+    "a grant type that is none": (b"grant_type=" + MARKER.encode(), UNSUPPORTED_GRANT),
+    "a grant type in another case": (b"grant_type=Refresh_Token&refresh_token=" + MARKER.encode(), UNSUPPORTED_GRANT),
+    "a grant type and spaces": (b"grant_type=+refresh_token+&refresh_token=" + MARKER.encode(), UNSUPPORTED_GRANT),
+    "semicolons": (b"grant_type=refresh_token;refresh_token=" + MARKER.encode(), UNSUPPORTED_GRANT),
+    "percent signs that begin nothing": (b"grant_type=%zz%&refresh_token=" + MARKER.encode(), UNSUPPORTED_GRANT),
+    "a token that is none": (REFRESH + MARKER.encode(), REFUSED_TOKEN),
+    "a token with line breaks": (REFRESH + b"a.b.c%0d%0aX:" + MARKER.encode(), REFUSED_TOKEN),
+    "a token of 60,000 characters": (REFRESH + b"." * 60_000, REFUSED_TOKEN),
+    "a token that is no ASCII": (REFRESH + b"%c3%a9.%c3%a9.%c3%a9", REFUSED_TOKEN),
+    "a user name that is no address": (BY_PASSWORD + MARKER.encode() + b"&password=12345678", REFUSED_PASSWORD),
+    "a user name of 10,000 combining marks": (
+        *(BY_PASSWORD + b"e" + b"%CC%81" * 10_000 + b"%40example.com&password=12345678", REFUSED_PASSWORD),
+    ),
+    "a password of seven": (BY_PASSWORD + b"ada%40example.com&password=1234567", REFUSED_PASSWORD),
+    "a password of 60,000": (BY_PASSWORD + b"ada%40example.com&password=" + b"x" * 60_000, REFUSED_PASSWORD),
+    "a foreign client": (REFRESH + b"a&client_id=" + MARKER.encode(), (401, "invalid_client")),
+    "our client in another case": (REFRESH + b"a&client_id=Latchstring", (401, "invalid_client")),
+    "a scope": (REFRESH + b"a&scope=" + MARKER.encode(), (400, "invalid_scope")),
+    "64 KiB and a byte": (REFRESH.ljust(65_537, b"x"), TOO_LARGE),
+    "65 KiB": (REFRESH.ljust(65 * 1024, b"x"), TOO_LARGE),
+    "10 MB announced": (MARKER.encode().ljust(TEN_MEGABYTES, b"x"), TOO_LARGE),
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), FORMS.values(), ids=FORMS.keys())
+async def test_a_form_that_is_no_honest_one_is_refused(
+    service: Service, content: bytes, expected: tuple[int, str]
+) -> None:
+    """In the shape of RFC 6749, with nothing of what was sent; a field that is given twice is no field."""
+    answer = await service.browser().post(TOKEN, content=content, headers=FORM)
+    assert refusal(answer) == expected
+
+
+async def test_ten_megabytes_of_a_form_in_pieces_are_not_read(service: Service) -> None:
+    """A form that announces no length is left where the limit is reached."""
+    assert refusal(await service.browser().post(TOKEN, content=ten_megabytes(), headers=FORM)) == TOO_LARGE
+
+
+FORM_TYPES: dict[str, list[bytes]] = {
+    "missing": [],
+    "empty": [b""],
+    "JSON": [b"application/json"],
+    "text": [b"text/plain"],
+    "multipart": [b"multipart/form-data; boundary=application/x-www-form-urlencoded"],
+    "a longer name": [b"application/x-www-form-urlencodedx"],
+    "Latin-1": [b"application/x-www-form-urlencoded; charset=latin-1"],
+    "UTF-16 by RFC 2231": [b"application/x-www-form-urlencoded; charset*=us-ascii''utf-16"],
+    "two headers": [b"application/x-www-form-urlencoded", b"application/json"],
+    "one header twice": [b"application/x-www-form-urlencoded", b"application/x-www-form-urlencoded"],
+    "not ASCII": [b"\xff\xfe" + MARKER.encode()],
+}
+
+
+@pytest.mark.parametrize("types", FORM_TYPES.values(), ids=FORM_TYPES.keys())
+async def test_a_form_of_another_content_type_is_refused(service: Service, types: list[bytes]) -> None:
+    """However good the form: only its own content type, said once, is taken for one."""
+    form = urlencode({"grant_type": "password", **username_and_password()}).encode()
+    answer = await service.browser().post(TOKEN, content=form, headers=[(b"content-type", value) for value in types])
+    assert refusal(answer) == UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        *("application/x-www-form-urlencoded", "Application/X-WWW-Form-URLEncoded"),
+        *('application/x-www-form-urlencoded;charset="UTF-8"', "application/x-www-form-urlencoded;"),
+    ],
+)
+async def test_an_honest_form_is_taken(service: Service, access_token: str, content_type: str) -> None:
+    """In every spelling of its type, with fields nobody knows and with empty ones; the refusals are about no more."""
+    assert access_token, "somebody is registered"
+    others = {"client_id": "", "scope": "", "x": MARKER, **{f"x{number}": "1" for number in range(25)}}
+    form = urlencode({"grant_type": "password", **username_and_password(), **others}).encode()
+    answer = await service.browser().post(TOKEN, content=form, headers={"Content-Type": content_type})
+    assert answer.status_code == 200, answer.text
+    assert MARKER not in answer.text
+
+
+async def test_a_form_of_64_kib_is_taken(service: Service, access_token: str) -> None:
+    """The limit is where it is said to be."""
+    assert access_token, "somebody is registered"
+    form = urlencode({"grant_type": "password", **username_and_password(), "x": ""}).encode().ljust(65_536, b"x")
+    assert (await service.browser().post(TOKEN, content=form, headers=FORM)).status_code == 200
+
+
+def username_and_password() -> dict[str, str]:
+    """Returns what the password grant asks for."""
+    return {"username": "ada@example.com", "password": PASSWORD}
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+SESSION_IDS = [
+    *(MARKER, "0", "null", "-1", "all", "*", "%00", "%ff%fe", "%0d%0aX:%20a", "'%20or%20'1'='1", "x" * 10_000),
+    *("01a20ac2-70a9-78e9-8317-1ad0ae37d02", "01a20ac2-70a9-78e9-8317-1ad0ae37d02g", " 1", "%2e%2e", "{session_id}"),
+    *("00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"),
+]
+
+
+@pytest.mark.parametrize("session_id", SESSION_IDS, ids=lambda session_id: session_id[:40])
+async def test_a_session_id_that_is_none_is_not_found(service: Service, access_token: str, session_id: str) -> None:
+    """Unknown or malformed, it is the same 404: no 422 that would tell how ids are written, and no 500."""
+    headers = {"Authorization": f"Bearer {access_token}"}
+    answer = await service.browser().delete(f"/api/auth/sessions/{session_id}", headers=headers)
+    assert refusal(answer) == (404, "session_not_found")
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "upper case": str.upper,
+    "no dashes": lambda session_id: session_id.replace("-", ""),
+    "braces": "{{{}}}".format,
+    "a URN": "urn:uuid:{}".format,
+    "a space": "{}%20".format,
+}
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS.values(), ids=SPELLINGS.keys())
+async def test_a_session_id_has_one_spelling(service: Service, spelled: Callable[[str], str]) -> None:
+    """What Python's reader of UUIDs takes besides is no id of ours, and the session lives."""
+    browser = await service.registered(f"{uuid4().hex}@example.com")
+    own = (await browser.get("/api/auth/sessions")).json()[0]["id"]
+    assert refusal(await browser.delete(f"/api/auth/sessions/{spelled(own)}")) == (404, "session_not_found")
+    assert (await browser.get("/api/dashboard")).status_code == 200
+    assert (await browser.delete(f"/api/auth/sessions/{own}")).status_code == 204
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *(f"all={MARKER}", "all=", "all", "all=2", "all=-1", "all=null", "all=true,false", "all=[]", "all=%00"),
+        *("all=%ff", "all=tru%65x", "all=true%20", f"all={'x' * 10_000}", "all=true&all=perhaps"),
+    ],
+    ids=lambda query: query[:20],
+)
+async def test_what_is_neither_true_nor_false_ends_no_session(service: Service, query: str) -> None:
+    """422 with a pointer to the parameter; nobody is signed out by a typing error."""
+    email = f"{uuid4().hex}@example.com"
+    here, there = await service.registered(email), service.browser()
+    await there.post("/api/auth/login", json=credentials(email))
+    answer = await here.delete(f"/api/auth/sessions?{query}")
+    assert refusal(answer) == UNPROCESSABLE
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["#/all"]
+    for browser in (here, there):
+        assert (await browser.get("/api/dashboard")).status_code == 200
 
 
 # --- credentials (GHSA-xmf8: a malformed Authorization header crashed somebody's server) ------------------------------
@@ -512,6 +738,18 @@ async def test_a_malformed_cookie_is_refused(
             assert refusal(answer)[1] == code, operation
         elif operation.body_schema is None:
             assert (await send(operation, content, headers)).status_code == 200, operation
+
+
+@pytest.mark.parametrize(
+    "cookie", ["refresh_token=a; refresh_token=b", "refresh_token=; refresh_token={refresh_token}"]
+)
+async def test_two_refresh_cookies_confirm_nothing(service: Service, cookie: str) -> None:
+    """The second door that reads the refresh cookie refuses two of it as well, and replaces neither."""
+    kept = dict((await service.registered(f"{uuid4().hex}@example.com")).cookies)
+    headers = {"Authorization": f"Bearer {kept['access_token']}", "Cookie": cookie.format(**kept)}
+    answer = await service.browser().post("/api/auth/confirm", json={"password": PASSWORD}, headers=headers)
+    assert refusal(answer) == (400, "duplicate_cookie")
+    assert "set-cookie" not in answer.headers
 
 
 @pytest.mark.parametrize(
@@ -634,7 +872,8 @@ async def test_a_slow_body_is_refused(send: Send, operations: list[Operation], m
     monkeypatch.setattr(body_module, "TIMEOUT_SECONDS", 0.05)
     for operation in operations:
         if operation.body_schema is not None:
-            assert refusal(await send(operation, slow_body(), JSON)) == (408, "body_timeout")
+            answer = await send(operation, slow_body(), FORM if operation.takes_form else JSON)
+            assert refusal(answer) == (408, "body_timeout"), operation
 
 
 def connection(server: ServerProcess) -> socket.socket:

@@ -12,7 +12,7 @@ import pytest
 
 from latchstring import Settings
 from tests.support.clock import TurnedClock
-from tests.support.service import Service, cheap_settings, credentials, registration, running_service
+from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
 OWN, CLIENT = "http://localhost:8000", "http://localhost:3000"
 PUBLIC, FRONT_END = "https://auth.example.com", "https://app.example.com"
@@ -89,17 +89,31 @@ class Doors:
             assert "set-cookie" not in answer.headers
             return False
         assert answer.json().get("code", "success") in {
-            *("malformed_json", "missing_refresh_token", "invalid_token", "success"),
+            *("malformed_json", "missing_refresh_token", "invalid_token", "unsupported_media_type", "success"),
         }
         return True
 
 
 CREDENTIAL_DOORS = [
     *("POST /api/auth/register", "POST /api/auth/login", "POST /api/auth/refresh", "GET /api/auth/refresh"),
-    "POST /api/auth/logout",
+    *("POST /api/auth/logout", "POST /api/auth/token", "POST /api/auth/confirm", "POST /api/auth/password/change"),
 ]
-GUARDED_DOORS = ["PATCH /api/auth/me", "GET /api/auth/me", "GET /api/dashboard", "GET /api/dashboard/dashboard"]
+GUARDED_DOORS = [
+    *("PATCH /api/auth/me", "GET /api/auth/me", "GET /api/dashboard", "GET /api/dashboard/dashboard"),
+    *("GET /api/auth/sessions", "DELETE /api/auth/sessions", "DELETE /api/auth/sessions/{session_id}"),
+]
 DOORS = [*CREDENTIAL_DOORS, *GUARDED_DOORS]
+
+
+async def test_these_are_all_the_doors(there: Doors) -> None:
+    """A route that documents the refusal is tried below, and no other: a new one can't be forgotten here."""
+    documented = {
+        f"{method.upper()} {path}"
+        for path, methods in there.service.app.openapi()["paths"].items()
+        for method, operation in methods.items()
+        if "origin_not_allowed" in str(operation["responses"].get("403"))
+    }
+    assert documented == set(DOORS)
 
 
 @pytest.mark.parametrize("site", [None, "same-site", "cross-site"])
@@ -203,11 +217,29 @@ async def test_a_refused_refresh_uses_no_token_up(service: Service, method: str)
     assert browser.cookies["refresh_token"] != token
 
 
+async def test_a_foreign_page_proves_nothing_and_changes_no_password(service: Service) -> None:
+    """Not even with a bearer token: at these doors cookies are set, or everyone else is signed out."""
+    browser = await service.registered()
+    bearer = {"Authorization": f"Bearer {browser.cookies['access_token']}"}
+    change = {"current_password": PASSWORD, "new_password": "another horse battery"}
+    for path, body in (("confirm", {"password": PASSWORD}), ("password/change", change)):
+        for headers in (FOREIGN, FOREIGN | bearer):
+            answer = await browser.post(f"/api/auth/{path}", json=body, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (403, "origin_not_allowed")
+            assert "set-cookie" not in answer.headers
+    assert (await service.browser().post("/api/auth/login", json=credentials())).status_code == 200
+
+
 async def test_a_foreign_page_registers_and_signs_in_nobody(service: Service) -> None:
     """Login CSRF: a foreign page can't sign its visitor in as the attacker, and the account is not even made."""
     browser = service.browser(headers=FOREIGN)
-    for path, body in (("register", registration()), ("login", credentials())):
-        answer = await browser.post(f"/api/auth/{path}", json=body)
+    form = {"grant_type": "password", "username": "ada@example.com", "password": PASSWORD}
+    for path, body in (
+        ("register", {"json": registration()}),
+        ("login", {"json": credentials()}),
+        ("token", {"data": form}),
+    ):
+        answer = await browser.post(f"/api/auth/{path}", **body)
         assert (answer.status_code, answer.json()["code"]) == (403, "origin_not_allowed")
     assert (await service.browser().post("/api/auth/login", json=credentials())).status_code == 400
 
@@ -216,12 +248,14 @@ async def test_a_bearer_token_needs_no_origin_on_guarded_routes(service: Service
     """A browser never adds one by itself: who sends it holds it. With the cookie alone the same request is refused."""
     browser = await service.registered()
     bearer = {"Authorization": f"Bearer {browser.cookies['access_token']}"}
-    for method, path in (door.split() for door in GUARDED_DOORS):
+    statuses = {"DELETE /api/auth/sessions": 204, "DELETE /api/auth/sessions/{session_id}": 404}
+    for door in GUARDED_DOORS:
+        method, path = door.split()
         body = {"first_name": "Ada"} if method == "PATCH" else None
         answer = await browser.request(method, path, headers=FOREIGN, json=body)
         assert (answer.status_code, answer.json()["code"]) == (403, "origin_not_allowed")
         answer = await service.browser().request(method, path, headers={**FOREIGN, **bearer}, json=body)
-        assert answer.status_code == 200
+        assert answer.status_code == statuses.get(door, 200), door
     basic = {**FOREIGN, "Authorization": "Basic YTpi"}
     assert (await browser.get("/api/dashboard", headers=basic)).status_code == 403
 

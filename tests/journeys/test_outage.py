@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.clock import TurnedClock
 from tests.support.postgres import OwnPostgres
-from tests.support.process import CHEAP_HASH, ServerProcess
+from tests.support.process import CHEAP_HASH, NO_LIMITS, ServerProcess
 from tests.support.service import PASSWORD, SECRET, cheap_settings, credentials, registration, running_service
 
 MAX_LAG = 1
@@ -101,6 +101,7 @@ def servers(own_postgres: OwnPostgres, tmp_path_factory: pytest.TempPathFactory)
         for driver in ("psycopg", "asyncpg"):
             variables = {
                 **CHEAP_HASH,
+                **NO_LIMITS,
                 "LATCHSTRING_DATABASE_URL": url.replace("postgresql:", f"postgresql+{driver}:"),
                 "LATCHSTRING_SECRET": SECRET,
                 "LATCHSTRING_REVOCATION_MAX_LAG_SECONDS": str(MAX_LAG),

@@ -1,7 +1,9 @@
 """`latchstring serve --workers 2` as real processes: what one knows all know, and what was answered stays."""
 
 import contextlib
+import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ import psycopg
 import pytest
 
 from tests.support.postgres import Postgres
-from tests.support.process import CHEAP_HASH, ServerProcess
+from tests.support.process import CHEAP_HASH, NO_LIMITS, ServerProcess
 from tests.support.service import SECRET, credentials, registration
 
 PEOPLE = 20
@@ -70,7 +72,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     else:
         postgres: Postgres = request.getfixturevalue("postgres")
         url = postgres.create_database(template=request.getfixturevalue("postgres_template"))
-    variables = {**CHEAP_HASH, "LATCHSTRING_DATABASE_URL": url, "LATCHSTRING_SECRET": SECRET}
+    variables = {**CHEAP_HASH, **NO_LIMITS, "LATCHSTRING_DATABASE_URL": url, "LATCHSTRING_SECRET": SECRET}
     with ServerProcess(Path(home), variables=variables, workers=2) as running:
         yield running
 
@@ -167,7 +169,10 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
                 if client.post("/api/auth/register", json=registration(email)).status_code == 201:
                     acknowledged.append(email)
 
-    with ServerProcess(tmp_path, variables=CHEAP_HASH, workers=2) as server, ThreadPoolExecutor(6) as threads:
+    with (
+        ServerProcess(tmp_path, variables=CHEAP_HASH | NO_LIMITS, workers=2) as server,
+        ThreadPoolExecutor(6) as threads,
+    ):
         for number in range(6):
             threads.submit(storm, server, number)
         deadline = time.monotonic() + 20
@@ -176,7 +181,7 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
         server.kill()
     assert len(acknowledged) >= 50
 
-    with ServerProcess(tmp_path, variables=CHEAP_HASH, workers=2) as server:
+    with ServerProcess(tmp_path, variables=CHEAP_HASH | NO_LIMITS, workers=2) as server:
         with client_of_each_worker(server) as clients:
             # With nothing set, the home was made once, before the first workers started.
             key_sets = [client.get("/.well-known/jwks.json").json()["keys"] for client in clients]
@@ -196,7 +201,7 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
 def test_two_instances_start_at_once_on_an_empty_database(tmp_path: Path, postgres: Postgres) -> None:
     """Schema and key are made once: both instances publish and accept the same."""
     url = postgres.create_database()
-    variables = {**CHEAP_HASH, "LATCHSTRING_DATABASE_URL": url, "LATCHSTRING_SECRET": SECRET}
+    variables = {**CHEAP_HASH, **NO_LIMITS, "LATCHSTRING_DATABASE_URL": url, "LATCHSTRING_SECRET": SECRET}
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(2) as threads:
         started = [threads.submit(ServerProcess, tmp_path, variables=variables) for _ in range(2)]
         servers = [stack.enter_context(future.result()) for future in started]
@@ -208,3 +213,40 @@ def test_two_instances_start_at_once_on_an_empty_database(tmp_path: Path, postgr
         for table in ("latchstring_keys", "latchstring_secrets", "latchstring_schema_version"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)  # noqa: S608
     postgres.drop_database(url)
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_a_paused_worker_lets_nobody_in_on_what_it_knew(database_url: str, tmp_path: Path) -> None:
+    """Stopped while another instance ends a session, it refuses the very first request after it goes on."""
+    variables = {
+        **CHEAP_HASH,
+        "LATCHSTRING_DATABASE_URL": database_url,
+        "LATCHSTRING_SECRET": SECRET,
+        "LATCHSTRING_REVOCATION_MAX_LAG_SECONDS": "1",
+    }
+    with (
+        ServerProcess(tmp_path, variables=variables) as paused,
+        ServerProcess(tmp_path, variables=variables) as other,
+        paused.client() as here,
+        other.client() as there,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        for turn in range(3):
+            answer = here.post("/api/auth/register", json=registration(f"visitor{turn}@example.com"))
+            headers = bearer(answer.cookies["access_token"])
+            here.cookies.clear()
+            assert here.get("/api/dashboard", headers=headers).status_code == 200
+            os.kill(paused.pid, signal.SIGSTOP)
+            try:
+                assert there.post("/api/auth/logout", headers=headers).status_code == 200
+                asked = threads.submit(here.get, "/api/dashboard", headers=headers)
+                time.sleep(1.2)
+            finally:
+                os.kill(paused.pid, signal.SIGCONT)
+            heard = asked.result(10)
+            assert heard.status_code in {401, 503}, heard.text
+            assert heard.json()["code"] in {"session_ended", "revocations_unknown"}
+            deadline = time.monotonic() + 3
+            while here.get("/api/dashboard", headers=headers).status_code == 503:
+                assert time.monotonic() < deadline, "it goes on by itself"
+                time.sleep(0.02)
