@@ -1,0 +1,26 @@
+"""Every drill in small: a few rounds, two workers. The full ones are run by hand, with `drills/NAME.py`."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from drills import logout_against_refresh, parallel_refresh, reuse, void_proof
+from drills.ground import Figure
+
+WORKERS = 2
+
+
+@pytest.mark.parametrize(
+    ("drill", "rounds"),
+    [
+        pytest.param(logout_against_refresh.drill, 14, id="logout_against_refresh"),
+        pytest.param(parallel_refresh.drill, 3, id="parallel_refresh"),
+        pytest.param(reuse.drill, 2, id="reuse"),
+        pytest.param(void_proof.drill, 6, id="void_proof"),
+    ],
+)
+def test_the_promises_are_kept(drill: Callable[..., Sequence[Figure]], rounds: int, database_url: str) -> None:
+    """Whatever a drill promises in its table, it sees."""
+    figures = drill(database_url, rounds=rounds, workers=WORKERS)
+    assert figures, "nothing was tried"
+    assert all(figure.is_kept for figure in figures), "\n".join(["", *(figure.line() for figure in figures)])
