@@ -15,6 +15,7 @@ that was found full is not asked about again for a second: whoever floods a lock
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -57,7 +58,7 @@ class Rate:
     def __post_init__(self) -> None:
         """Refuse a rate that would refuse everybody, or nobody."""
         if self.times < 1 or self.seconds < 1:
-            raise ValueError("a rate is at least once, and at least a second")
+            raise ValueError("must be a rate of at least once, in at least a second")
 
     @property
     def window(self) -> timedelta:
@@ -104,6 +105,32 @@ class LimitSettings(BaseModel):
     """Registrations from one network address, those refused included."""
     limit_refresh: RateSetting = Rate(60, 60)
     """Refreshes of one session, repeated answers included."""
+
+
+def _frees_at(number: int) -> sa.ScalarSelect[datetime]:
+    # When one place fewer than the rate will be taken; NULL where that is so now. After the rate was lowered more are
+    # taken than there are: then the first to run out makes no room yet.
+    return (
+        sa.select(places.c.expires_at)
+        .where(
+            places.c.key == sa.bindparam(f"key{number}"), places.c.expires_at > sa.bindparam("now", type_=UtcDateTime())
+        )
+        .order_by(places.c.expires_at.desc())
+        .offset(sa.bindparam(f"others{number}"))
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+_QUESTIONS: dict[int, sa.Executable] = {1: sa.select(_frees_at(0)), 2: sa.select(_frees_at(0), _frees_at(1))}
+_INSERT = places.insert()
+
+
+def _question(wanted: Sequence[tuple[str, Rate]], *, now: datetime) -> tuple[sa.Executable, dict[str, object]]:
+    parameters: dict[str, object] = {"now": now}
+    for number, (key, rate) in enumerate(wanted):
+        parameters |= {f"key{number}": key, f"others{number}": rate.times - 1}
+    return _QUESTIONS[len(wanted)], parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +192,7 @@ class Limits:
         # In one order everywhere, so that two tries never wait for each other.
         await lock_each(connection, sorted(key for key, _ in wanted))
         now = self._clock.now()
-        full = (await connection.execute(sa.select(*(_frees_at(key, rate, now=now) for key, rate in wanted)))).one()
+        full = (await connection.execute(*_question(wanted, now=now))).one()
         for (key, _), frees_at in zip(wanted, full, strict=True):
             if frees_at is not None:
                 self._remember(key, _Full(frees_at=frees_at, ask_again_at=min(now + _NOT_ASKED_AGAIN, frees_at)))
@@ -173,7 +200,7 @@ class Limits:
         if waits:
             return Refused(Code.TOO_MANY_REQUESTS, retry_after_seconds=max(waits))
         rows = [{"id": new_id(now), "key": key, "expires_at": now + rate.window} for key, rate in wanted]
-        await connection.execute(places.insert(), rows)
+        await connection.execute(_INSERT, rows)
         return Counted(tuple(row["id"] for row in rows if isinstance(row["id"], UUID)))
 
     def _of_sign_in(self, account: str, address: str | None) -> tuple[tuple[str, Rate], ...]:
@@ -201,19 +228,6 @@ async def prune_limits(connection: Connection, *, now: datetime, most: int) -> i
     long_ago = now - _CLOCKS_DIFFER
     expired = sa.select(places.c.id).where(places.c.expires_at <= long_ago).order_by(places.c.expires_at).limit(most)
     return (await connection.execute(places.delete().where(places.c.id.in_(expired)))).rowcount
-
-
-def _frees_at(key: str, rate: Rate, *, now: datetime) -> sa.ScalarSelect[datetime]:
-    # When one place fewer than the rate will be taken; NULL where that is so now. After the rate was lowered more are
-    # taken than there are: then the first to run out makes no room yet.
-    return (
-        sa.select(places.c.expires_at)
-        .where(places.c.key == key, places.c.expires_at > now)
-        .order_by(places.c.expires_at.desc())
-        .offset(rate.times - 1)
-        .limit(1)
-        .scalar_subquery()
-    )
 
 
 def _key(kind: str, subject: str) -> str:

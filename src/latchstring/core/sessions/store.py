@@ -113,11 +113,13 @@ _COUNTED = {
     "refreshes": sa.case((_WINDOW_IS_OVER, 1), else_=sessions.c.refreshes + 1),
     "refreshes_since": sa.case((_WINDOW_IS_OVER, _NOW), else_=sessions.c.refreshes_since),
 }
+_LAST_DAY = sa.bindparam("last_day", type_=sa.Date())
 _NEXT_GENERATION = {
     "generation": sessions.c.generation + 1,
     "rotated_at": _NOW,
     "expires_at": _earlier(sessions.c.ends_at, _instant("refresh_expiry")),
-    "expires_by": sa.bindparam("last_day", type_=sa.Date()),
+    # Never an earlier day: tokens of before may live until then, though lifetimes were lowered.
+    "expires_by": sa.case((sessions.c.expires_by > _LAST_DAY, sessions.c.expires_by), else_=_LAST_DAY),
     "generation_access_expires_at": _NEW_ACCESS_EXPIRY,
     "access_expires_at": sa.case(
         (sessions.c.access_expires_at > _NEW_ACCESS_EXPIRY, sessions.c.access_expires_at), else_=_NEW_ACCESS_EXPIRY
@@ -233,7 +235,14 @@ async def owner_of(connection: Connection, session_id: UUID) -> UUID | None:
     return owner
 
 
-_LIVING_OF_USER = (sessions.c.user_id == sa.bindparam("owner_id"), *_LIVING)
+_TODAY = sa.bindparam("today", type_=sa.Date())
+# The day is what the index knows: who has thousands of sessions that ended by themselves is answered as quickly.
+_RECENT_OF_USER = (
+    sessions.c.user_id == sa.bindparam("owner_id"),
+    sessions.c.revoked_at.is_(None),
+    sessions.c.expires_by >= _TODAY,
+)
+_LIVING_OF_USER = (*_RECENT_OF_USER, *_LIVING)
 _LIST = (
     sa.select(*_COLUMNS, sessions.c.user_agent, sessions.c.address)
     .where(*_LIVING_OF_USER)
@@ -244,7 +253,7 @@ _IS_LIVING = sa.select(sa.literal(1)).where(*_OF_USER, *_LIVING)
 
 async def list_sessions(connection: Connection, user_id: UUID, *, now: datetime) -> list[ListedSession]:
     """Read the living sessions of a user, the one last used first."""
-    rows = await connection.execute(_LIST, {"owner_id": user_id, "now": now})
+    rows = await connection.execute(_LIST, {"owner_id": user_id, "now": now, "today": now.date()})
     return [ListedSession(session=_session(row), user_agent=row.user_agent, address=row.address) for row in rows]
 
 
@@ -257,7 +266,7 @@ async def is_living(connection: Connection, session_id: UUID, *, user_id: UUID, 
 _ENDED = {
     "revoked_at": _NOW,
     "revoked_reason": sa.bindparam("reason"),
-    "expires_by": sa.bindparam("today", type_=sa.Date()),
+    "expires_by": _TODAY,
 }
 _END = (
     sessions.update()
@@ -265,9 +274,10 @@ _END = (
     .values(_ENDED)
     .returning(sessions.c.id, sessions.c.access_expires_at)
 )
+# Not those that ended by themselves, of which no token is left: they may be thousands, and are evidence as they are.
 _END_ALL = (
     sessions.update()
-    .where(sessions.c.user_id == sa.bindparam("owner_id"), sessions.c.revoked_at.is_(None))
+    .where(*_RECENT_OF_USER, (sessions.c.expires_at > _NOW) | (sessions.c.access_expires_at > _NOW))
     .values(_ENDED)
     .returning(sessions.c.id, sessions.c.access_expires_at)
 )
@@ -286,14 +296,14 @@ async def end_session(
 async def end_sessions_of_user(
     connection: Connection, user_id: UUID, *, now: datetime, reason: EndReason
 ) -> list[EndedSession]:
-    """End every session of a user that has not ended."""
+    """End every session of a user of which a token may be left."""
     return await _end(connection, _END_ALL, owner_id=user_id, now=now, reason=reason)
 
 
 async def end_other_sessions(
     connection: Connection, user_id: UUID, *, kept_id: UUID, now: datetime, reason: EndReason
 ) -> list[EndedSession]:
-    """End every session of a user that has not ended, but one."""
+    """End every session of a user of which a token may be left, but one."""
     return await _end(connection, _END_OTHERS, owner_id=user_id, kept_id=kept_id, now=now, reason=reason)
 
 

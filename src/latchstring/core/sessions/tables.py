@@ -35,7 +35,7 @@ sessions = sa.Table(
 sa.Index(
     "ix_latchstring_sessions_living",
     sessions.c.user_id,
-    sessions.c.id,
+    sessions.c.expires_by,
     postgresql_where=sessions.c.revoked_at.is_(None),
     sqlite_where=sessions.c.revoked_at.is_(None),
 )

@@ -22,11 +22,18 @@ def upgrade() -> None:
         batch.add_column(sa.Column("refreshes", sa.Integer(), nullable=False, server_default="0"))
         batch.add_column(sa.Column("refreshes_since", UtcDateTime()))
         batch.add_column(sa.Column("expires_by", sa.Date()))
+    is_postgresql = op.get_bind().dialect.name == "postgresql"
+    if is_postgresql:
+        # Room on every page for the next version of its rows: without it, a refresh in a full page writes every index.
+        op.execute("ALTER TABLE latchstring_sessions SET (fillfactor = 90)")
     op.execute(
-        sa.text(
-            "UPDATE latchstring_sessions SET generation_access_expires_at = access_expires_at, "
-            "refreshes_since = rotated_at, expires_by = DATE(expires_at)"
-        )
+        "UPDATE latchstring_sessions SET generation_access_expires_at = access_expires_at, refreshes_since = rotated_at"
+    )
+    # The day in UTC, wherever the server thinks it is.
+    op.execute(
+        "UPDATE latchstring_sessions SET expires_by = (expires_at AT TIME ZONE 'UTC')::date"
+        if is_postgresql
+        else "UPDATE latchstring_sessions SET expires_by = DATE(expires_at)"
     )
     with op.batch_alter_table(_SESSIONS) as batch:
         batch.alter_column("epoch", existing_type=sa.Integer(), server_default=None)
@@ -39,7 +46,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_latchstring_sessions_living",
         _SESSIONS,
-        ["user_id", "id"],
+        ["user_id", "expires_by"],
         postgresql_where=living,
         sqlite_where=living,
     )
