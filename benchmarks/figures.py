@@ -9,6 +9,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,13 @@ import uvloop
 from joserfc import jws
 from joserfc.jwk import RSAKey
 
-from benchmarks.load import WRK, Load, converse, cookie_follower, hammer, request
+from benchmarks.load import WRK, Load, Script, converse, cookie_follower, hammer, request
 from benchmarks.servers import ALL_CORES, LOAD_CORE, SERVE, SERVER_CORE, TWO_CORES, Server, on_cores, uvicorn
+from latchstring.core.sessions.feed import PAGE_SIZE, POLL_INTERVAL_SECONDS, RELOAD_INTERVAL_SECONDS
+from latchstring.core.sessions.rules import EndReason
+from latchstring.core.sessions.store import Revocation, RevocationKind, insert_revocations
+from latchstring.foundation.clock import new_id
+from latchstring.foundation.database import Database
 from tests.support.process import CHEAP_HASH
 from tests.support.service import SECRET, credentials, registration
 
@@ -41,10 +48,24 @@ REGISTRATION_BODY = json.dumps(registration()).encode()
 # As many sessions as a busy worker sees, and more than it may remember tokens.
 DISTINCT_TOKENS = 6000
 REQUESTS_IT_STAYS_FLAT_OVER = 100_000
+IDLE_SECONDS = 10
+FEW_REVOKED, MANY_REVOKED = 10, 100_000
+REVOKED_AT_A_TIME = 5000
+# Sign-ins are of many users: one who signs in hundreds of times has as many sessions as the limit allows, and each
+# sign-in more would end the oldest.
+USERS, USERS_WITH_REAL_HASH = 200, 20
+# The limits count, as they do by default, and nobody reaches them.
+HIGH_LIMITS = {
+    "LATCHSTRING_LIMIT_ACCOUNT": "100000000/15m",
+    "LATCHSTRING_LIMIT_ADDRESS": "100000000/15m",
+    "LATCHSTRING_LIMIT_REGISTER": "100000000/1h",
+    "LATCHSTRING_LIMIT_REFRESH": "100000000/1m",
+}
 
 BARE = uvicorn("benchmarks.bare:app")
 BARE_DATABASE = uvicorn("benchmarks.bare_database:app")
 WATCHED = uvicorn("benchmarks.watched:create_app", "--factory")
+WATCHED_FROM_THE_START = uvicorn("benchmarks.watched_start:create_app", "--factory")
 DASHBOARD = request("GET", "/api/dashboard")
 
 
@@ -136,6 +157,17 @@ class Bench:
             server.ask("POST", "/api/auth/register", REGISTRATION_BODY)
             yield server
 
+    def database_named(self) -> dict[str, str]:
+        """Return the settings that name a new database, so that servers may come and go on it."""
+        url = f"sqlite:///{self.home() / 'latchstring.db'}"
+        return self.database_of_ours() or {"LATCHSTRING_DATABASE_URL": url, "LATCHSTRING_SECRET": SECRET}
+
+    @contextlib.contextmanager
+    def ours_again(self, variables: Mapping[str, str], *, command: Sequence[str] = SERVE) -> Iterator[Server]:
+        """Run our server on a database that another one has made."""
+        with Server(command, home=self.home(), variables=CHEAP_HASH | dict(variables), ready="/readyz") as server:
+            yield server
+
     @contextlib.contextmanager
     def bare(self) -> Iterator[Server]:
         """Run the bare route."""
@@ -168,12 +200,46 @@ def hammering(server: Server, *requests: bytes, connections: int = CONNECTIONS) 
     return lambda seconds: hammer(server.port, requests, connections=connections, seconds=seconds)
 
 
+def signing_in(server: Server, *, users: int) -> Sequence[bytes]:
+    """Let so many users register; return the requests by which each signs in."""
+    emails = [f"user{number}@example.com" for number in range(users)]
+    for email in emails:
+        server.ask("POST", "/api/auth/register", json.dumps(registration(email)).encode())
+    return [request("POST", "/api/auth/login", body=json.dumps(credentials(email)).encode()) for email in emails]
+
+
 def refreshing(server: Server, *, login: str, refresh: str) -> Run:
     """Return the load in which every connection has a session of its own, and follows its cookies."""
     clients = [
-        cookie_follower("POST", refresh, server.ask("POST", login, LOGIN_BODY)[1]) for _ in range(FEW_CONNECTIONS)
+        _only_new_tokens(cookie_follower("POST", refresh, server.ask("POST", login, LOGIN_BODY)[1]))
+        for _ in range(FEW_CONNECTIONS)
     ]
     return lambda seconds: converse(server.port, clients, seconds=seconds)
+
+
+_REFRESH_TOKEN = re.compile(rb"set-cookie: *refresh_token=([^;]+)", re.IGNORECASE)
+
+
+def _only_new_tokens(script: Script) -> Script:
+    """Return the same client, which fails where an answer is not of the generation after the last one."""
+    last = 0
+
+    def checked(answer: bytes) -> bytes:
+        nonlocal last
+        if answer:
+            found = _REFRESH_TOKEN.search(answer)
+            generation = _payload(found[1].decode())["gen"] if found else None
+            if generation is None or (last and generation != last + 1):
+                raise RuntimeError(f"generation {generation} came after {last}: that was no rotation")
+            last = generation
+        return script(answer)
+
+    return checked
+
+
+def _payload(token: str) -> dict[str, Any]:
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    return claims
 
 
 async def protected(bench: Bench) -> list[Figure]:
@@ -199,10 +265,11 @@ async def _guarded(bench: Bench, promise: str, path: str, *, at_least: float) ->
 
 async def login(bench: Bench) -> list[Figure]:
     """Everything of a login but the hash."""
-    with bench.ours(CHEAP_HASH) as ours, bench.bare_database() as bare:
+    with bench.ours(CHEAP_HASH | HIGH_LIMITS) as ours, bench.bare_database() as bare:
+        sign_ins = signing_in(ours, users=USERS)
         figure = await bench.compare(
             "login without the hash, of a read, a committed insert and two signatures",
-            Side("ours", ours, hammering(ours, request("POST", "/api/auth/login", body=LOGIN_BODY))),
+            Side("ours", ours, hammering(ours, *sign_ins)),
             Side("bare", bare, hammering(bare, request("POST", "/login", body=LOGIN_BODY))),
             at_least=0.5,
         )
@@ -212,9 +279,9 @@ async def login(bench: Bench) -> list[Figure]:
 async def login_real(bench: Bench) -> list[Figure]:
     """The hash as it comes, on all cores: nothing else may matter."""
     threads = os.cpu_count() or 1
-    with bench.ours(cores=ALL_CORES) as server:
-        sign_in = request("POST", "/api/auth/login", body=LOGIN_BODY)
-        logins = Side("ours", server, hammering(server, sign_in, connections=max(CONNECTIONS, 2 * threads)))
+    with bench.ours(HIGH_LIMITS, cores=ALL_CORES) as server:
+        sign_ins = signing_in(server, users=USERS_WITH_REAL_HASH)
+        logins = Side("ours", server, hammering(server, *sign_ins, connections=max(CONNECTIONS, 2 * threads)))
         hashes: list[Load] = []
         cpu_microseconds: list[float] = []
         await logins.run(WARM_UP_SECONDS)
@@ -260,7 +327,7 @@ def _be_nice() -> None:
 
 async def refresh(bench: Bench) -> list[Figure]:
     """A refresh that rotates, each session on its own connection."""
-    with bench.ours(CHEAP_HASH) as ours, bench.bare_database() as bare:
+    with bench.ours(CHEAP_HASH | HIGH_LIMITS) as ours, bench.bare_database() as bare:
         figure = await bench.compare(
             "refresh, of a committed update and two signatures",
             Side("ours", ours, refreshing(ours, login="/api/auth/login", refresh="/api/auth/refresh")),
@@ -276,10 +343,11 @@ async def storm(bench: Bench) -> list[Figure]:
     stormy: list[Load] = []
     logins: list[Load] = []
     held: list[dict[str, float]] = []
-    with bench.ours({"LATCHSTRING_PASSWORD_HASH_THREADS": "2"}, command=WATCHED, cores=TWO_CORES) as server:
+    settings = {"LATCHSTRING_PASSWORD_HASH_THREADS": "2"} | HIGH_LIMITS
+    with bench.ours(settings, command=WATCHED, cores=TWO_CORES) as server:
         _, cookies = server.ask("POST", "/api/auth/login", LOGIN_BODY)
         probe = hammering(server, request("GET", "/api/dashboard", cookies=cookies), connections=FEW_CONNECTIONS)
-        sign_in = hammering(server, request("POST", "/api/auth/login", body=LOGIN_BODY), connections=16)
+        sign_in = hammering(server, *signing_in(server, users=USERS_WITH_REAL_HASH), connections=16)
         await probe(WARM_UP_SECONDS)
         for _ in range(ROUNDS):
             at_rest.append(await probe(bench.seconds))
@@ -308,6 +376,102 @@ async def storm(bench: Bench) -> list[Figure]:
             f"{max(seen['late_ms'] for seen in held):.1f} ms",
         ),
     ]
+
+
+async def feed(bench: Bench) -> list[Figure]:
+    """A worker that nobody asks anything: it follows revocations and keys, and does nothing else."""
+    shares = []
+    with bench.ours(CHEAP_HASH) as server:
+        await asyncio.sleep(WARM_UP_SECONDS)
+        for _ in range(ROUNDS):
+            before, began = server.cpu_seconds, time.perf_counter()
+            await asyncio.sleep(IDLE_SECONDS)
+            shares.append((server.cpu_seconds - before) / (time.perf_counter() - began) * 100)
+    note = f"{ROUNDS} times {IDLE_SECONDS} s, at {1 / POLL_INTERVAL_SECONDS:.0f} looks a second"
+    return [Figure("an idle worker, of one core", shares, at_most=1, unit=" %", note=note)]
+
+
+async def revoked(bench: Bench) -> list[Figure]:
+    """A hundred thousand sessions that were revoked in the last minutes, beside ten."""
+    few, many = [bench.database_named(), bench.database_named()]
+    for variables, count in ((few, FEW_REVOKED), (many, MANY_REVOKED)):
+        await _revoke(bench, variables, count)
+    sizes: list[tuple[float, float]] = []
+    for _ in range(ROUNDS):
+        with bench.ours_again(few) as small, bench.ours_again(many) as large:
+            sizes.append((small.resident_mib, large.resident_mib))
+    small_size, large_size = map(statistics.median, zip(*sizes, strict=True))
+    memory = Figure(
+        f"memory that {MANY_REVOKED:,} revoked sessions take",
+        [large - small for small, large in sizes],
+        at_most=25,
+        unit=" MiB",
+        note=f"{small_size:.1f} MiB with {FEW_REVOKED}, {large_size:.1f} MiB with {MANY_REVOKED:,}",
+    )
+    with bench.ours_again(few) as small, bench.ours_again(many) as large:
+        sides = []
+        for name, server in ((f"{MANY_REVOKED:,}", large), (f"{FEW_REVOKED}", small)):
+            _, cookies = server.ask("POST", "/api/auth/login", LOGIN_BODY)
+            sides.append(Side(name, server, hammering(server, request("GET", "/api/dashboard", cookies=cookies))))
+        speed = await bench.compare(
+            f"protected route with {MANY_REVOKED:,} revoked, of one with {FEW_REVOKED}", *sides, at_least=0.95
+        )
+    return [memory, speed, *await _held_by_loading(bench, few, many)]
+
+
+async def _held_by_loading(bench: Bench, few: Mapping[str, str], many: Mapping[str, str]) -> list[Figure]:
+    command = WATCHED_FROM_THE_START
+    loading: list[tuple[dict[str, float], dict[str, float]]] = []
+    for _ in range(ROUNDS):
+        with bench.ours_again(few, command=command) as small, bench.ours_again(many, command=command) as large:
+            loading.append((_held(small), _held(large)))
+    with bench.ours_again(few, command=command) as small, bench.ours_again(many, command=command) as large:
+        _held(small), _held(large)
+        size = large.resident_mib
+        # One page goes along with each look.
+        await asyncio.sleep(RELOAD_INTERVAL_SECONDS + (MANY_REVOKED / PAGE_SIZE + 40) * POLL_INTERVAL_SECONDS)
+        reloading = [(_held(small), _held(large))]
+        grown = large.resident_mib - size
+    return [
+        Figure(
+            f"the longest the event loop was held while {MANY_REVOKED:,} were {word}",
+            [large["held_ms"] for _, large in seen],
+            at_most=20,
+            unit=" ms",
+            note=f"{statistics.median(large['busy_ms'] for _, large in seen):.1f} ms of it by its own work; "
+            f"with {FEW_REVOKED} {statistics.median(small['held_ms'] for small, _ in seen):.1f} ms{more}",
+        )
+        for word, seen, more in (("loaded", loading, ""), ("reloaded", reloading, f"; {grown:+.1f} MiB"))
+    ]
+
+
+def _held(server: Server) -> dict[str, float]:
+    seen: dict[str, float] = json.loads(server.ask("GET", "/held")[0])
+    return seen
+
+
+async def _revoke(bench: Bench, variables: Mapping[str, str], count: int) -> None:
+    """Let Ada register, and note that `count` sessions of others have been revoked."""
+    with bench.ours_again(variables) as server:
+        server.ask("POST", "/api/auth/register", REGISTRATION_BODY)
+    database, now = Database(variables["LATCHSTRING_DATABASE_URL"]), datetime.now(UTC)
+    try:
+        for begin in range(0, count, REVOKED_AT_A_TIME):
+            entries = [
+                Revocation(
+                    kind=RevocationKind.SESSION,
+                    session_id=new_id(now),
+                    user_id=new_id(now),
+                    below_version=None,
+                    reason=EndReason.LOGOUT,
+                    expires_at=now + timedelta(hours=2),
+                )
+                for _ in range(begin, min(count, begin + REVOKED_AT_A_TIME))
+            ]
+            async with database.transaction() as connection:
+                await insert_revocations(connection, entries, now=now)
+    finally:
+        await database.close()
 
 
 async def start(bench: Bench) -> list[Figure]:
@@ -373,6 +537,8 @@ FIGURES: dict[str, Callable[[Bench], Awaitable[list[Figure]]]] = {
     "login-real": login_real,
     "refresh": refresh,
     "storm": storm,
+    "feed": feed,
+    "revoked": revoked,
     "start": start,
     "memory": memory,
 }
