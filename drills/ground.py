@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.support.postgres import server_for_tests
-from tests.support.process import CHEAP_HASH, ServerProcess
+from tests.support.process import CHEAP_HASH, COMMAND, ServerProcess
 from tests.support.service import SECRET
 
 DATABASES = ("sqlite", "postgresql")
@@ -56,7 +56,13 @@ def empty_database(kind: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def serving(url: str, *, workers: int = 4, variables: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
+def serving(
+    url: str,
+    *,
+    workers: int = 4,
+    variables: Mapping[str, str] | None = None,
+    command: tuple[str, ...] = (COMMAND, "serve"),
+) -> Iterator[ServerProcess]:
     """Run `latchstring serve` on a database; password hashes cost next to nothing, and there are no limits."""
     settings = {
         **CHEAP_HASH,
@@ -67,7 +73,7 @@ def serving(url: str, *, workers: int = 4, variables: Mapping[str, str] | None =
     }
     with (
         tempfile.TemporaryDirectory(prefix="latchstring-drill-") as home,
-        ServerProcess(Path(home), variables=settings, workers=workers) as server,
+        ServerProcess(Path(home), variables=settings, workers=workers, command=command) as server,
     ):
         yield server
 

@@ -86,15 +86,22 @@ class Theft:
         return max(answer.answered_at for answer in self.shown) - self.held.began_at
 
 
-def drill(url: str, *, rounds: int, workers: int = WORKERS) -> list[Figure]:
-    """Return what was seen."""
-    with serving(url, workers=workers, variables={"LATCHSTRING_REFRESH_GRACE_SECONDS": "0"}) as server:
-        without_grace, before_the_stop = asyncio.run(_without_grace(server, rounds=rounds, workers=workers))
+def drill(url: str, *, rounds: int, workers: int = WORKERS, restarts: bool = True) -> list[Figure]:
+    """Return what was seen; with one server alone, of what needs no second one."""
+    without_grace: list[Theft] = []
+    before_the_stop: list[Held] = []
+    if restarts:
+        without_grace, before_the_stop = _before_the_restart(url, rounds=rounds, workers=workers)
     # The server that comes back has a longer grace than the one that rotated: not even that forgives.
     with serving(url, workers=workers, variables={"LATCHSTRING_REFRESH_GRACE_SECONDS": str(GRACE_SECONDS)}) as server:
         late = asyncio.run(_with_grace(server, before_the_stop, rounds=rounds, workers=workers))
     thefts = [*late, *without_grace]
     return [*_by_case(thefts), asyncio.run(_on_record(url, thefts))]
+
+
+def _before_the_restart(url: str, *, rounds: int, workers: int) -> tuple[list[Theft], list[Held]]:
+    with serving(url, workers=workers, variables={"LATCHSTRING_REFRESH_GRACE_SECONDS": "0"}) as server:
+        return asyncio.run(_without_grace(server, rounds=rounds, workers=workers))
 
 
 async def _without_grace(server: ServerProcess, *, rounds: int, workers: int) -> tuple[list[Theft], list[Held]]:

@@ -1,6 +1,7 @@
 """Every drill in small: a few rounds, two workers. The full ones are run by hand, with `drills/NAME.py`."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 
@@ -15,8 +16,9 @@ WORKERS = 2
     [
         pytest.param(logout_against_refresh.drill, 14, id="logout_against_refresh"),
         pytest.param(parallel_refresh.drill, 3, id="parallel_refresh"),
-        pytest.param(reuse.drill, 2, id="reuse"),
-        pytest.param(void_proof.drill, 6, id="void_proof"),
+        # After a restart, and with no grace: tests/rooms/test_sessions.py.
+        pytest.param(partial(reuse.drill, restarts=False), 2, id="reuse"),
+        pytest.param(void_proof.drill, 4, id="void_proof"),
     ],
 )
 def test_the_promises_are_kept(drill: Callable[..., Sequence[Figure]], rounds: int, database_url: str) -> None:

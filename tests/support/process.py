@@ -44,7 +44,10 @@ def latchstring(
 
 
 class ServerProcess:
-    """`latchstring serve` in a working folder of its own, on a free port; ready when the block begins."""
+    """`latchstring serve` in a working folder of its own, on a free port; ready when the block begins.
+
+    `command` may name another program that takes the same options and says its address in the same way.
+    """
 
     def __init__(
         self,
@@ -53,10 +56,11 @@ class ServerProcess:
         variables: Mapping[str, str] | None = None,
         workers: int = 1,
         arguments: tuple[str, ...] = (),
+        command: tuple[str, ...] = (COMMAND, "serve"),
     ) -> None:
         self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed by stop()
         self._process = subprocess.Popen(
-            [COMMAND, "serve", "--port", "0", "--workers", str(workers), *arguments],
+            [*command, "--port", "0", "--workers", str(workers), *arguments],
             cwd=cwd,
             env=clean_environment(variables or {}),
             stdin=subprocess.DEVNULL,
