@@ -33,6 +33,8 @@ from urllib.parse import quote, urlsplit
 import psycopg
 from psycopg import sql
 
+from tests.support.folders import fast_folder
+
 URL_VARIABLE = "LATCHSTRING_TEST_POSTGRES_URL"
 
 _USER = "latchstring"
@@ -118,7 +120,7 @@ class OwnPostgres(Postgres):
     """
 
     def __init__(self) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix="latchstring-postgres-"))
+        self._home = Path(tempfile.mkdtemp(prefix="latchstring-postgres-", dir=fast_folder()))
         self._data = self._home / "data"
         self._log = self._home / "log"
         self._account = _unprivileged_account()
