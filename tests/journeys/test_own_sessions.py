@@ -362,7 +362,7 @@ async def test_sessions_that_ended_by_themselves_are_left_as_they_are(service: S
     here = await service.registered()
     for _ in range(3):
         await signed_in(service)
-    for _ in range(2):
+    for _ in range(4):
         service.clock.turn(minutes=40)
         assert (await here.post("/api/auth/refresh")).status_code == 200
     there = await signed_in(service)
@@ -372,6 +372,21 @@ async def test_sessions_that_ended_by_themselves_are_left_as_they_are(service: S
     async with service.auth.database.reading() as connection:
         reasons = list(await connection.scalars(sa.select(sessions.c.revoked_reason)))
     assert sorted(map(str, reasons)) == ["None"] * 4 + ["password_changed"]
+
+
+async def test_an_instance_that_is_ahead_ends_what_lives_by_the_others_clock(
+    settings: Settings, service: Service, clock: TurnedClock
+) -> None:
+    """Its clock says that a session has ended by itself; by the honest one it could still be renewed."""
+    here, there = await service.registered(), await signed_in(service)
+    clock.turn(minutes=55)
+    assert (await here.post("/api/auth/refresh")).status_code == 200
+    fast = TurnedClock()
+    fast.turn(minutes=65)
+    async with running_service(settings, fast) as ahead:
+        asked = ahead.browser(headers=bearer(here.cookies["access_token"]))
+        assert (await change(asked)).status_code == 204
+    assert await refreshed(service, there.cookies["refresh_token"]) == ENDED
 
 
 async def test_a_wrong_current_password_changes_nothing(service: Service) -> None:

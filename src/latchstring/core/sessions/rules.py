@@ -12,6 +12,9 @@ REVOCATION_MARGIN = timedelta(seconds=60)
 REVOCATIONS_KEPT = timedelta(days=1)
 """How much longer it stays in the database: a clock that is far ahead must not delete what others still need."""
 
+CLOCKS_DIFFER = timedelta(hours=1)
+"""More than instances' clocks ever differ: what ended by itself no longer ago may live by another one."""
+
 NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 """When an epoch is forgotten."""
 

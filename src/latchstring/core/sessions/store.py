@@ -9,7 +9,15 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from latchstring.core.sessions.rules import EVERYONE, NEVER, EndReason, ListedSession, RefreshLimit, Session
+from latchstring.core.sessions.rules import (
+    CLOCKS_DIFFER,
+    EVERYONE,
+    NEVER,
+    EndReason,
+    ListedSession,
+    RefreshLimit,
+    Session,
+)
 from latchstring.core.sessions.tables import revocations, sessions
 from latchstring.foundation.audit import Source
 from latchstring.foundation.database import Connection, is_postgresql, xid8
@@ -237,12 +245,7 @@ async def owner_of(connection: Connection, session_id: UUID) -> UUID | None:
 
 _TODAY = sa.bindparam("today", type_=sa.Date())
 # The day is what the index knows: who has thousands of sessions that ended by themselves is answered as quickly.
-_RECENT_OF_USER = (
-    sessions.c.user_id == sa.bindparam("owner_id"),
-    sessions.c.revoked_at.is_(None),
-    sessions.c.expires_by >= _TODAY,
-)
-_LIVING_OF_USER = (*_RECENT_OF_USER, *_LIVING)
+_LIVING_OF_USER = (sessions.c.user_id == sa.bindparam("owner_id"), sessions.c.expires_by >= _TODAY, *_LIVING)
 _LIST = (
     sa.select(*_COLUMNS, sessions.c.user_agent, sessions.c.address)
     .where(*_LIVING_OF_USER)
@@ -275,9 +278,16 @@ _END = (
     .returning(sessions.c.id, sessions.c.access_expires_at)
 )
 # Not those that ended by themselves, of which no token is left: they may be thousands, and are evidence as they are.
+# By whose clock? An instance that is ahead must end what another one would still renew.
+_LONG_AGO = _instant("long_ago")
 _END_ALL = (
     sessions.update()
-    .where(*_RECENT_OF_USER, (sessions.c.expires_at > _NOW) | (sessions.c.access_expires_at > _NOW))
+    .where(
+        sessions.c.user_id == sa.bindparam("owner_id"),
+        sessions.c.revoked_at.is_(None),
+        sessions.c.expires_by >= sa.bindparam("day_long_ago", type_=sa.Date()),
+        (sessions.c.expires_at > _LONG_AGO) | (sessions.c.access_expires_at > _LONG_AGO),
+    )
     .values(_ENDED)
     .returning(sessions.c.id, sessions.c.access_expires_at)
 )
@@ -317,7 +327,15 @@ async def end_oldest_sessions(
 async def _end(
     connection: Connection, statement: sa.Executable, *, now: datetime, reason: EndReason, **which: object
 ) -> list[EndedSession]:
-    parameters = {"now": now, "today": now.date(), "reason": reason.value, **which}
+    long_ago = now - CLOCKS_DIFFER
+    parameters = {
+        "now": now,
+        "today": now.date(),
+        "long_ago": long_ago,
+        "day_long_ago": long_ago.date(),
+        "reason": reason.value,
+        **which,
+    }
     rows = await connection.execute(statement, parameters)
     return [EndedSession(id=row.id, access_expires_at=row.access_expires_at) for row in rows]
 
