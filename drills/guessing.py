@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-import psutil
 import sqlalchemy as sa
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from drills.ground import Figure, bearer, main, serving
-from drills.visitors import operator, rows_of
+from drills.visitors import alone, operator, rows_of, workers_of
 from latchstring.core.accounts.rules import canonical_email
 from latchstring.foundation.audit import Fact, audit
 from tests.support.process import ServerProcess
@@ -356,39 +355,14 @@ async def _connections(server: ServerProcess, workers: int) -> AsyncIterator[lis
     """Give clients with a connection each, as many to each worker."""
     async with contextlib.AsyncExitStack() as stack:
         clients = []
-        for running in await _workers_of(server, workers):
-            with _alone(running, server):
+        for running in await asyncio.to_thread(workers_of, server, workers):
+            with alone(running, server):
                 for _ in range(CONNECTIONS // workers):
                     client = await stack.enter_async_context(_client(server))
                     assert (await client.get("/healthz")).status_code == 200
                     clients.append(client)
         # One of each worker, then the next of each: whoever comes first comes to all of them at once.
         yield [client for place in range(CONNECTIONS // workers) for client in clients[place :: CONNECTIONS // workers]]
-
-
-async def _workers_of(server: ServerProcess, workers: int) -> list[psutil.Process]:
-    async with asyncio.timeout(_START_SECONDS):
-        while True:
-            below = psutil.Process(server.pid).children(recursive=True)
-            found = [process for process in below if any("spawn_main" in word for word in process.cmdline())]
-            if len(found) == workers:
-                return found
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
-
-
-@contextlib.contextmanager
-def _alone(running: psutil.Process, server: ServerProcess) -> Iterator[None]:
-    # Left to themselves, the workers share connections very unevenly.
-    others = [process for process in psutil.Process(server.pid).children(recursive=True) if process != running]
-    try:
-        for other in others:
-            other.suspend()
-        while any(other.status() != psutil.STATUS_STOPPED for other in others):
-            time.sleep(0.001)
-        yield
-    finally:
-        for other in others:
-            other.resume()
 
 
 if __name__ == "__main__":

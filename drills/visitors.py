@@ -166,11 +166,11 @@ async def crowd(server: ServerProcess, *, each: int, workers: int) -> AsyncItera
     """Give so many visitors for each worker, all connected; none is hung up on while it has nothing to ask."""
     rows: list[list[Visitor]] = []
     try:
-        for running in _workers_of(server, workers):
+        for running in workers_of(server, workers):
             row: list[Visitor] = []
             rows.append(row)
             # Left to themselves, the workers share connections that come at once very unevenly: 20, 0, 0 and 0.
-            with _alone(running, server):
+            with alone(running, server):
                 for _ in range(each):
                     visitor = await Visitor.of(server)
                     row.append(visitor)
@@ -186,7 +186,8 @@ async def crowd(server: ServerProcess, *, each: int, workers: int) -> AsyncItera
         await asyncio.gather(*(visitor.close() for row in rows for visitor in row))
 
 
-def _workers_of(server: ServerProcess, workers: int) -> list[psutil.Process]:
+def workers_of(server: ServerProcess, workers: int) -> list[psutil.Process]:
+    """Return the processes that serve, once all of them are there."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         below = psutil.Process(server.pid).children(recursive=True)
@@ -198,7 +199,8 @@ def _workers_of(server: ServerProcess, workers: int) -> list[psutil.Process]:
 
 
 @contextlib.contextmanager
-def _alone(running: psutil.Process, server: ServerProcess) -> Iterator[None]:
+def alone(running: psutil.Process, server: ServerProcess) -> Iterator[None]:
+    """Stop all workers but one: left to themselves, they share new connections very unevenly."""
     others = [process for process in psutil.Process(server.pid).children(recursive=True) if process != running]
     try:
         for other in others:
