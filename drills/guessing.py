@@ -52,7 +52,6 @@ SPELLINGS = (
 BYSTANDER = "grace@example.com"
 _REFRESH_EVERY_SECONDS = 1.2  # more than sixty a minute would be too many
 _LOOK_EVERY_SECONDS = 0.05
-_START_SECONDS = 30
 
 
 @dataclass(frozen=True)
