@@ -30,9 +30,12 @@ from joserfc.jwk import RSAKey
 
 from benchmarks.load import WRK, Load, Script, converse, cookie_follower, hammer, request
 from benchmarks.servers import ALL_CORES, LOAD_CORE, SERVE, SERVER_CORE, TWO_CORES, Server, on_cores, uvicorn
+from benchmarks.sight import ROUNDS as SIGHT_ROUNDS
+from benchmarks.sight import Sight
 from latchstring.core.sessions.feed import PAGE_SIZE, POLL_INTERVAL_SECONDS, RELOAD_INTERVAL_SECONDS
-from latchstring.core.sessions.rules import EndReason
-from latchstring.core.sessions.store import Revocation, RevocationKind, insert_revocations
+from latchstring.core.sessions.rules import EndReason, Revocation, RevocationKind
+from latchstring.core.sessions.store import insert_revocations
+from latchstring.core.tokens.settings import Algorithm
 from latchstring.foundation.clock import new_id
 from latchstring.foundation.database import Database
 from tests.support.process import CHEAP_HASH
@@ -522,6 +525,27 @@ async def memory(bench: Bench) -> list[Figure]:
     return [Figure("memory after 100,000 requests more, of what it was", [last / full], at_most=1.05, note=note)]
 
 
+async def sight(_bench: Bench) -> list[Figure]:
+    """Measure what a token costs at first sight, and when it was seen before."""
+    figures = []
+    for algorithm in (Algorithm.RS256, Algorithm.ES256, Algorithm.EDDSA):
+        tokens = Sight(algorithm)
+        rounds = [(tokens.by_us(), tokens.by_the_library(), tokens.by_the_key()) for _ in range(SIGHT_ROUNDS)]
+        ours, theirs, bare = (statistics.median(values) for values in zip(*rounds, strict=True))
+        note = f"ours {ours:.0f} µs, joserfc {theirs:.0f} µs; of the signature alone ({bare:.0f} µs) {ours / bare:.2f}"
+        figures.append(
+            Figure(
+                f"first sight of a token, {algorithm}, of the library's verification",
+                [one / other for one, other, _ in rounds],
+                at_most=1.3,
+                note=note,
+            )
+        )
+        again = [tokens.by_us_again() for _ in range(SIGHT_ROUNDS)]
+        figures.append(Figure(f"a token seen before, {algorithm}", again, at_most=3, unit=" µs"))
+    return figures
+
+
 def _tokens_like(token: str, key: RSAKey, *, count: int) -> Iterator[str]:
     """Sign tokens as the server would, for sessions it has not seen."""
     header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
@@ -541,6 +565,7 @@ FIGURES: dict[str, Callable[[Bench], Awaitable[list[Figure]]]] = {
     "revoked": revoked,
     "start": start,
     "memory": memory,
+    "sight": sight,
 }
 
 

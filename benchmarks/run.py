@@ -9,6 +9,7 @@ bare.py, bare_database.py   what we are compared with: the same work without us
 watched.py                  our server, with a task that sees when the event loop is held
 servers.py                  a server as a process: pinned to a core, timed, weighed
 load.py                     wrk, or a loop of our own; a loop that follows the cookies
+sight.py                    a token, read in this process beside the library
 figures.py                  the promises
 """
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,12 +14,10 @@ from latchstring.core.caller import Caller
 from latchstring.core.tokens.rules import (
     CLOCK_SKEW_SECONDS,
     ClaimsError,
-    KeyState,
     Kind,
     Party,
     RefreshClaims,
     access_claims,
-    key_state,
     read_access_claims,
     read_refresh_claims,
     refresh_claims,
@@ -169,23 +167,3 @@ def test_a_token_id_is_derived() -> None:
 
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("hours", "state"),
-    [
-        (-0.001, KeyState.PENDING),
-        (0, KeyState.ACTIVE),
-        (9.999, KeyState.ACTIVE),
-        (10, KeyState.RETIRED),
-        (11.999, KeyState.RETIRED),
-        (12, KeyState.GONE),
-    ],
-)
-def test_the_life_of_a_key(hours: float, state: KeyState) -> None:
-    """Published, signing, verifying only, gone: the row and the time say which, each from its instant on."""
-    now = START + timedelta(hours=hours)
-    retired_at, until = START + timedelta(hours=10), START + timedelta(hours=12)
-    assert key_state(signs_from=START, retired_at=retired_at, verifies_until=until, now=now) is state
-    if hours >= 0:
-        assert key_state(signs_from=START, retired_at=None, verifies_until=None, now=now) is KeyState.ACTIVE

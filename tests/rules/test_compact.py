@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from latchstring.core.caller import Caller
 from latchstring.core.tokens.compact import MAX_LENGTH, MalformedTokenError, parse
 from latchstring.core.tokens.keys import key_set_from_pems
-from latchstring.core.tokens.ring import FixedRing
+from latchstring.core.tokens.ring import GivenRing
 from latchstring.core.tokens.rules import Party, RefreshClaims
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tokens import Tokens
 from latchstring.foundation.clock import SystemClock, new_id
 from tests.support.forge import KIND_FOR, always, as_json, b64url, compact, new_key, private_pem, unb64url
 
-HEADER = {"alg": "RS256", "typ": "at+jwt", "kid": "k"}
+KEY_ID = "k" * 43
+HEADER = {"alg": "RS256", "typ": "at+jwt", "kid": KEY_ID}
 CLAIMS = {"sub": "ada"}
 SIGNATURE = always(b"signature")
 TOKEN = compact(HEADER, CLAIMS, SIGNATURE)
@@ -47,7 +48,7 @@ def of_length(length: int) -> str:
 def test_a_token_is_taken_apart() -> None:
     """What is well formed comes out as it went in, and none of it is believed or dropped."""
     token = parse(TOKEN)
-    assert (token.algorithm, token.type, token.key_id, token.claims) == ("RS256", "at+jwt", "k", CLAIMS)
+    assert (token.header, token.claims) == (("RS256", "at+jwt", KEY_ID), CLAIMS)
     assert parse(claims('{"name":"Ada Ωλ 🗝"}'.encode())).claims == {"name": "Ada Ωλ 🗝"}
     assert parse(claims(b'{"amr":["pwd"],"act":{"sub":"x"}}')).claims == {"amr": ["pwd"], "act": {"sub": "x"}}
 
@@ -94,13 +95,13 @@ SHAPES = {
 }
 
 HEADERS = {
-    "no alg": compact({"typ": "at+jwt", "kid": "k"}, CLAIMS, SIGNATURE),
-    "no typ": compact({"alg": "RS256", "kid": "k"}, CLAIMS, SIGNATURE),
+    "no alg": compact({"typ": "at+jwt", "kid": KEY_ID}, CLAIMS, SIGNATURE),
+    "no typ": compact({"alg": "RS256", "kid": KEY_ID}, CLAIMS, SIGNATURE),
     "no kid": compact({"alg": "RS256", "typ": "at+jwt"}, CLAIMS, SIGNATURE),
     "empty object": compact({}, CLAIMS, SIGNATURE),
     "a list": compact(b'["alg","typ","kid"]', CLAIMS, SIGNATURE),
     "a string": compact(b'"alg"', CLAIMS, SIGNATURE),
-    "a name in capitals": compact({"ALG": "RS256", "typ": "at+jwt", "kid": "k"}, CLAIMS, SIGNATURE),
+    "a name in capitals": compact({"ALG": "RS256", "typ": "at+jwt", "kid": KEY_ID}, CLAIMS, SIGNATURE),
     "crit": header(crit=["exp"]),
     "crit, empty": header(crit=[]),
     "jwk": header(jwk={"kty": "RSA", "e": "AQAB", "n": "AQAB"}),
@@ -120,9 +121,16 @@ HEADERS = {
     "kid: number": header(kid=1),
     "kid: null": header(kid=None),
     "kid: object": header(kid={"$ne": ""}),
-    "alg twice": compact(b'{"alg":"none","typ":"at+jwt","kid":"k","alg":"RS256"}', CLAIMS, SIGNATURE),
+    "kid: empty": header(kid=""),
+    "kid: too short for a thumbprint": header(kid=KEY_ID[:-1]),
+    "kid: too long for a thumbprint": header(kid=KEY_ID + "k"),
+    "kid: a path": header(kid="../" + KEY_ID[3:]),
+    "kid: newline after": header(kid=KEY_ID + "\n"),
+    "alg twice": compact(
+        b'{"alg":"none","typ":"at+jwt","kid":"%s","alg":"RS256"}' % KEY_ID.encode(), CLAIMS, SIGNATURE
+    ),
     "alg twice, once escaped": compact(
-        rb'{"\u0061lg":"none","typ":"at+jwt","kid":"k","alg":"RS256"}', CLAIMS, SIGNATURE
+        rb'{"\u0061lg":"none","typ":"at+jwt","kid":"%s","alg":"RS256"}' % KEY_ID.encode(), CLAIMS, SIGNATURE
     ),
     "header in UTF-16": compact(json.dumps(HEADER).encode("utf-16"), CLAIMS, SIGNATURE),
     "header after a BOM": compact(b"\xef\xbb\xbf" + as_json(HEADER), CLAIMS, SIGNATURE),
@@ -217,7 +225,7 @@ def test_any_text_is_a_token_or_malformed(text: str) -> None:
         return
     parts = text.split(".")
     assert ".".join(b64url(unb64url(part)) for part in parts) == text
-    assert json.loads(unb64url(parts[0])) == {"alg": token.algorithm, "typ": token.type, "kid": token.key_id}
+    assert json.loads(unb64url(parts[0])) == dict(zip(("alg", "typ", "kid"), token.header, strict=True))
     assert json.loads(unb64url(parts[1])) == token.claims
 
 
@@ -232,7 +240,7 @@ def test_claims_come_out_as_they_went_in(value: dict[str, object]) -> None:
 def issuing(algorithm: Algorithm) -> tuple[Tokens, tuple[str, str]]:
     """Returns an issuer with one key, and a pair of its tokens."""
     private = private_pem(new_key(KIND_FOR[algorithm])).decode()
-    ring = FixedRing(key_set_from_pems(algorithm=algorithm, private=private, public=None, extra_public=None))
+    ring = GivenRing(key_set_from_pems(algorithm=algorithm, private=private, public=None, extra_public=None))
     tokens = Tokens(ring, Party(issuer="latchstring", audience="latchstring"))
     now = SystemClock().now()
     user_id, session_id = new_id(now), new_id(now)

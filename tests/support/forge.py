@@ -90,7 +90,7 @@ def new_key(kind: str, which: int = 0) -> PrivateKey:
     return ec.generate_private_key({"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}[kind])
 
 
-KIND_FOR = {"RS256": "RSA-2048", "PS256": "RSA-2048", "ES256": "P-256", "EdDSA": "Ed25519"}
+KIND_FOR = {"RS256": "RSA-2048", "PS256": "RSA-2048", "ES256": "P-256", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
 """The kind of key each of our algorithms takes."""
 
 

@@ -5,31 +5,43 @@ or the wrong alphabet, compressed or unencoded payloads, keys inside the header.
 Here a token has exactly one spelling, and everything else is refused before a library or a key sees it.
 """
 
-import base64
 import binascii
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import lru_cache
+from typing import Any, NamedTuple, NoReturn
 
 MAX_LENGTH = 4096
 HEADER_MEMBERS = frozenset({"alg", "typ", "kid"})
 
 _PARTS = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
+# A thumbprint (RFC 7638): SHA-256 in base64url.
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
 
 
 class MalformedTokenError(ValueError):
     """The text is not a token as we issue them."""
 
 
-@dataclass(frozen=True, slots=True)
-class CompactToken:
-    """A token's parts, none of them believed yet: the signature has not been looked at."""
+class Header(NamedTuple):
+    """What a header says, in its own words."""
 
     algorithm: str
     type: str
     key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompactToken:
+    """A token's parts, none of them believed yet: the signature has not been looked at."""
+
+    header: Header
     claims: dict[str, Any]
+    signing_input: bytes
+    """What the signature is of."""
+    signature: bytes
 
 
 def parse(text: str) -> CompactToken:
@@ -37,8 +49,8 @@ def parse(text: str) -> CompactToken:
 
     Raises:
         MalformedTokenError: longer than 4,096 characters; not three non-empty parts of canonical base64url; a header
-            with other members than `alg`, `typ` and `kid`; JSON that is not UTF-8, not an object, repeats a name, or
-            holds fractions, NaN or lone surrogates.
+            with other members than `alg`, `typ` and a `kid` that is a thumbprint; JSON that is not UTF-8, not an
+            object, repeats a name, or holds fractions, NaN or lone surrogates.
     """
     if len(text) > MAX_LENGTH:
         raise MalformedTokenError("too long")
@@ -46,20 +58,34 @@ def parse(text: str) -> CompactToken:
     if parts is None:
         raise MalformedTokenError("not three base64url parts")
     header_part, claims_part, signature_part = parts.groups()
-    _decoded(signature_part)
-    header = _object(header_part)
+    signature = _decoded(signature_part)
+    return CompactToken(
+        header=_header(header_part),
+        claims=_object(claims_part),
+        signing_input=text[: parts.end(2)].encode("ascii"),
+        signature=signature,
+    )
+
+
+# All tokens of a kind that a key signed have the same header: to read it once is a fifth of the work.
+@lru_cache(maxsize=64)
+def _header(part: str) -> Header:
+    header = _object(part)
     if header.keys() != HEADER_MEMBERS or not all(type(value) is str for value in header.values()):
         raise MalformedTokenError("a header of other members than alg, typ and kid")
-    return CompactToken(algorithm=header["alg"], type=header["typ"], key_id=header["kid"], claims=_object(claims_part))
+    if _KEY_ID.fullmatch(header["kid"]) is None:
+        raise MalformedTokenError("a kid that is no thumbprint")
+    return Header(algorithm=header["alg"], type=header["typ"], key_id=header["kid"])
 
 
 def _decoded(part: str) -> bytes:
+    padded = part.encode("ascii").translate(_TO_BASE64) + b"=" * (-len(part) % 4)
     try:
-        octets = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+        octets = binascii.a2b_base64(padded)
     except binascii.Error:
         raise MalformedTokenError("not base64url") from None
     # Bits that are cut off by the last character would let one token have several spellings.
-    if base64.urlsafe_b64encode(octets).rstrip(b"=") != part.encode("ascii"):
+    if binascii.b2a_base64(octets, newline=False) != padded:
         raise MalformedTokenError("base64url of another spelling")
     return octets
 
@@ -67,13 +93,10 @@ def _decoded(part: str) -> bytes:
 def _object(part: str) -> dict[str, Any]:
     try:
         text = _decoded(part).decode("utf-8")
-        value = json.loads(
-            text,
-            object_pairs_hook=_unique_names,
-            parse_float=_refused_number,
-            parse_constant=_refused_number,
-        )
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate can't be encoded
+        value = _read_json(text)
+        # Only an escape can spell a lone surrogate, which can't be encoded.
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except MalformedTokenError:
         raise
     except (ValueError, RecursionError):
@@ -92,3 +115,8 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refused_number(_text: str) -> NoReturn:
     raise MalformedTokenError("a number that is not whole")
+
+
+_read_json = json.JSONDecoder(
+    object_pairs_hook=_unique_names, parse_float=_refused_number, parse_constant=_refused_number
+).decode

@@ -1,44 +1,15 @@
-"""Issue tokens, and verify them against the keys in force."""
+"""Issue tokens, and read them, with the keys in force."""
 
+import base64
 import json
 from dataclasses import dataclass, field
-from typing import Any
-
-from joserfc import jws
-from joserfc.errors import JoseError, UnsupportedAlgorithmError
 
 from latchstring.core.caller import Caller
-from latchstring.core.tokens.compact import CompactToken, MalformedTokenError, parse
+from latchstring.core.tokens.compact import MalformedTokenError, parse
 from latchstring.core.tokens.keys import KeySet
 from latchstring.core.tokens.ring import KeyRing
-from latchstring.core.tokens.rules import (
-    ClaimsError,
-    Kind,
-    Party,
-    RefreshClaims,
-    access_claims,
-    read_access_claims,
-    read_refresh_claims,
-    refresh_claims,
-)
-from latchstring.core.tokens.settings import Algorithm
-
-_MAX_SEEN = 4096
-
-
-class _OneAlgorithm(jws.JWSRegistry):
-    """joserfc's registry, allowing one algorithm; it does not warn at each use that EdDSA has a newer name."""
-
-    def __init__(self, algorithm: Algorithm) -> None:
-        super().__init__(algorithms=[algorithm.value])
-
-    def get_alg(self, name: str) -> Any:  # noqa: ANN401 -- joserfc does not export the type
-        if self.allowed is None or name not in self.allowed:
-            raise UnsupportedAlgorithmError(f"{name} is not allowed")
-        return self.algorithms[name]
-
-
-_ALGORITHM_REGISTRIES = {algorithm: _OneAlgorithm(algorithm) for algorithm in Algorithm}
+from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, access_claims, refresh_claims
+from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +23,12 @@ class TokenPair:
 
 
 class Tokens:
-    """Issues and verifies; knows nothing of sessions that have ended."""
+    """Issues and reads; knows nothing of sessions that have ended."""
 
     def __init__(self, ring: KeyRing, party: Party) -> None:
         self._ring = ring
         self._party = party
-        # What was verified against one set of keys, and goes with it.
-        self._seen_with: KeySet | None = None
-        self._seen: dict[str, Caller] = {}
+        self._reader = TokenReader(party)
 
     def issue(self, caller: Caller, bearer: RefreshClaims) -> TokenPair:
         """Sign an access token that says `caller`, and the refresh token of the same generation.
@@ -71,36 +40,22 @@ class Tokens:
         access = access_claims(caller, generation=bearer.generation, party=self._party)
         refresh = refresh_claims(bearer, party=self._party)
         return TokenPair(
-            access=_signed(keys, Kind.ACCESS, access),
+            access=signed(keys, Kind.ACCESS, access),
             access_expires_at_unix=caller.expires_at_unix,
-            refresh=_signed(keys, Kind.REFRESH, refresh),
+            refresh=signed(keys, Kind.REFRESH, refresh),
             refresh_expires_at_unix=bearer.expires_at_unix,
         )
 
     def read_access(self, text: str, *, now: float) -> Caller | None:
         """Return what a genuine access token says, or None for anything else. It may have expired: look at that.
 
-        The signature of a token seen before is not computed again: the answer can't be another one.
-
         Raises:
             KeysUnavailableError: the keys have not been read yet.
         """
-        keys = self._ring.current
-        if keys is not self._seen_with:
-            self._seen_with, self._seen = keys, {}
-        caller = self._seen.get(text)
-        if caller is not None:
-            return caller
         try:
-            token = _verified(text, Kind.ACCESS, keys)
-            caller = read_access_claims(token.claims, party=self._party, now=now)
-        except (MalformedTokenError, ClaimsError):
+            return self._reader.access(text, self._ring.current.verifying, now=now)
+        except UnknownKeyError:
             return None
-        if len(self._seen) >= _MAX_SEEN:
-            for oldest in list(self._seen)[: _MAX_SEEN // 2]:
-                del self._seen[oldest]
-        self._seen[text] = caller
-        return caller
 
     def read_refresh(self, text: str, *, now: float) -> RefreshClaims | None:
         """Return what a genuine refresh token says, or None for anything else. It may have expired: look at that.
@@ -109,30 +64,43 @@ class Tokens:
             KeysUnavailableError: the keys have not been read yet.
         """
         try:
-            token = _verified(text, Kind.REFRESH, self._ring.current)
-            return read_refresh_claims(token.claims, party=self._party, now=now)
-        except (MalformedTokenError, ClaimsError):
+            return self._reader.refresh(text, self._ring.current.verifying, now=now)
+        except UnknownKeyError:
             return None
 
+    async def learn_keys_of(self, *texts: str) -> bool:
+        """Read the ring again, if one of the texts names a key that is not in it; tell whether one of them now is.
 
-def _signed(keys: KeySet, kind: Kind, claims: dict[str, object]) -> str:
+        Another worker may have begun to sign with a key a quarter of a second ago, where the one before was retired at
+        once. Whoever makes up names makes the ring be read once a second, and not more.
+
+        Raises:
+            UnavailableError: the keys, or the database, are away.
+        """
+        unknown = {key_id for key_id in map(_key_id, texts) if key_id and key_id not in self._ring.current.verifying}
+        if not unknown:
+            return False
+        await self._ring.catch_up()
+        return not unknown.isdisjoint(self._ring.current.verifying)
+
+
+def signed(keys: KeySet, kind: Kind, claims: dict[str, object]) -> str:
+    """Return the token that says `claims`, in compact serialisation (RFC 7515, section 7.1)."""
     header = {"alg": keys.signing.algorithm.value, "typ": kind.header_type, "kid": keys.signing.kid}
-    payload = json.dumps(claims, separators=(",", ":"), ensure_ascii=False)
-    return jws.serialize_compact(
-        header, payload, keys.signing.key, registry=_ALGORITHM_REGISTRIES[keys.signing.algorithm]
-    )
+    signing_input = b".".join((_part(header), _part(claims)))
+    return b".".join((signing_input, _base64url(keys.signing.sign(signing_input)))).decode("ascii")
 
 
-def _verified(text: str, kind: Kind, keys: KeySet) -> CompactToken:
-    token = parse(text)
-    if token.type != kind.header_type:
-        raise MalformedTokenError("another kind of token")
-    key = keys.verifying.get(token.key_id)
-    # The algorithm is the key's. What the token says must agree, and is never asked (CVE-2016-10555 and its heirs).
-    if key is None or token.algorithm != key.algorithm:
-        raise MalformedTokenError("signed with no key of ours")
+def _part(members: dict[str, object] | dict[str, str]) -> bytes:
+    return _base64url(json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def _base64url(octets: bytes) -> bytes:
+    return base64.urlsafe_b64encode(octets).rstrip(b"=")
+
+
+def _key_id(text: str) -> str | None:
     try:
-        jws.deserialize_compact(text, key.key, registry=_ALGORITHM_REGISTRIES[key.algorithm])
-    except (JoseError, ValueError):
-        raise MalformedTokenError("a signature that does not hold") from None
-    return token
+        return parse(text).header.key_id
+    except MalformedTokenError:
+        return None
