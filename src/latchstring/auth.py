@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from latchstring.core.accounts.actions import Accounts
 from latchstring.core.feature import Core, Feature, Foundation, Room
@@ -20,10 +20,13 @@ from latchstring.core.sessions.routes import SignedInAnswer, renewal_router, ses
 from latchstring.core.sessions.rules import REVOCATIONS_KEPT, Lifetimes, RefreshLimit
 from latchstring.core.sessions.store import prune_revocations, prune_sessions
 from latchstring.core.sign_in.actions import SignIn
+from latchstring.core.tokens.actions import DatabaseKeys, GivenKeys, KeyPolicy, Keys
 from latchstring.core.tokens.keys import key_set_from_pems
-from latchstring.core.tokens.ring import DatabaseRing, FixedRing, KeyRing
-from latchstring.core.tokens.routes import jwks_router
+from latchstring.core.tokens.ring import DatabaseRing, GivenRing, KeyRing
+from latchstring.core.tokens.rotation import KEYS_KEPT
+from latchstring.core.tokens.routes import jwks_router, metadata_router
 from latchstring.core.tokens.rules import Party
+from latchstring.core.tokens.store import prune_keys
 from latchstring.core.tokens.tokens import Tokens
 from latchstring.errors import ConfigurationError
 from latchstring.foundation.clock import Clock, SystemClock
@@ -55,7 +58,7 @@ class Auth:
         self.settings = settings
         self.clock = clock
         self.database = Database(settings.database)
-        self.ring = _ring(settings, self.database, clock)
+        self.ring, self.keys = _ring_and_keys(settings, self.database, clock)
         lifetimes = Lifetimes(
             access=timedelta(minutes=settings.access_token_expire_minutes),
             refresh=timedelta(minutes=settings.refresh_token_expire_minutes),
@@ -74,6 +77,7 @@ class Auth:
             self.database,
             clock,
             tokens,
+            self.keys,
             self.feed,
             lifetimes=lifetimes,
             refresh_limit=RefreshLimit(times=rate.times, window=rate.window) if rate else None,
@@ -81,7 +85,7 @@ class Auth:
         self.sign_in = SignIn(clock, self.sessions, lifetimes=lifetimes, sessions_per_user=settings.sessions_per_user)
         self.guard = Guard(edge, clock, tokens, self.feed, self.accounts)
         answer = SignedInAnswer(edge, clock)
-        self.housekeeping = Housekeeping(self.database, clock, _chores(settings))
+        self.housekeeping = Housekeeping(self.database, clock, _chores(settings), duties=[self.keys.tend])
         foundation = Foundation(
             database=self.database, clock=clock, passwords=self.hasher, limits=self.limits, edge=edge
         )
@@ -90,6 +94,7 @@ class Auth:
             sessions=self.sessions,
             sign_in=self.sign_in,
             guard=self.guard,
+            feed=self.feed,
             signed_in_answer=answer,
         )
         rooms = [feature.build(foundation, core) for feature in features]
@@ -99,7 +104,7 @@ class Auth:
             sessions_router(self.sessions, edge, settings=settings),
             token_router(self.sessions, edge, clock, grants=_grants(rooms)),
         ]
-        self._jwks_router = jwks_router(self.ring, edge)
+        self._edge, self._grant_types = edge, ("refresh_token", *_grants(rooms))
 
     def install(self, app: FastAPI, *, prefix: str = "/auth") -> None:
         """Mount every room's routes on `app` under `prefix`, the public keys at their well-known address.
@@ -113,7 +118,23 @@ class Auth:
             raise ConfigurationError("an Auth is installed in this application already")
         app.state.latchstring = self
         app.include_router(PrefixRouter(prefix, self._routers), prefix=prefix)
-        app.include_router(PrefixRouter("", [self._jwks_router]))
+        app.include_router(PrefixRouter("", self._well_known(prefix)))
+
+    def _well_known(self, prefix: str) -> list[APIRouter]:
+        settings, max_age = self.settings, self.settings.jwks_max_age_seconds
+        routers = [jwks_router(self.ring, self._edge, max_age_seconds=max_age)]
+        # Without a public URL there is no issuer that could be found: the Host header is whatever a visitor sends.
+        if settings.public_url is not None:
+            routers.append(
+                metadata_router(
+                    self._edge,
+                    public_url=settings.public_url,
+                    prefix=prefix,
+                    grant_types=self._grant_types,
+                    max_age_seconds=max_age,
+                )
+            )
+        return routers
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -139,7 +160,10 @@ def _chores(settings: Settings) -> tuple[Chore, ...]:
     async def revocations(connection: Connection, *, now: datetime, most: int) -> int:
         return await prune_revocations(connection, before=now - REVOCATIONS_KEPT, most=most)
 
-    return sessions, revocations, prune_limits
+    async def keys(connection: Connection, *, now: datetime, most: int) -> int:
+        return await prune_keys(connection, before=now - KEYS_KEPT, most=most)
+
+    return sessions, revocations, keys, prune_limits
 
 
 def _grants(rooms: Iterable[Room]) -> dict[str, Grant]:
@@ -151,18 +175,25 @@ def _grants(rooms: Iterable[Room]) -> dict[str, Grant]:
     return grants
 
 
-def _ring(settings: Settings, database: Database, clock: Clock) -> KeyRing:
+def _ring_and_keys(settings: Settings, database: Database, clock: Clock) -> tuple[KeyRing, Keys]:
     if settings.jwt_private_key is not None:
         public, extra = settings.jwt_public_key, settings.jwt_extra_public_keys
-        return FixedRing(
-            key_set_from_pems(
-                algorithm=settings.jwt_algorithm,
-                private=settings.jwt_private_key.get_secret_value(),
-                public=public.get_secret_value() if public else None,
-                extra_public=extra.get_secret_value() if extra else None,
-            )
+        given = key_set_from_pems(
+            algorithm=settings.jwt_algorithm,
+            private=settings.jwt_private_key.get_secret_value(),
+            public=public.get_secret_value() if public else None,
+            extra_public=extra.get_secret_value() if extra else None,
         )
+        return GivenRing(given), GivenKeys()
     if settings.secret is None:
         raise ConfigurationError("LATCHSTRING_SECRET must be set: it seals the signing keys in the database")
-    vault = Vault(settings.secret.get_secret_value())
-    return DatabaseRing(database, vault, algorithm=settings.jwt_algorithm, clock=clock)
+    previous = settings.previous_secret
+    vault = Vault(settings.secret.get_secret_value(), previous=previous.get_secret_value() if previous else None)
+    policy = KeyPolicy(
+        # Not set, it is none that was chosen: a command run without it must not move a service to another one.
+        algorithm=settings.jwt_algorithm if "jwt_algorithm" in settings.model_fields_set else None,
+        cache_life=timedelta(seconds=settings.jwks_max_age_seconds),
+        token_life=timedelta(minutes=settings.refresh_token_expire_minutes),
+        max_age=timedelta(days=settings.key_max_days) if settings.key_max_days else None,
+    )
+    return DatabaseRing(database, vault, clock), DatabaseKeys(database, vault, clock, policy=policy)

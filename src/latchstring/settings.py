@@ -66,6 +66,8 @@ class Settings(WebSettings, PasswordHashSettings, TokenSettings, SessionSettings
     """`sqlite+aiosqlite:///…`, `postgresql+psycopg://…` or `postgresql+asyncpg://…`."""
     secret: SecretStr | None = None
     """Seals private keys at rest; at least 32 characters."""
+    previous_secret: SecretStr | None = None
+    """The one before: what it sealed is opened still, and sealed anew under `secret` at the next start."""
 
     @property
     def database(self) -> str:
@@ -86,8 +88,10 @@ class Settings(WebSettings, PasswordHashSettings, TokenSettings, SessionSettings
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
-        if self.secret is not None and len(self.secret.get_secret_value()) < SECRET_MIN_LENGTH:
-            raise ValueError(f"LATCHSTRING_SECRET must have at least {SECRET_MIN_LENGTH} characters")
+        for name in ("secret", "previous_secret"):
+            secret = getattr(self, name)
+            if secret is not None and len(secret.get_secret_value()) < SECRET_MIN_LENGTH:
+                raise ValueError(f"LATCHSTRING_{name.upper()} must have at least {SECRET_MIN_LENGTH} characters")
         if self.jwt_private_key is None and (self.jwt_public_key or self.jwt_extra_public_keys):
             raise ValueError("JWT_PRIVATE_KEY must be set as well: a public key alone signs nothing")
         if self.access_token_expire_minutes > self.refresh_token_expire_minutes:

@@ -18,8 +18,7 @@ import sqlalchemy as sa
 from latchstring import Settings
 from latchstring.apps.server import build_app
 from latchstring.core.sessions import feed, store
-from latchstring.core.sessions.rules import EndReason
-from latchstring.core.sessions.store import Revocation, RevocationKind
+from latchstring.core.sessions.rules import EndReason, Revocation, RevocationKind
 from latchstring.core.sessions.tables import revocations
 from latchstring.core.tokens.keys import make_private_pem
 from latchstring.core.tokens.settings import Algorithm
@@ -285,7 +284,8 @@ async def test_what_has_run_out_is_forgotten(worker: Worker) -> None:
     await here.auth.sessions.disable_user(bob.user_id, source=OPERATOR)
 
     def remembered() -> int:
-        return len(here.auth.feed._ended_sessions) + len(here.auth.feed._ended_users)
+        ended = here.auth.feed._ended
+        return len(ended._sessions) + len(ended._users)
 
     here.clock.suspend(seconds=15 * 60 + 59)
     await here.auth.feed.poll()
@@ -294,7 +294,7 @@ async def test_what_has_run_out_is_forgotten(worker: Worker) -> None:
     await here.auth.feed.poll()
     assert remembered() == 0
     assert await ada.sees(here) == (401, "token_expired")
-    assert (await worker(minutes_ahead=17)).auth.feed._ended_sessions == {}
+    assert (await worker(minutes_ahead=17)).auth.feed._ended._sessions == {}
 
 
 # --- stale knowledge --------------------------------------------------------------------------------------------------

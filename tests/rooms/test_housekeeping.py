@@ -286,7 +286,7 @@ async def test_a_batch_is_a_transaction_of_its_own(service: Service, monkeypatch
     with deletions(service) as seen:
         assert await service.auth.housekeeping.clear_away() == 10
     sessions_go = [3, "commit", 3, "commit", 3, "commit", 1, "commit"]
-    assert seen == [*sessions_go, 0, "commit", 0, "commit"], "then revocations, and the places of limits"
+    assert seen == [*sessions_go, *(0, "commit") * 3], "then revocations, keys, and the places of limits"
     assert await count(service, sessions) == 1
     assert await service.auth.housekeeping.clear_away() == 0
 
@@ -431,7 +431,7 @@ async def test_it_goes_on_when_the_database_was_away(
             await until(lambda: came_back(service))
             await until(lambda: cleared_all(service))
     words = {record.getMessage() for record in caplog.records if record.name == housekeeping.__name__}
-    assert words == {"old rows were not cleared away: the database is away"}
+    assert words == {"housekeeping waits: the database is away"}
 
 
 async def came_back(service: Service) -> bool:
@@ -545,7 +545,8 @@ async def test_the_statements_that_matter_find_their_rows_by_an_index(full: Data
     ]
     more_asked = [Asked(name, ask, re.compile(by)) for name, ask, by in more]
     for asked in [*asked_of(owner=ADA, session_id=ADA, now=now), *more_asked]:
-        found = await ways(full, asked.ask)
+        # Of the keys there are a handful, and all of them are looked at.
+        found = [way for way in await ways(full, asked.ask) if "latchstring_keys" not in way]
         assert asked.is_found(found), (asked.name, found)
 
 

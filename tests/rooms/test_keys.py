@@ -4,7 +4,6 @@ import asyncio
 import base64
 import re
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,17 +11,20 @@ from uuid import UUID
 import jwt
 import pytest
 import sqlalchemy as sa
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, x25519
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from httpx2 import Response
+from jwt.algorithms import OKPAlgorithm
 
 from latchstring import Auth, Settings
 from latchstring.apps.environment import settings_from
 from latchstring.apps.server import prepare
 from latchstring.core.accounts.tables import users
+from latchstring.core.tokens.rotation import KeyChange
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tables import keys
 from latchstring.errors import ConfigurationError, KeysUnavailableError
+from latchstring.foundation.audit import OPERATOR
 from latchstring.foundation.database import Database
 from tests.support.clock import TurnedClock
 from tests.support.forge import KIND_FOR, Genuine, PrivateKey, new_key, private_pem, public_pem, sign_with, thumbprint
@@ -91,18 +93,36 @@ async def signing_service(
     else:
         settings = settings.model_copy(update={"jwt_algorithm": Algorithm(algorithm)})
         await prepare(settings)
-        clock.turn(seconds=1)  # past the moment, by the machine's clock, from which the new key signs
+        clock.turn(minutes=11)  # a key of another algorithm takes over as in any rotation
     async with running_service(settings, clock) as running:
         yield running
 
 
+@pytest.fixture
+def pyjwt_knows_ed25519() -> Iterator[None]:
+    """PyJWT verifies the signature and has not heard of its RFC 9864 name."""
+    jwt.register_algorithm("Ed25519", OKPAlgorithm())
+    yield
+    jwt.unregister_algorithm("Ed25519")
+
+
+def pyjwts_key(jwk: dict[str, str]) -> ed25519.Ed25519PublicKey | jwt.PyJWK:
+    """Returns a published key as PyJWT reads it."""
+    if jwk["alg"] != "Ed25519":
+        return jwt.PyJWK(jwk)
+    key = OKPAlgorithm.from_jwk(jwk)
+    assert isinstance(key, ed25519.Ed25519PublicKey)
+    return key
+
+
+@pytest.mark.usefixtures("pyjwt_knows_ed25519")
 async def test_pyjwt_agrees(signing_service: Service, algorithm: str) -> None:
     """Another service, knowing only our JWKS, reads our tokens: exact header and claims, no person in them."""
     service, clock = signing_service, signing_service.clock
     browser = await service.registered()
     user = (await browser.get("/api/auth/me")).json()
     now = int(clock.now().timestamp())
-    published = jwt.PyJWKSet.from_dict({"keys": assert_jwks(await service.browser().get(JWKS))})
+    published = {jwk["kid"]: pyjwts_key(jwk) for jwk in assert_jwks(await service.browser().get(JWKS))}
 
     def read(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
         header = jwt.get_unverified_header(text)
@@ -210,10 +230,11 @@ async def test_extra_public_keys_verify_and_do_not_sign(settings: Settings) -> N
     old, new = pair_variables("RS256", which=1), pair_variables("RS256", which=2)
     async with running_service(with_keys(settings, old)) as service:
         signed_by_old = (await service.registered()).cookies["access_token"]
-    extra = f"{old['JWT_PUBLIC_KEY']} , {new['JWT_PUBLIC_KEY']},{b64(public_pem(new_key('P-256')))}"
+    more = (f"PS256:{b64(public_pem(new_key('RSA-2048', 3)))}", b64(public_pem(new_key("P-256"))))
+    extra = f"{old['JWT_PUBLIC_KEY']} , {new['JWT_PUBLIC_KEY']},{','.join(more)}"
     async with running_service(with_keys(settings, new | {"JWT_EXTRA_PUBLIC_KEYS": extra})) as service:
         published = assert_jwks(await service.browser().get(JWKS))
-        assert sorted(jwk["alg"] for jwk in published) == ["ES256", "RS256", "RS256"]
+        assert sorted(jwk["alg"] for jwk in published) == ["ES256", "PS256", "RS256", "RS256"]
         bearer = service.browser(headers={"Authorization": f"Bearer {signed_by_old}"})
         assert (await bearer.get("/api/dashboard")).status_code == 200
         browser = await service.registered("bob@example.com")
@@ -241,7 +262,7 @@ def refused_keys() -> Iterator[Any]:
     p256, p384, weak = new_key("P-256"), new_key("P-384"), new_key("RSA-1024")
     encrypted = rsa_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"password"))
     kinds = {"RSA": rsa_key, "P-256": p256, "Ed25519": new_key("Ed25519")}
-    fitting = {"RS256": "RSA", "PS256": "RSA", "ES256": "P-256", "EdDSA": "Ed25519"}
+    fitting = {"RS256": "RSA", "PS256": "RSA", "ES256": "P-256", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
 
     def case(name: str, variable: str, **changes: str) -> Any:  # noqa: ANN401 -- pytest's own type is private
         return pytest.param({variable: "", **changes}, variable, id=name)
@@ -297,9 +318,9 @@ def test_a_bad_key_is_refused_at_the_start(changes: dict[str, str], variable: st
     "name", ["HS256", "HS512", "none", "None", "RS512", "rs256", "RS256,HS256", "PBES2-HS256+A128KW"]
 )
 @pytest.mark.parametrize("variable", ["JWT_ALGORITHM", "LATCHSTRING_JWT_ALGORITHM"])
-def test_only_four_algorithms(name: str, variable: str) -> None:
-    """CVE-2016-10555 and its heirs: no symmetric algorithm, and none, can be configured; the error names the four."""
-    with pytest.raises(ConfigurationError, match=f"^{variable}: .*RS256.*PS256.*ES256.*EdDSA") as refusal:
+def test_only_five_algorithms(name: str, variable: str) -> None:
+    """CVE-2016-10555 and its heirs: no symmetric algorithm, and none, can be configured; the error names the five."""
+    with pytest.raises(ConfigurationError, match=f"^{variable}: .*RS256.*PS256.*ES256.*EdDSA.*Ed25519") as refusal:
         settings_from({variable: name})
     assert f"'{name}'" not in str(refusal.value)
 
@@ -374,16 +395,19 @@ async def test_two_processes_that_prepare_at_once_make_one_key(empty_database_ur
 
 @pytest.mark.parametrize("algorithm", [Algorithm.RS256, Algorithm.ES256])
 async def test_another_algorithm_gets_a_key_of_its_own(database_url: str, algorithm: Algorithm) -> None:
-    """A changed `JWT_ALGORITHM` makes one key more, strong enough, and the old one goes on verifying."""
+    """A changed `JWT_ALGORITHM` rotates to one key more, strong enough, and the old one goes on verifying."""
     settings = cheap_settings(database_url, jwt_algorithm=algorithm)
     await prepare(settings)
     await prepare(settings)
     stored = await stored_keys(database_url)
     assert sorted(key["algorithm"] for key in stored) == sorted({"RS256", algorithm.value})
     clock = TurnedClock()
-    clock.turn(seconds=1)
     async with running_service(settings, clock) as service:
         published = assert_jwks(await service.browser().get(JWKS))
+        assert service.auth.ring.current.signing.algorithm == "RS256"
+        clock.turn(minutes=11)
+        await service.auth.feed.poll()
+        assert service.auth.ring.current.signing.algorithm == algorithm
     assert len(published) == len(stored)
     bits = [len(base64.urlsafe_b64decode(jwk["n"] + "==")) * 8 for jwk in published if jwk["kty"] == "RSA"]
     assert set(bits) == {3072}
@@ -424,12 +448,13 @@ async def test_a_sealed_key_works_only_in_its_row(empty_database_url: str) -> No
     """Whoever can write to the database can't bring a retired key back by moving it into another's row."""
     settings = es256(empty_database_url)
     await prepare(settings)
-    (first,) = await stored_keys(empty_database_url)
-    await change_key(empty_database_url, first["kid"], retired_at=first["signs_from"] + timedelta(seconds=1))
-    await prepare(settings)
-    second = next(key for key in await stored_keys(empty_database_url) if key["kid"] != first["kid"])
     clock = TurnedClock()
-    clock.turn(seconds=2)
+    clock.turn(seconds=1)
+    auth = Auth(settings, features=(), clock=clock)
+    assert isinstance(await auth.keys.rotate(source=OPERATOR), KeyChange)
+    await auth.close()
+    first, second = await stored_keys(empty_database_url)
+    clock.turn(minutes=11)
     auth = Auth(settings, features=(), clock=clock)
     async with auth.database.reading() as connection:
         await auth.ring.reload(connection)

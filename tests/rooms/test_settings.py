@@ -258,6 +258,18 @@ async def published_keys(service: Service) -> int:
     return len((await service.browser().get("/.well-known/jwks.json")).json()["keys"])
 
 
+async def caching_of_the_keys(service: Service) -> str:
+    return (await service.browser().get("/.well-known/jwks.json")).headers["cache-control"]
+
+
+async def keys_after_two_days(service: Service) -> int:
+    """Returns how many keys are published when a worker has looked after them two days later."""
+    service.clock.turn(days=2)
+    await service.auth.keys.tend()
+    await service.auth.feed.poll()
+    return await published_keys(service)
+
+
 async def file_of_the_database(service: Service) -> str:
     """Returns where the user who has just registered is found on disk, below the working folder."""
     await service.registered()
@@ -285,6 +297,8 @@ class Bite:
 
 
 OWN_HOME = {"LATCHSTRING_DATABASE_URL": "", "LATCHSTRING_JWT_ALGORITHM": "ES256"}
+NEW_SECRET = "a new secret, as long as it has to be"
+OTHER_SECRET = {"LATCHSTRING_SECRET": "yet another secret, as long as it has to be"}
 OWN_KEY = {"LATCHSTRING_JWT_PRIVATE_KEY": "<private ours>"}
 OWN_POSTGRES = {"LATCHSTRING_DATABASE_URL": ""} | {f"LATCHSTRING_POSTGRES_{name}": f"<{name}>" for name in POSTGRES}
 PUBLIC_URL = "https://auth.example.com"
@@ -325,10 +339,13 @@ BITES: dict[str, Bite] = {
         [400, 400, 503, 503],
         beside=SLOW | {"LATCHSTRING_PASSWORD_HASH_THREADS": "1"},
     ),
-    "jwt_algorithm": Bite("ES256", algorithm, "ES256"),
+    "jwt_algorithm": Bite("ES256", algorithm, "ES256", beside={"LATCHSTRING_DATABASE_URL": ""}),
     "jwt_private_key": Bite("<private ours>", is_signed_with_ours, expected=True),
     "jwt_public_key": Bite("<public ours>", answer_to_a_registration, 201, otherwise="<public other>", beside=OWN_KEY),
     "jwt_extra_public_keys": Bite("<public other>,<public curve>", published_keys, 3, beside=OWN_KEY),
+    "jwks_max_age_seconds": Bite("7", caching_of_the_keys, "public, max-age=7"),
+    "key_max_days": Bite("1", keys_after_two_days, 2, otherwise="0"),
+    "previous_secret": Bite(SECRET, answer_to_a_registration, 201, otherwise=NEW_SECRET, beside=OTHER_SECRET),
     "data_dir": Bite("elsewhere", file_of_the_database, "elsewhere/latchstring.db", beside=OWN_HOME),
     "database_url": Bite("sqlite:///named.db", file_of_the_database, "named.db", beside=OWN_HOME),
     "secret": Bite(SECRET, answer_to_a_registration, 201, otherwise="another secret, as long as it has to be"),

@@ -88,7 +88,7 @@ async def prepare(settings: Settings, *, migrate: bool = True) -> None:
             raise DatabaseUnavailableError("the database has no tables yet: run latchstring migrate")
         if revision != HEAD and migrate:
             await upgrade(auth.database)
-        await auth.ring.prepare()
+        await auth.keys.prepare()
     finally:
         await auth.close()
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 
 from latchstring.core.accounts.actions import Accounts
 from latchstring.core.sessions.actions import Sessions
+from latchstring.core.sessions.feed import RevocationFeed
 from latchstring.core.sessions.grants import Grant
 from latchstring.core.sessions.guard import Guard
 from latchstring.core.sessions.routes import SignedInAnswer
@@ -42,6 +43,7 @@ class Core:
     sessions: Sessions
     sign_in: SignIn
     guard: Guard
+    feed: RevocationFeed
     signed_in_answer: SignedInAnswer
 
 

@@ -18,9 +18,14 @@ class Fact(StrEnum):
     """The kinds of facts."""
 
     EVERYONE_SIGNED_OUT = "everyone.signed_out"
+    FEED_TOKEN_CREATED = "feed_token.created"  # noqa: S105 -- as below
+    FEED_TOKEN_REVOKED = "feed_token.revoked"  # noqa: S105 -- as below
     KEY_CREATED = "key.created"
+    KEY_RETIRED = "key.retired"
+    KEY_RETIRED_AT_ONCE = "key.retired_at_once"
     PASSWORD_CHANGED = "password.changed"  # noqa: S105 -- as below
     PASSWORD_UPGRADED = "password.upgraded"  # noqa: S105 -- a name, not a password
+    SECRET_CHANGED = "secret.changed"  # noqa: S105 -- as below
     SESSION_ENDED = "session.ended"
     SESSION_OPENED = "session.opened"
     SESSION_PROVEN = "session.proven"

@@ -20,17 +20,21 @@ def new_secret() -> str:
 
 
 class Vault:
-    """Seals small values with AES-256-GCM; bound to a context, one can't be moved to another's place."""
+    """Seals small values with AES-256-GCM; bound to a context, one can't be moved to another's place.
 
-    def __init__(self, secret: str) -> None:
-        self._aead = AESGCM(_derive(secret, b"latchstring/encryption/v1", 32))
+    Seals under one secret, and opens what was sealed under that or a previous one.
+    """
+
+    def __init__(self, secret: str, *, previous: str | None = None) -> None:
+        secrets_in_order = [secret] if previous is None else [secret, previous]
+        self._aeads = [AESGCM(_derive(each, b"latchstring/encryption/v1", 32)) for each in secrets_in_order]
         self.secret_id = _derive(secret, b"latchstring/secret-id/v1", 8).hex()
         """Names the secret without revealing it, so that a row can say which one sealed it."""
 
     def seal(self, plaintext: bytes, *, context: str) -> bytes:
         """Return nonce and ciphertext of `plaintext`, readable again only with the same `context`."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return nonce + self._aead.encrypt(nonce, plaintext, context.encode())
+        return nonce + self._aeads[0].encrypt(nonce, plaintext, context.encode())
 
     def open(self, sealed: bytes, *, context: str) -> bytes:
         """Return what was sealed.
@@ -38,10 +42,12 @@ class Vault:
         Raises:
             SealedValueError: another secret, another context, or a changed value.
         """
-        try:
-            return self._aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context.encode())
-        except (InvalidTag, ValueError) as error:
-            raise SealedValueError("the value was not sealed under this secret for this context") from error
+        for aead in self._aeads:
+            try:
+                return aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context.encode())
+            except (InvalidTag, ValueError):
+                continue
+        raise SealedValueError("the value was not sealed under this secret for this context")
 
 
 def _derive(secret: str, purpose: bytes, length: int) -> bytes:

@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from latchstring.errors import UnavailableError
@@ -32,13 +33,20 @@ class Chore(Protocol):
         ...
 
 
-class Housekeeping:
-    """Does the chores."""
+Duty = Callable[[], Awaitable[object]]
+"""Something else to look after once a minute, in every worker."""
 
-    def __init__(self, database: Database, clock: Clock, chores: Sequence[Chore]) -> None:
+
+class Housekeeping:
+    """Does the chores, and the duties."""
+
+    def __init__(
+        self, database: Database, clock: Clock, chores: Sequence[Chore], *, duties: Sequence[Duty] = ()
+    ) -> None:
         self._database = database
         self._clock = clock
         self._chores = chores
+        self._duties = duties
 
     async def clear_away(self, *, ending: asyncio.Event | None = None) -> int:
         """Do every chore until nothing is left to do, or another worker is at it; return how many rows went.
@@ -79,10 +87,12 @@ class Housekeeping:
         wait = INTERVAL_SECONDS * (0.5 + secrets.randbelow(1000) / 1000)
         while not await happens(ending, within_seconds=wait):
             wait = INTERVAL_SECONDS
-            try:
-                await self.clear_away(ending=ending)
-            except UnavailableError:
-                _log.info("old rows were not cleared away: the database is away")
-            except Exception:  # noqa: BLE001 -- see below
-                # Nobody is refused for it; what is old stays a while longer.
-                _log.exception("old rows can't be cleared away")
+            works: list[Duty] = [*self._duties, partial(self.clear_away, ending=ending)]
+            for work in works:
+                try:
+                    await work()
+                except UnavailableError:
+                    _log.info("housekeeping waits: the database is away")
+                except Exception:  # noqa: BLE001 -- see below
+                    # Nobody is refused for it; what is old stays a while longer.
+                    _log.exception("housekeeping can't be done")

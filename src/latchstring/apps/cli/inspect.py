@@ -87,6 +87,10 @@ def _development_checks(settings: Settings) -> list[Check]:
         checks.append(
             Check("public url", "warning", "for development only; set LATCHSTRING_PUBLIC_URL to an https address")
         )
+    if settings.previous_secret is not None:
+        checks.append(
+            Check("secret", "warning", "LATCHSTRING_PREVIOUS_SECRET is set: take it away when all have the new one")
+        )
     if settings.password_hash_memory_kib < _OWASP_MEMORY_KIB:
         checks.append(Check("password hash", "warning", f"less than the {_OWASP_MEMORY_KIB} KiB that OWASP asks for"))
     if not settings.limits:

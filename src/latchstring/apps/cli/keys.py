@@ -1,18 +1,24 @@
-"""`keys list`."""
+"""`keys list | rotate | retire`."""
 
-from typing import Any
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from latchstring import Auth
 from latchstring.apps.cli.opened import opened_auth, run
-from latchstring.apps.cli.output import JsonOption, print_json, print_table
+from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_table, say
+from latchstring.core.tokens.ring import ListedKey
+from latchstring.core.tokens.rotation import KeyChange, KeyConflict
+from latchstring.foundation.audit import OPERATOR
 
-keys = typer.Typer(no_args_is_help=True, help="Look at the signing keys.")
+keys = typer.Typer(no_args_is_help=True, help="Look at the signing keys, rotate and retire them.")
 
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell what would be changed.")]
 
-@keys.callback()
-def keys_group() -> None:
-    """Look at the signing keys."""
+_SIGNS_OUT = "This signs everyone out, everywhere and at once."
 
 
 @keys.command("list")
@@ -21,21 +27,124 @@ def list_keys(as_json: JsonOption = False) -> None:
 
     async def work() -> list[dict[str, Any]]:
         async with opened_auth() as auth:
-            return [
-                {
-                    "kid": key.kid,
-                    "algorithm": key.algorithm.value,
-                    "state": key.state.value,
-                    "source": key.source,
-                    "published_at": key.published_at.isoformat() if key.published_at else None,
-                    "signs_from": key.signs_from.isoformat() if key.signs_from else None,
-                    "verifies_until": key.verifies_until.isoformat() if key.verifies_until else None,
-                }
-                for key in await auth.ring.list_keys()
-            ]
+            return [_record(key) for key in await auth.ring.list_keys()]
 
     rows = run(work())
     if as_json:
         print_json(rows)
     else:
         print_table(rows)
+
+
+@keys.command()
+def rotate(dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Publish a new key now. It signs when every cache has seen it; nobody is signed out, and nothing is left to do."""
+
+    async def change(auth: Auth) -> KeyChange | KeyConflict:
+        return await auth.keys.rotate(source=OPERATOR, dry_run=dry_run)
+
+    _change(change, "no rotation", dry_run=dry_run, as_json=as_json)
+
+
+@keys.command()
+def retire(
+    kid: Annotated[str, typer.Argument(metavar="KID", help="The key, as `keys list` calls it.")],
+    now: Annotated[bool, typer.Option("--now", help=f"Because it was stolen. {_SIGNS_OUT}")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """End a key. Calmly: another takes over as in a rotation. With --now: no worker takes its tokens a second later."""
+
+    async def change(auth: Auth) -> KeyChange | KeyConflict:
+        if now:
+            return await auth.sessions.retire_key_at_once(kid, source=OPERATOR, dry_run=dry_run)
+        return await auth.keys.retire(kid, source=OPERATOR, dry_run=dry_run)
+
+    if now:
+        say(_SIGNS_OUT)
+    if now and not (yes or dry_run):
+        _ask(kid)
+    _change(change, f"key {kid} is not retired", dry_run=dry_run, as_json=as_json)
+
+
+def _ask(kid: str) -> None:
+    if not sys.stdin.isatty():
+        fail("nobody is there to ask: say --yes", Exit.USAGE)
+    typer.confirm(f"Retire key {kid} at once?", abort=True, err=True)
+
+
+def _change(
+    change: Callable[[Auth], Coroutine[Any, Any, KeyChange | KeyConflict]],
+    otherwise: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    async def work() -> tuple[KeyChange | KeyConflict, list[ListedKey]]:
+        async with opened_auth() as auth:
+            return await change(auth), await auth.ring.list_keys()
+
+    outcome, listed = run(work())
+    if isinstance(outcome, KeyConflict):
+        _refuse(outcome, listed, otherwise)
+    result = {
+        "dry_run": dry_run,
+        "retired": [
+            {"kid": key.kid, "retired_at": _shown(key.retired_at), "verifies_until": _shown(key.verifies_until)}
+            for key in outcome.changed
+            if key.retired_at is not None
+        ],
+        "recalled": [key.kid for key in outcome.changed if key.retired_at is None],
+        "new": None
+        if outcome.new_signs_from is None
+        else {"kid": None if dry_run else listed[-1].kid, "signs_from": _shown(outcome.new_signs_from)},
+    }
+    if as_json:
+        print_json(result)
+    else:
+        _say_in_words(outcome, None if dry_run else listed[-1].kid)
+    if dry_run:
+        say("this was a dry run: nothing was changed")
+
+
+def _say_in_words(change: KeyChange, new_kid: str | None) -> None:
+    if change.new_signs_from is not None:
+        print(f"new key {new_kid or '(not made yet)'}: published now, signs from {_shown(change.new_signs_from)}")
+    for key in change.changed:
+        if key.retired_at is None:
+            print(f"key {key.kid} goes on signing")
+        elif key.is_ended_at_once:
+            print(f"key {key.kid}: no token of it is taken any more")
+        else:
+            print(f"key {key.kid}: signs until {_shown(key.retired_at)}, verifies until {_shown(key.verifies_until)}")
+
+
+def _refuse(conflict: KeyConflict, listed: list[ListedKey], otherwise: str) -> NoReturn:
+    match conflict:
+        case KeyConflict.UNKNOWN:
+            fail(f"{otherwise}: {conflict}", Exit.NOT_FOUND)
+        case KeyConflict.NOTHING_TO_ROTATE:
+            fail(f"{otherwise}: {conflict}")
+        case KeyConflict.UNDER_WAY:
+            newest = listed[-1]
+            fail(f"{otherwise}: {conflict}, key {newest.kid} signs from {_shown(newest.signs_from)}", Exit.CONFLICT)
+        case KeyConflict.RETIRED_ALREADY | KeyConflict.GONE_ALREADY:
+            fail(f"{otherwise}: {conflict}", Exit.CONFLICT)
+
+
+def _record(key: ListedKey) -> dict[str, Any]:
+    return {
+        "kid": key.kid,
+        "algorithm": key.algorithm.value,
+        "state": key.state.value,
+        "source": key.source,
+        "published_at": _shown(key.published_at),
+        "signs_from": _shown(key.signs_from),
+        "retired_at": _shown(key.retired_at),
+        "verifies_until": _shown(key.verifies_until),
+    }
+
+
+def _shown(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.isoformat(timespec="seconds")

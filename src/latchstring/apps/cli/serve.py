@@ -89,7 +89,7 @@ async def _migrate(settings: Settings, *, check: bool) -> tuple[str | None, str 
         if not check:
             if before != HEAD:
                 await upgrade(auth.database)
-            await auth.ring.prepare()
+            await auth.keys.prepare()
         return before, await schema_revision(auth.database)
     finally:
         await auth.close()

@@ -6,7 +6,8 @@
     tables.py, store.py   the session row, which is the truth, and the rows of the revocation feed
     opening.py      the one function that opens a session; only core.sign_in may import it
     actions.py      renew, end, shut out
-    feed.py         what has ended, in this process's memory, a quarter of a second behind the database
+    ended.py        what has ended, in memory; pure
+    feed.py         that memory, a quarter of a second behind the database; and the feed's pages, for others
     guard.py        the hot path: a request to a Caller, and the dependencies of a host's routes
     routes.py       refresh and logout
 

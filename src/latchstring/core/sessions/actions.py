@@ -18,10 +18,14 @@ from latchstring.core.sessions.rules import (
     ListedSession,
     Presented,
     RefreshLimit,
+    Revocation,
+    RevocationKind,
     Session,
     judge,
 )
-from latchstring.core.sessions.store import EndedSession, Revocation, RevocationKind, Rotation
+from latchstring.core.sessions.store import EndedSession, Rotation
+from latchstring.core.tokens.actions import Keys
+from latchstring.core.tokens.rotation import KeyChange, KeyConflict
 from latchstring.core.tokens.rules import RefreshClaims
 from latchstring.core.tokens.tokens import TokenPair, Tokens
 from latchstring.errors import Code, Refused
@@ -51,6 +55,7 @@ class Sessions:
         database: Database,
         clock: Clock,
         tokens: Tokens,
+        keys: Keys,
         feed: RevocationFeed,
         *,
         lifetimes: Lifetimes,
@@ -59,6 +64,7 @@ class Sessions:
         self._database = database
         self._clock = clock
         self._tokens = tokens
+        self._keys = keys
         self._feed = feed
         self._lifetimes = lifetimes
         self._refresh_limit = refresh_limit
@@ -92,6 +98,7 @@ class Sessions:
     async def renew_session(self, refresh_token: str, *, source: Source) -> SignedIn | Refused:
         """Exchange a refresh token for the next pair; the previous one, within the grace, for the same pair again."""
         now = self._clock.now()
+        await self._tokens.learn_keys_of(refresh_token)
         bearer = self._tokens.read_refresh(refresh_token, now=now.timestamp())
         if bearer is None:
             return Refused(Code.INVALID_TOKEN)
@@ -251,15 +258,32 @@ class Sessions:
     async def revoke_everyone(self, *, source: Source) -> None:
         """End every session of every user by beginning an epoch: one row, however many sessions there are."""
         async with self._database.transaction() as connection:
-            await lock_exclusively(connection, "latchstring_epoch")
-            now = self._clock.now()
-            revocation = await store.begin_epoch(connection, reason=EndReason.OPERATOR, now=now)
-            await record(connection, Fact.EVERYONE_SIGNED_OUT, now=now, source=source, reason=EndReason.OPERATOR)
+            revocation = await self._end_everyones(connection, source=source)
         self.announce([revocation])
+
+    async def retire_key_at_once(self, kid: str, *, source: Source, dry_run: bool = False) -> KeyChange | KeyConflict:
+        """End a key that was stolen, and every session of everyone: the thief may have renewed any of them with it."""
+        draft = None if dry_run else await self._keys.draft()
+        async with self._database.transaction() as connection:
+            change = await self._keys.retire_at_once(connection, kid, draft, source=source)
+            if isinstance(change, KeyConflict) or dry_run:
+                return change
+            revocation = await self._end_everyones(connection, source=source)
+        self.announce([revocation])
+        return change
+
+    async def _end_everyones(self, connection: Connection, *, source: Source) -> Revocation:
+        await lock_exclusively(connection, "latchstring_epoch")
+        now = self._clock.now()
+        revocation = await store.begin_epoch(connection, reason=EndReason.OPERATOR, now=now)
+        await record(connection, Fact.EVERYONE_SIGNED_OUT, now=now, source=source, reason=EndReason.OPERATOR)
+        return revocation
 
     async def sign_out(self, shown: Iterable[str], *, source: Source) -> None:
         """End every session of which a genuine token is shown, whatever its kind, generation or age."""
         now = self._clock.now()
+        shown = tuple(shown)
+        await self._tokens.learn_keys_of(*shown)
         owners: dict[UUID, UUID] = {}
         for text in shown:
             token = self._tokens.read_access(text, now=now.timestamp()) or self._tokens.read_refresh(

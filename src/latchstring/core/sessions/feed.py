@@ -12,13 +12,12 @@ minute. The last goes on a page at a time beside the polls, so that a hundred th
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
-from uuid import UUID
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from latchstring.core.caller import Caller
 from latchstring.core.sessions import store
-from latchstring.core.sessions.rules import EndReason
-from latchstring.core.sessions.store import Revocation, RevocationKind
+from latchstring.core.sessions.ended import Ended
+from latchstring.core.sessions.rules import FeedPage, Revocation
 from latchstring.core.tokens.ring import KeyRing
 from latchstring.errors import RevocationsUnknownError, UnavailableError
 from latchstring.foundation.clock import Clock, happens
@@ -47,10 +46,7 @@ class RevocationFeed:
         self._reloading_after: int | None = None
         self._day_at_boot = 0.0
         self._current_as_of: float | None = None
-        # By the id's number: a UUID is twice as large, and computes its hash in Python.
-        self._ended_sessions: dict[int, float] = {}
-        self._ended_users: dict[UUID, dict[str, tuple[int, float]]] = {}
-        self._epoch = 0
+        self._ended = Ended()
 
     def refuse_if_stale(self) -> None:
         """Pass, while what this process knows is recent.
@@ -63,31 +59,11 @@ class RevocationFeed:
 
     def ended_because(self, caller: Caller) -> str | None:
         """Return why the caller's session has ended, an `EndReason` as far as this version knows; None: it lives."""
-        if self._ended_users:
-            entries = self._ended_users.get(caller.user_id)
-            if entries is not None:
-                reasons = [reason for reason, (below, _) in entries.items() if caller.claims_version < below]
-                if EndReason.USER_DELETED in reasons:
-                    return EndReason.USER_DELETED
-                if reasons:
-                    return reasons[0]
-        if caller.session_id.int in self._ended_sessions:
-            return EndReason.LOGOUT
-        return EndReason.OPERATOR if caller.epoch < self._epoch else None
+        return self._ended.because(caller)
 
     def apply(self, revocations: Iterable[Revocation]) -> None:
         """Take entries into memory; knowing one already changes nothing, and nothing known is lost."""
-        for entry in revocations:
-            if entry.kind is RevocationKind.EVERYONE and entry.below_version is not None:
-                self._epoch = max(self._epoch, entry.below_version)
-            elif entry.kind is RevocationKind.USER and entry.user_id is not None and entry.below_version is not None:
-                entries = self._ended_users.setdefault(entry.user_id, {})
-                below, until = entries.get(entry.reason, (0, 0.0))
-                entries[entry.reason] = (max(below, entry.below_version), max(until, entry.expires_at.timestamp()))
-            elif entry.kind is RevocationKind.SESSION and entry.session_id is not None:
-                self._ended_sessions[entry.session_id.int] = entry.expires_at.timestamp()
-            else:
-                raise ValueError(f"a {entry.kind} revocation names nobody")
+        self._ended.add(revocations)
 
     async def poll(self) -> None:
         """Look at the database once: for what is new, or, where no cursor can be trusted, for all.
@@ -99,6 +75,7 @@ class RevocationFeed:
         if self._clock_was_set(began):
             self._cursor = None
         try:
+            self._ring.turn()
             if self._cursor is None:
                 await self._load(began=began)
             else:
@@ -124,8 +101,10 @@ class RevocationFeed:
 
     async def _go_on(self, cursor: str, *, began: float) -> None:
         async with self._looking() as connection:
-            entries, self._cursor = await store.revocations_since(connection, cursor)
-            self.apply(entries)
+            news = await store.revocations_since(connection, cursor)
+            self._cursor = news.cursor
+            self.apply(news.entries)
+            await self._ring.reload(connection, revision=news.keys_revision)
             if self._reloading_after is None and began - self._reloaded_at >= RELOAD_INTERVAL_SECONDS:
                 self._reloading_after, self._reloaded_at = store.BEFORE_ALL, began
             if self._reloading_after is not None:
@@ -139,8 +118,46 @@ class RevocationFeed:
         )
         self.apply(entries)
         if self._reloading_after is None:
-            self._forget_expired()
+            self._ended.forget_expired(now=self._clock.now().timestamp())
         return self._reloading_after is not None
+
+    async def page(self, after: str | None) -> FeedPage:
+        """Return what is new after a cursor; everything, where there is none or it can't be gone on from.
+
+        Args:
+            after: `CURSOR`, where the feed stood; or `CURSOR-NUMBER`, in the middle of everything, with the number of
+                the last entry told.
+
+        Raises:
+            UnavailableError: the database is away, or this process does not follow it.
+        """
+        self.refuse_if_stale()
+        cursor, _, number = (after or "").partition("-")
+        async with self._looking() as connection:
+            if cursor and number:
+                return await self._page_of_all(connection, cursor, after=int(number))
+            news = await store.revocations_since(connection, cursor) if cursor else None
+            # A cursor from the future is one of another database: this one was restored from a copy.
+            if news is None or int(news.cursor) < int(cursor) or len(news.entries) > PAGE_SIZE:
+                cursor = await store.revocations_cursor(connection)
+                return await self._page_of_all(connection, cursor, after=store.BEFORE_ALL)
+        return self._page(news.cursor, news.entries)
+
+    async def _page_of_all(self, connection: Connection, cursor: str, *, after: int) -> FeedPage:
+        entries, last = await store.revocations_page(connection, after=after, most=PAGE_SIZE, now=self._clock.now())
+        here = cursor if last is None else f"{cursor}-{last}"
+        return self._page(here, entries, resync=after == store.BEFORE_ALL, has_more=last is not None)
+
+    def _page(
+        self, cursor: str, entries: Sequence[Revocation], *, resync: bool = False, has_more: bool = False
+    ) -> FeedPage:
+        return FeedPage(
+            cursor=cursor,
+            resync=resync,
+            has_more=has_more,
+            entries=entries,
+            retired_keys=self._ring.ended_at_once(),
+        )
 
     @contextlib.asynccontextmanager
     async def _looking(self) -> AsyncIterator[Connection]:
@@ -187,14 +204,3 @@ class RevocationFeed:
                 _log.exception("revocations can't be followed")
             return False
         return True
-
-    def _forget_expired(self) -> None:
-        now = self._clock.now().timestamp()
-        # Few have run out of perhaps a hundred thousand: to copy the others would hold the event loop.
-        for key in [key for key, until in self._ended_sessions.items() if until <= now]:
-            del self._ended_sessions[key]
-        kept = {
-            user: {reason: entry for reason, entry in entries.items() if entry[1] > now}
-            for user, entries in self._ended_users.items()
-        }
-        self._ended_users = {user: entries for user, entries in kept.items() if entries}

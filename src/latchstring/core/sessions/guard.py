@@ -23,7 +23,7 @@ from starlette.types import Scope
 from latchstring.core.accounts.actions import Accounts
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
-from latchstring.core.sessions.credentials import bearer_token, cookie_token
+from latchstring.core.sessions.credentials import RawHeaders, bearer_token, cookie_token, every_token
 from latchstring.core.sessions.feed import RevocationFeed
 from latchstring.core.sessions.rules import EndReason, is_fresh
 from latchstring.core.tokens.tokens import Tokens
@@ -60,12 +60,26 @@ class Guard:
         self._accounts = accounts
         self._cookie_name = edge.cookies.access_name.encode()
 
-    def caller(self, scope: Scope) -> Caller:
-        """Return who is asking.
+    async def caller(self, scope: Scope) -> Caller:
+        """Return who is asking. Nothing is read, but, once a second at most, for a key of which nobody has heard.
 
         Raises:
             ProblemError: nobody we let in; see `GUARD_REFUSALS`.
         """
+        try:
+            return self._caller(scope)
+        except ProblemError as problem:
+            if problem.code is not Code.INVALID_TOKEN or not await self._learns_keys(scope["headers"]):
+                raise
+        return self._caller(scope)
+
+    async def _learns_keys(self, headers: RawHeaders) -> bool:
+        try:
+            return await self._tokens.learn_keys_of(*every_token(headers, [self._cookie_name]))
+        except UnavailableError as error:
+            raise ProblemError(error.code) from error
+
+    def _caller(self, scope: Scope) -> Caller:
         headers = scope["headers"]
         header = bearer_token(headers)
         cookie = cookie_token(headers, self._cookie_name)
@@ -82,13 +96,13 @@ class Guard:
         except UnavailableError as error:
             raise ProblemError(error.code) from error
 
-    def fresh_caller(self, scope: Scope, *, within: timedelta) -> Caller:
+    async def fresh_caller(self, scope: Scope, *, within: timedelta) -> Caller:
         """Return who is asking, if the user has proved it no longer than `within` ago.
 
         Raises:
             ProblemError: nobody we let in, or 401 `insufficient_user_authentication` (RFC 9470): prove it again.
         """
-        caller = self.caller(scope)
+        caller = await self.caller(scope)
         if not is_fresh(proven_at_unix=caller.proven_at_unix, now=self._clock.now().timestamp(), within=within):
             raise ProblemError(Code.INSUFFICIENT_USER_AUTHENTICATION, max_age_seconds=within.total_seconds())
         return caller
@@ -150,7 +164,7 @@ class _CallerDependency(_GuardDependency):
     """Who is asking."""
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
-        return guard_of(connection).caller(connection.scope)
+        return await guard_of(connection).caller(connection.scope)
 
 
 current_caller = _CallerDependency()
@@ -166,7 +180,7 @@ class _FreshDependency(_GuardDependency):
         self._within = within
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
-        return guard_of(connection).fresh_caller(connection.scope, within=self._within)
+        return await guard_of(connection).fresh_caller(connection.scope, within=self._within)
 
 
 def fresh(*, minutes: float) -> Callable[[HTTPConnection], Awaitable[Caller]]:
@@ -184,7 +198,7 @@ class _UserDependency(_GuardDependency):
 
     async def __call__(self, connection: HTTPConnection) -> User:
         guard = guard_of(connection)
-        return await guard.user(guard.caller(connection.scope))
+        return await guard.user(await guard.caller(connection.scope))
 
 
 current_user = _UserDependency()

@@ -55,9 +55,9 @@ def renewal_router(
 
         Two tabs that ask at once, and a client that asks again because the answer was lost, get the same pair.
         """
-        token = _presented_token(
-            request.scope["headers"], cookie=edge.cookies.refresh_name, tokens=tokens, now=clock.now().timestamp()
-        )
+        headers = request.scope["headers"]
+        await tokens.learn_keys_of(*every_token(headers, [edge.cookies.refresh_name.encode()]))
+        token = _presented_token(headers, cookie=edge.cookies.refresh_name, tokens=tokens, now=clock.now().timestamp())
         if isinstance(token, Refused):
             raise ProblemError(token.code)
         outcome = await sessions.renew_session(token, source=edge.source(request))

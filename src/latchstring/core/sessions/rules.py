@@ -1,5 +1,6 @@
 """What a session is, how long its tokens live, and what a presented refresh token means. Pure; time is passed in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum, auto
@@ -35,6 +36,43 @@ class EndReason(StrEnum):
     """The oldest, when its user signed in once more than the limit of sessions allows."""
     USER_DELETED = "user_deleted"
     USER_DISABLED = "user_disabled"
+
+
+class RevocationKind(StrEnum):
+    """Whom a revocation means."""
+
+    SESSION = "session"
+    USER = "user"
+    EVERYONE = EVERYONE
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One entry of the feed: a session, a user's tokens below a claims version, or everyone's below an epoch."""
+
+    kind: RevocationKind
+    session_id: UUID | None
+    user_id: UUID | None
+    below_version: int | None
+    reason: str
+    """An `EndReason`, or one that a newer version of this package wrote."""
+    expires_at: datetime
+    """When no token it speaks of can be presented any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """A part of the feed, for a follower that has no database of ours."""
+
+    cursor: str
+    """To ask on from."""
+    resync: bool
+    """Whether everything is told anew, beginning with this page."""
+    has_more: bool
+    """Whether the next page is there already."""
+    entries: Sequence[Revocation]
+    retired_keys: Sequence[str]
+    """Those that were retired at once."""
 
 
 @dataclass(frozen=True, slots=True)

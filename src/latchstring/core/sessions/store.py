@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -16,33 +15,14 @@ from latchstring.core.sessions.rules import (
     EndReason,
     ListedSession,
     RefreshLimit,
+    Revocation,
+    RevocationKind,
     Session,
 )
 from latchstring.core.sessions.tables import revocations, sessions
+from latchstring.core.tokens.store import REVISION
 from latchstring.foundation.audit import Source
 from latchstring.foundation.database import Connection, is_postgresql, xid8
-
-
-class RevocationKind(StrEnum):
-    """Whom a revocation means."""
-
-    SESSION = "session"
-    USER = "user"
-    EVERYONE = EVERYONE
-
-
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """One entry of the feed: a session, a user's tokens below a claims version, or everyone's below an epoch."""
-
-    kind: RevocationKind
-    session_id: UUID | None
-    user_id: UUID | None
-    below_version: int | None
-    reason: str
-    """An `EndReason`, or one that a newer version of this package wrote."""
-    expires_at: datetime
-    """When no token it speaks of can be presented any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,19 +383,34 @@ _ENTRY = (
     revocations.c.expires_at,
 )
 
-# PostgreSQL: the oldest transaction still open, and the entries, in one statement and so from one snapshot. A later
-# poll reads again from there: what committed late has an id that is not below it, and is never missed.
+# One statement, and so one snapshot, for where the feed stands, the revision of the keys, and the entries. PostgreSQL
+# stands at the oldest transaction still open: a later poll reads again from there, and what committed late has an id
+# that is not below it, and is never missed.
 _HORIZON = sa.cast(sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot()), sa.Text()).label("cursor")
-_ONE = sa.select(sa.literal(1).label("one")).subquery("one")
 _SINCE_XID = revocations.c.transaction_id >= sa.cast(sa.bindparam("cursor", type_=sa.Text()), xid8)
-_POSTGRESQL_NOW = sa.select(_HORIZON)
-_POSTGRESQL_SINCE = sa.select(_HORIZON, *_ENTRY).select_from(_ONE.outerjoin(revocations, _SINCE_XID))
+# SQLite: numbers in the order of commits; also of those that are deleted again.
+_LAST_NUMBER = sa.cast(
+    sa.func.coalesce(
+        sa.select(sa.column("seq"))
+        .select_from(sa.table("sqlite_sequence"))
+        .where(sa.column("name") == revocations.name)
+        .scalar_subquery(),
+        0,
+    ),
+    sa.Text(),
+).label("cursor")
+_SINCE_NUMBER = revocations.c.sequence > sa.cast(sa.bindparam("cursor", type_=sa.Text()), sa.Integer())
 
-# SQLite: numbers in the order of commits.
-_SQLITE_NOW = sa.select(sa.cast(sa.func.coalesce(sa.func.max(revocations.c.sequence), 0), sa.Text()))
-_SQLITE_SINCE = sa.select(*_ENTRY).where(
-    revocations.c.sequence > sa.cast(sa.bindparam("cursor", type_=sa.Text()), sa.Integer())
-)
+_KEYS = REVISION.label("keys_revision")
+_ONE = sa.select(sa.literal(1).label("one")).subquery("one")
+
+
+def _since(standing: sa.Label[str], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(standing, _KEYS, *_ENTRY).select_from(_ONE.outerjoin(revocations, condition))
+
+
+_POSTGRESQL_SINCE, _SQLITE_SINCE = _since(_HORIZON, _SINCE_XID), _since(_LAST_NUMBER, _SINCE_NUMBER)
+_POSTGRESQL_STANDING, _SQLITE_STANDING = sa.select(_HORIZON), sa.select(_LAST_NUMBER)
 
 _PAGE = (
     sa.select(*_ENTRY)
@@ -432,9 +427,19 @@ BEFORE_ALL = -(2**63)
 """The number that every entry comes after."""
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a poll finds."""
+
+    entries: list[Revocation]
+    cursor: str
+    """To go on from."""
+    keys_revision: int
+
+
 async def revocations_cursor(connection: Connection) -> str:
     """Read where the feed stands: a later `revocations_since` brings all that is not committed yet."""
-    statement = _POSTGRESQL_NOW if is_postgresql(connection) else _SQLITE_NOW
+    statement = _POSTGRESQL_STANDING if is_postgresql(connection) else _SQLITE_STANDING
     return str((await connection.execute(statement)).scalar_one())
 
 
@@ -446,13 +451,11 @@ async def revocations_page(
     return _entries(rows), rows[-1].sequence if len(rows) == most else None
 
 
-async def revocations_since(connection: Connection, cursor: str) -> tuple[list[Revocation], str]:
-    """Read the entries that a read which returned `cursor` may not have seen, and the next cursor."""
-    if is_postgresql(connection):
-        rows = (await connection.execute(_POSTGRESQL_SINCE, {"cursor": cursor})).all()
-        return _entries(rows), rows[0].cursor
-    rows = (await connection.execute(_SQLITE_SINCE, {"cursor": cursor})).all()
-    return _entries(rows), str(max((row.sequence for row in rows), default=cursor))
+async def revocations_since(connection: Connection, cursor: str) -> News:
+    """Read the entries that a read which returned `cursor` may not have seen."""
+    statement = _POSTGRESQL_SINCE if is_postgresql(connection) else _SQLITE_SINCE
+    rows = (await connection.execute(statement, {"cursor": cursor})).all()
+    return News(entries=_entries(rows), cursor=rows[0].cursor, keys_revision=rows[0].keys_revision)
 
 
 def _entries(rows: Sequence[Any]) -> list[Revocation]:

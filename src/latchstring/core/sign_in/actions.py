@@ -8,8 +8,7 @@ from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
 from latchstring.core.sessions.actions import Sessions, SignedIn
 from latchstring.core.sessions.opening import open_session
-from latchstring.core.sessions.rules import Lifetimes, Session
-from latchstring.core.sessions.store import Revocation
+from latchstring.core.sessions.rules import Lifetimes, Revocation, Session
 from latchstring.core.sign_in.rules import Proof, admit
 from latchstring.errors import Code, Refused
 from latchstring.foundation.audit import Fact, Source, record

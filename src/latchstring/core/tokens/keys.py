@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,13 +12,18 @@ from typing import Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
 
 from latchstring.core.tokens.settings import Algorithm
-from latchstring.errors import ConfigurationError
+from latchstring.errors import ConfigurationError, KeySetError
 
 RSA_MIN_BITS = 2048
 RSA_BITS = 3072
+_RSA_MIN_LETTERS = math.ceil(RSA_MIN_BITS / 6)
+_MOST_KEYS = 100
+_PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 Key = RSAKey | ECKey | OKPKey
 
@@ -28,6 +35,17 @@ class TokenKey:
     kid: str
     algorithm: Algorithm
     key: Key
+
+    def sign(self, octets: bytes) -> bytes:
+        """Return the signature of `octets` (RFC 7515, section 5.1, step 5); the key must be a private one."""
+        return JWSRegistry.algorithms[self.algorithm.value].sign(octets, self.key)
+
+    def verifies(self, octets: bytes, signature: bytes) -> bool:
+        """Tell whether `signature` is this key's of `octets`."""
+        try:
+            return JWSRegistry.algorithms[self.algorithm.value].verify(octets, signature, self.key)
+        except (JoseError, ValueError):
+            return False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +73,7 @@ def make_private_pem(algorithm: Algorithm) -> bytes:
             private = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
         case Algorithm.ES256:
             private = ec.generate_private_key(ec.SECP256R1())
-        case Algorithm.EDDSA:
+        case Algorithm.EDDSA | Algorithm.ED25519:
             private = ed25519.Ed25519PrivateKey.generate()
     return private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -91,7 +109,7 @@ def token_key(pem: bytes, algorithm: Algorithm, *, name: str, is_our_own: bool =
             if raw.curve.name != "secp256r1":
                 raise ConfigurationError(f"{name} must be a P-256 key for ES256")
             key = ECKey.import_key(raw)
-        case Algorithm.EDDSA, (ed25519.Ed25519PrivateKey() | ed25519.Ed25519PublicKey()):
+        case ((Algorithm.EDDSA | Algorithm.ED25519), (ed25519.Ed25519PrivateKey() | ed25519.Ed25519PublicKey())):
             key = OKPKey.import_key(raw)
         case _:
             raise ConfigurationError(f"{name} must be a PEM of a key for {algorithm}")
@@ -126,15 +144,84 @@ def key_set_from_pems(*, algorithm: Algorithm, private: str, public: str | None,
     verifying = {signing.kid: signing}
     for part in (extra_public or "").split(","):
         if part.strip():
-            extra = _extra_key(_pem(part, "JWT_EXTRA_PUBLIC_KEYS"), algorithm)
+            extra = _extra_key(part, algorithm)
             verifying.setdefault(extra.kid, extra)
     return KeySet(signing=signing, verifying=verifying)
 
 
-def _extra_key(pem: bytes, algorithm: Algorithm) -> TokenKey:
-    # The previous key may be of another algorithm: the PEM's own kind decides, RSA keys going with the one in force.
-    rsa_algorithm = algorithm if algorithm is Algorithm.PS256 else Algorithm.RS256
-    for candidate in (rsa_algorithm, Algorithm.ES256, Algorithm.EDDSA):
+def key_set_from_jwks(document: bytes) -> dict[str, TokenKey]:
+    """Return the keys of a JSON Web Key Set (RFC 7517) that tokens can be verified with, by their `kid`.
+
+    A key of a kind that is not known here is left out, as the RFC asks.
+
+    Raises:
+        KeySetError: no key set; one that holds a private or symmetric key, or two of one `kid`, or a weak key, or
+            one whose `kid` is not its thumbprint (RFC 7638); or none that could be used.
+    """
+    try:
+        members = json.loads(document.decode("utf-8"), object_pairs_hook=_unique_members)
+    except (ValueError, RecursionError):
+        raise KeySetError("no JSON that says everything once") from None
+    published = members.get("keys") if isinstance(members, dict) else None
+    if not isinstance(published, list) or len(published) > _MOST_KEYS:
+        raise KeySetError("no key set")
+    keys: dict[str, TokenKey] = {}
+    for jwk in published:
+        key = _published_key(jwk)
+        if key is None:
+            continue
+        if key.kid in keys:
+            raise KeySetError("two keys of one kid")
+        keys[key.kid] = key
+    if not keys:
+        raise KeySetError("no key that could be used")
+    return keys
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a name is given twice")
+    return members
+
+
+def _published_key(jwk: object) -> TokenKey | None:
+    if not isinstance(jwk, dict):
+        raise KeySetError("a key that is no object")
+    if not _PRIVATE_MEMBERS.isdisjoint(jwk):
+        raise KeySetError("a private key, which must never be shown")
+    if jwk.get("use", "sig") != "sig" or jwk.get("alg") not in set(Algorithm):
+        return None
+    kinds: Mapping[object, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+    kind = kinds.get(jwk.get("kty"))
+    if kind is None:
+        return None
+    # Asked here already: the library would take it, and warn.
+    if kind is RSAKey and len(str(jwk.get("n"))) < _RSA_MIN_LETTERS:
+        raise KeySetError("a weak key")
+    required: dict[str, Any] = {name: jwk[name] for name in ("kty", "n", "e", "crv", "x", "y") if name in jwk}
+    try:
+        pem = kind.import_key(required).as_pem(private=False)
+        key = token_key(pem, Algorithm(jwk["alg"]), name="a published key")
+    except (ConfigurationError, JoseError, ValueError, TypeError, KeyError):
+        raise KeySetError("a key that can't be used") from None
+    if jwk.get("kid") != key.kid:
+        raise KeySetError("a kid that is not the key's thumbprint")
+    return key
+
+
+def _extra_key(text: str, algorithm: Algorithm) -> TokenKey:
+    # A key of another algorithm than the one in force is told by its PEM, RSA and Ed25519 keys going with the one in
+    # force; or by a name before it, without which RS256 could not be left for PS256.
+    name, colon, value = text.strip().partition(":")
+    if not colon:
+        candidates, value = _candidates(algorithm), name
+    elif name in set(Algorithm):
+        candidates = (Algorithm(name),)
+    else:
+        raise ConfigurationError(f"a name in JWT_EXTRA_PUBLIC_KEYS must be one of {', '.join(Algorithm)}")
+    pem = _pem(value, "JWT_EXTRA_PUBLIC_KEYS")
+    for candidate in candidates:
         try:
             extra = token_key(pem, candidate, name="JWT_EXTRA_PUBLIC_KEYS")
         except ConfigurationError:
@@ -144,6 +231,14 @@ def _extra_key(pem: bytes, algorithm: Algorithm) -> TokenKey:
         return extra
     raise ConfigurationError(
         f"JWT_EXTRA_PUBLIC_KEYS must be base64 of PEMs, RSA with at least {RSA_MIN_BITS} bits, P-256 or Ed25519"
+    )
+
+
+def _candidates(algorithm: Algorithm) -> tuple[Algorithm, ...]:
+    return (
+        algorithm if algorithm is Algorithm.PS256 else Algorithm.RS256,
+        Algorithm.ES256,
+        algorithm if algorithm is Algorithm.ED25519 else Algorithm.EDDSA,
     )
 
 

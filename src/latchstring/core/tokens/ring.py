@@ -1,29 +1,28 @@
 """The key ring: the set of keys in force in this process.
 
-    FixedRing      PEMs from the environment: known from the start, never changes
-    DatabaseRing   rows of `latchstring_keys`, sealed under the secret; re-read with the revocation feed
+    GivenRing      PEMs from the environment: known from the start, never changes
+    DatabaseRing   rows of `latchstring_keys`, sealed under the secret; re-read when the feed sees that one changed
 
 `current` is a read of an attribute. A set that did not change stays the same object, so that each PEM is parsed
 once and what was verified against it stays known.
 """
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from latchstring.core.tokens import store
-from latchstring.core.tokens.keys import KeySet, make_private_pem, public_pem, token_key
-from latchstring.core.tokens.rules import KeyState, key_state
+from latchstring.core.tokens.keys import KeySet, TokenKey, token_key
+from latchstring.core.tokens.rotation import KeyState, signing_key
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.store import StoredKey
 from latchstring.errors import ConfigurationError, KeysUnavailableError
-from latchstring.foundation.audit import SYSTEM, Fact, record
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.crypto import SealedValueError, Vault
-from latchstring.foundation.database import Connection, Database, lock_exclusively
+from latchstring.foundation.database import Connection, Database
 
-_CHECK_CONTEXT = "secret-check"
-_CHECK_TEXT = b"latchstring"
+CATCH_UP_INTERVAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,7 @@ class ListedKey:
     source: str
     published_at: datetime | None = None
     signs_from: datetime | None = None
+    retired_at: datetime | None = None
     verifies_until: datetime | None = None
 
 
@@ -51,20 +51,28 @@ class KeyRing(Protocol):
         """
         ...
 
-    async def prepare(self) -> None:
-        """Make what is missing: run once, before the workers start, by whoever serves."""
+    async def reload(self, connection: Connection, *, revision: int | None = None) -> None:
+        """Read the keys again, if `revision` is not the one they were read at."""
         ...
 
-    async def reload(self, connection: Connection) -> None:
-        """Read the keys again."""
+    def turn(self) -> None:
+        """Let keys come and go whose time has come, without reading anything."""
+        ...
+
+    async def catch_up(self) -> None:
+        """Read the keys for a token that names one which is not there, at most once a second."""
         ...
 
     async def list_keys(self) -> list[ListedKey]:
         """Return every key for an operator to look at, the oldest first."""
         ...
 
+    def ended_at_once(self) -> list[str]:
+        """Return the names of keys that were retired at once: whoever holds them from before must drop them."""
+        ...
 
-class FixedRing:
+
+class GivenRing:
     """Keys that the environment gave."""
 
     def __init__(self, keys: KeySet) -> None:
@@ -75,11 +83,14 @@ class FixedRing:
         """Return the keys given."""
         return self._keys
 
-    async def prepare(self) -> None:
-        """Do nothing: the environment's keys are made elsewhere."""
-
-    async def reload(self, connection: Connection) -> None:
+    async def reload(self, connection: Connection, *, revision: int | None = None) -> None:
         """Do nothing: the environment does not change while a process runs."""
+
+    def turn(self) -> None:
+        """Do nothing: likewise."""
+
+    async def catch_up(self) -> None:
+        """Do nothing: likewise."""
 
     async def list_keys(self) -> list[ListedKey]:
         """Return the key that signs, and those that only verify."""
@@ -94,17 +105,25 @@ class FixedRing:
             for kid, key in self._keys.verifying.items()
         ]
 
+    def ended_at_once(self) -> list[str]:
+        """Return none: what is no longer given is not known here."""
+        return []
+
 
 class DatabaseRing:
     """Keys that the database holds."""
 
-    def __init__(self, database: Database, vault: Vault, *, algorithm: Algorithm, clock: Clock) -> None:
+    def __init__(self, database: Database, vault: Vault, clock: Clock) -> None:
         self._database = database
         self._vault = vault
-        self._algorithm = algorithm
         self._clock = clock
         self._keys: KeySet | None = None
-        self._read_from: tuple[StoredKey, ...] = ()
+        self._rows: list[StoredKey] = []
+        self._revision: int | None = None
+        self._private: dict[str, TokenKey] = {}
+        self._public: dict[str, TokenKey] = {}
+        self._catching_up = asyncio.Lock()
+        self._caught_up_at: float | None = None
 
     @property
     def current(self) -> KeySet:
@@ -113,35 +132,33 @@ class DatabaseRing:
             raise KeysUnavailableError("the keys have not been read yet")
         return self._keys
 
-    async def prepare(self) -> None:
-        """Check the secret against the database's mark, and make the first key where there is none.
-
-        Raises:
-            ConfigurationError: the database's keys were sealed under another secret.
-        """
-        async with self._database.transaction() as connection:
-            await lock_exclusively(connection, "latchstring_keys")
-            await self._check_secret(connection)
-            stored = await store.all_keys(connection)
-            if not any(self._could_sign(key) for key in stored):
-                await self._create_key(connection)
-
-    async def reload(self, connection: Connection) -> None:
-        """Read the keys; where nothing changed, keep the very set."""
-        now = self._clock.now()
-        live = tuple(key for key in await store.all_keys(connection) if _state(key, now=now) is not KeyState.GONE)
-        usable = [key for key in live if self._could_sign(key)]
-        if not usable:
-            raise KeysUnavailableError("the database holds no key that may sign: run latchstring migrate")
-        active = [key for key in usable if _state(key, now=now) is KeyState.ACTIVE]
-        # No key is active yet where the first was made a moment ago, by an instance whose clock is ahead of ours.
-        newest = max(active, key=_signs_from) if active else min(usable, key=_signs_from)
-        if self._keys is not None and live == self._read_from and self._keys.signing.kid == newest.kid:
+    async def reload(self, connection: Connection, *, revision: int | None = None) -> None:
+        """Read the keys, unless they are those of `revision`; where nothing changed, keep the very set."""
+        if revision is not None and revision == self._revision:
             return
-        verifying = {key.kid: token_key(key.public_pem.encode(), key.algorithm, name=f"key {key.kid}") for key in live}
-        private = token_key(self._open(newest), newest.algorithm, name=f"key {newest.kid}", is_our_own=True)
-        self._keys = KeySet(signing=private, verifying=verifying)
-        self._read_from = live
+        # The number first: what changes meanwhile has another one, and is read the next time.
+        revision = await store.revision(connection)
+        rows = await store.all_keys(connection)
+        self._choose(rows)
+        self._rows, self._revision = rows, revision
+
+    def turn(self) -> None:
+        """Let keys come and go whose time has come."""
+        if self._keys is not None:
+            self._choose(self._rows)
+
+    async def catch_up(self) -> None:
+        """Read the keys, once for all who ask at the same time, and at most once a second."""
+        async with self._catching_up:
+            since = self._clock.uptime() - CATCH_UP_INTERVAL_SECONDS
+            if self._caught_up_at is not None and self._caught_up_at > since:
+                return
+            try:
+                async with self._database.reading() as connection:
+                    await self.reload(connection)
+            finally:
+                # Counted from its end, so that those who wait for one that fails do not each try again.
+                self._caught_up_at = self._clock.uptime()
 
     async def list_keys(self) -> list[ListedKey]:
         """Return every row, with the state it is in now."""
@@ -151,65 +168,69 @@ class DatabaseRing:
                 ListedKey(
                     kid=key.kid,
                     algorithm=key.algorithm,
-                    state=_state(key, now=now),
+                    state=key.state(now=now),
                     source="database",
                     published_at=key.published_at,
                     signs_from=key.signs_from,
+                    retired_at=key.retired_at,
                     verifies_until=key.verifies_until,
                 )
                 for key in await store.all_keys(connection)
             ]
 
-    def _could_sign(self, key: StoredKey) -> bool:
-        return key.algorithm is self._algorithm and key.retired_at is None
+    def ended_at_once(self) -> list[str]:
+        """Return the names of keys that were retired at once, as of the last look at the database."""
+        return [key.kid for key in self._rows if key.is_ended_at_once]
 
-    async def _check_secret(self, connection: Connection) -> None:
-        checks = await store.secret_checks(connection)
-        if not checks:
-            sealed = self._vault.seal(_CHECK_TEXT, context=_CHECK_CONTEXT)
-            await store.insert_secret_check(
-                connection, secret_id=self._vault.secret_id, check_sealed=sealed, now=self._clock.now()
-            )
-            return
-        try:
-            self._vault.open(checks.get(self._vault.secret_id, b""), context=_CHECK_CONTEXT)
-        except SealedValueError:
-            raise ConfigurationError(
-                "LATCHSTRING_SECRET is not the one this database's keys were sealed under: set that one"
-            ) from None
-
-    async def _create_key(self, connection: Connection) -> None:
+    def _choose(self, rows: list[StoredKey]) -> None:
         now = self._clock.now()
-        pem = make_private_pem(self._algorithm)
-        made = token_key(pem, self._algorithm, name="the new key", is_our_own=True)
-        await store.insert_key(
-            connection,
-            StoredKey(
-                kid=made.kid,
-                algorithm=self._algorithm,
-                public_pem=public_pem(made),
-                private_sealed=self._vault.seal(pem, context=f"key {made.kid}"),
-                secret_id=self._vault.secret_id,
-                published_at=now,
-                signs_from=now,
-                verifies_until=None,
-                retired_at=None,
-            ),
-        )
-        await record(connection, Fact.KEY_CREATED, now=now, source=SYSTEM, reason=self._algorithm.value)
+        live = [key for key in rows if key.state(now=now) is not KeyState.GONE]
+        signing = signing_key(live, now=now)
+        if signing is None:
+            # None of those of before either, of which one may have been retired a moment ago.
+            self._keys = None
+            raise KeysUnavailableError("the database holds no key that may sign: run latchstring migrate")
+        names = [key.kid for key in live]
+        if self._keys is not None and list(self._keys.verifying) == names and self._keys.signing.kid == signing.kid:
+            return
+        verifying = {key.kid: self._public_half(key) for key in live}
+        # Those that will sign are opened with the others: when their time comes, the loop is not held for it.
+        private = {
+            key.kid: self._private_half(key)
+            for key in live
+            if key.kid == signing.kid or key.state(now=now) is KeyState.PENDING
+        }
+        self._keys = KeySet(signing=private[signing.kid], verifying=verifying)
+        self._public, self._private = verifying, private
 
-    def _open(self, key: StoredKey) -> bytes:
+    def _public_half(self, key: StoredKey) -> TokenKey:
+        known = self._public.get(key.kid)
+        if known is not None:
+            return known
+        # Its name is what the seal of its private half is bound to: a key that was put there by somebody who can write
+        # to the database, but does not know the secret, verifies nothing.
+        self._unsealed(key)
+        public = token_key(key.public_pem.encode(), key.algorithm, name=f"key {key.kid}")
+        if public.kid != key.kid:
+            raise KeysUnavailableError(f"the public half of key {key.kid} is another key's")
+        return public
+
+    def _private_half(self, key: StoredKey) -> TokenKey:
+        known = self._private.get(key.kid)
+        if known is not None:
+            return known
         try:
-            return self._vault.open(key.private_sealed, context=f"key {key.kid}")
+            return token_key(self._unsealed(key), key.algorithm, name=f"key {key.kid}", is_our_own=True)
+        except ConfigurationError:
+            raise KeysUnavailableError(f"the private half of key {key.kid} can't be used") from None
+
+    def _unsealed(self, key: StoredKey) -> bytes:
+        try:
+            return self._vault.open(key.private_sealed, context=seal_context(key.kid))
         except SealedValueError:
-            raise KeysUnavailableError(
-                "the signing key was sealed under another LATCHSTRING_SECRET: set that one"
-            ) from None
+            raise KeysUnavailableError("a key was sealed under another LATCHSTRING_SECRET: set that one") from None
 
 
-def _signs_from(key: StoredKey) -> datetime:
-    return key.signs_from
-
-
-def _state(key: StoredKey, *, now: datetime) -> KeyState:
-    return key_state(signs_from=key.signs_from, retired_at=key.retired_at, verifies_until=key.verifies_until, now=now)
+def seal_context(kid: str) -> str:
+    """Return what a private half's seal is bound to."""
+    return f"key {kid}"

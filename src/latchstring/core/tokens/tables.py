@@ -16,6 +16,12 @@ keys = sa.Table(
     sa.Column("signs_from", UtcDateTime(), nullable=False),
     sa.Column("verifies_until", UtcDateTime()),
     sa.Column("retired_at", UtcDateTime()),
+    # The longest life of a token it may have signed: when its last one expires follows from here.
+    sa.Column("token_seconds", sa.Integer(), nullable=False),
+    # How long an answer may be cached that shows it: the next key is published for longer before it signs.
+    sa.Column("cache_seconds", sa.Integer(), nullable=False),
+    # Rises with every change of any key. A worker asks for the highest at each poll, and reads all when it is another.
+    sa.Column("revision", sa.Integer(), nullable=False),
 )
 
 secrets = sa.Table(

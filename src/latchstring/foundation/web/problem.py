@@ -23,6 +23,7 @@ PROBLEMS: Mapping[Code, tuple[int, str]] = {
     Code.DATABASE_UNAVAILABLE: (503, "The database is away for now."),
     Code.DUPLICATE_COOKIE: (400, "A cookie was sent more than once."),
     Code.EMAIL_TAKEN: (409, "An account by that email already registered!"),
+    Code.FEED_TOKEN_REQUIRED: (401, "This address takes a feed token."),
     Code.HASH_QUEUE_FULL: (503, "Too many sign-ins at once."),
     Code.INTERNAL_ERROR: (500, "Something broke here; it was not your doing."),
     Code.INSUFFICIENT_USER_AUTHENTICATION: (401, "Prove again who you are: the last proof was too long ago."),

@@ -1,0 +1,647 @@
+"""Keys that rotate under running workers: no request fails for it, and a stolen one is out of use at once."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jwt
+import pytest
+import sqlalchemy as sa
+
+from latchstring import Auth, ConfigurationError, KeysUnavailableError, Settings
+from latchstring.apps.server import build_app, prepare
+from latchstring.core.tokens import store
+from latchstring.core.tokens.actions import DatabaseKeys
+from latchstring.core.tokens.rotation import KeyChange, KeyConflict, KeyState
+from latchstring.core.tokens.settings import Algorithm
+from latchstring.core.tokens.tables import keys
+from latchstring.foundation.audit import OPERATOR, audit
+from latchstring.foundation.crypto import Vault
+from latchstring.foundation.database import Connection
+from tests.support.clock import TurnedClock
+from tests.support.forge import Genuine, new_key, public_pem, thumbprint
+from tests.support.postgres import Postgres
+from tests.support.service import SECRET, Service, cheap_settings, credentials, running_service
+
+JWKS = "/.well-known/jwks.json"
+LEAD_MINUTES = 610 / 60
+OLD_ENOUGH_HOURS = 1 + 1 + LEAD_MINUTES / 60
+"""A refresh token's life, the hour for clocks, and the lead: then the key before is gone."""
+
+
+@pytest.fixture
+async def home(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Settings]:
+    """Settings of a database with one key, for ES256, which is made and used in no time."""
+    postgres: Postgres | None = None
+    if backend == "sqlite":
+        url = f"sqlite:///{tmp_path / 'latchstring.db'}"
+    else:
+        postgres = request.getfixturevalue("postgres")
+        url = postgres.create_database()
+    settings = cheap_settings(url, jwt_algorithm="ES256")
+    await prepare(settings)
+    yield settings
+    if postgres is not None:
+        postgres.drop_database(url)
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    clock = TurnedClock()
+    clock.turn(seconds=1)  # past the making of the first key
+    return clock
+
+
+@pytest.fixture
+async def worker(home: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+    async with running_service(home, clock) as service:
+        yield service
+
+
+@pytest.fixture
+async def other(home: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+    """Another worker on the same database."""
+    async with running_service(home, clock) as service:
+        yield service
+
+
+def with_changes(settings: Settings, **changes: object) -> Settings:
+    return Settings.model_validate(settings.model_dump(exclude_unset=True) | changes)
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, clock: TurnedClock | None = None) -> AsyncIterator[Auth]:
+    """Gives what a command works with."""
+    auth = Auth(settings, features=(), clock=clock)
+    try:
+        yield auth
+    finally:
+        await auth.close()
+
+
+async def published(service: Service) -> list[str]:
+    return [jwk["kid"] for jwk in (await service.browser().get(JWKS)).json()["keys"]]
+
+
+def kid_of(token: str) -> str:
+    kid: str = jwt.get_unverified_header(token)["kid"]
+    return kid
+
+
+async def sees(service: Service, token: str) -> int:
+    headers = {"Authorization": f"Bearer {token}"}
+    return (await service.browser(headers=headers).get("/api/dashboard")).status_code
+
+
+async def signed_in(service: Service) -> httpx2.AsyncClient:
+    browser = service.browser()
+    answer = await browser.post("/api/auth/login", json=credentials())
+    assert answer.status_code == 200, answer.text
+    return browser
+
+
+async def facts(auth: Auth, *, like: str) -> list[str]:
+    async with auth.database.reading() as connection:
+        return sorted(await connection.scalars(sa.select(audit.c.fact).where(audit.c.fact.like(like))))
+
+
+async def rows(auth: Auth) -> list[dict[str, Any]]:
+    """Reads the table as it lies there."""
+    async with auth.database.reading() as connection:
+        found = await connection.execute(sa.select(keys).order_by(keys.c.published_at, keys.c.kid))
+        return [dict(row) for row in found.mappings()]
+
+
+def rotated(outcome: KeyChange | KeyConflict) -> KeyChange:
+    assert isinstance(outcome, KeyChange)
+    return outcome
+
+
+# --- a calm rotation --------------------------------------------------------------------------------------------------
+
+
+async def test_a_rotation_from_end_to_end(worker: Service, other: Service, clock: TurnedClock) -> None:
+    """Published everywhere before it signs anywhere; the old key's tokens hold until they expire; then it is gone."""
+    browser = await worker.registered()
+    first = await published(worker)
+    rotated(await worker.auth.keys.rotate(source=OPERATOR))
+    for service in (worker, other):
+        await service.auth.feed.poll()
+        assert len(await published(service)) == 2
+    old = dict(browser.cookies)
+    clock.turn(minutes=LEAD_MINUTES - 0.01)
+    for service in (worker, other):
+        await service.auth.feed.poll()
+        assert kid_of((await signed_in(service)).cookies["access_token"]) == first[0]
+    clock.turn(minutes=0.02)
+    for service in (worker, other):
+        await service.auth.feed.poll()  # reads nothing of it: its time has come
+        token = (await signed_in(service)).cookies["access_token"]
+        assert kid_of(token) != first[0]
+        assert {await sees(worker, token), await sees(other, token)} == {200}
+        assert await sees(service, old["access_token"]) == 200
+    renewed = await browser.post("/api/auth/refresh")
+    assert renewed.status_code == 200
+    assert kid_of(browser.cookies["refresh_token"]) != first[0]
+    assert first[0] in await published(other)
+    clock.turn(minutes=OLD_ENOUGH_HOURS * 60)
+    await other.auth.feed.poll()
+    assert first[0] not in await published(other)
+
+
+async def test_a_worker_learns_of_a_key_by_the_poll_it_does_anyway(
+    worker: Service, other: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll that finds the same revision reads no key; one that finds another reads all of them, once."""
+    reads = count_of_reads(monkeypatch)
+    await other.auth.feed.poll()
+    assert reads == []
+    await worker.auth.keys.rotate(source=OPERATOR)
+    reads.clear()
+    before = other.auth.ring.current
+    await other.auth.feed.poll()
+    await other.auth.feed.poll()
+    assert len(reads) == 1
+    assert other.auth.ring.current is not before
+    kept = other.auth.ring.current
+    await other.auth.feed.poll()
+    assert other.auth.ring.current is kept, "what was verified with it stays known"
+
+
+def count_of_reads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Counts how often all keys are read from here on."""
+    reads: list[None] = []
+    read = store.all_keys
+
+    async def counted(connection: Connection) -> list[store.StoredKey]:
+        reads.append(None)
+        return await read(connection)
+
+    monkeypatch.setattr(store, "all_keys", counted)
+    return reads
+
+
+async def test_of_two_operators_one_wins(home: Settings, clock: TurnedClock) -> None:
+    """The other is told; there is one new key."""
+    async with opened(home, clock) as one, opened(home, clock) as two:
+        outcomes = await asyncio.gather(one.keys.rotate(source=OPERATOR), two.keys.rotate(source=OPERATOR))
+        assert sorted(map(type, outcomes), key=str) == sorted([KeyChange, KeyConflict], key=str)
+        assert KeyConflict.UNDER_WAY in outcomes
+        assert len(await rows(one)) == 2
+        assert await facts(one, like="key.%") == ["key.created", "key.created", "key.retired"]
+
+
+async def test_a_pending_key_can_be_withdrawn(worker: Service, clock: TurnedClock) -> None:
+    """The one before goes on, as if nothing had been; and the next rotation is free to begin."""
+    (first,) = await published(worker)
+    await worker.auth.keys.rotate(source=OPERATOR)
+    pending = next(key.kid for key in await worker.auth.ring.list_keys() if key.state is KeyState.PENDING)
+    rotated(await worker.auth.keys.retire(pending, source=OPERATOR))
+    clock.turn(minutes=30)
+    await worker.auth.feed.poll()
+    await worker.registered()
+    assert kid_of((await signed_in(worker)).cookies["access_token"]) == first
+    rotated(await worker.auth.keys.rotate(source=OPERATOR))
+
+
+async def test_a_dry_run_changes_nothing(worker: Service) -> None:
+    """It tells what would be changed, of each command."""
+    before = await rows(worker.auth)
+    kid = before[0]["kid"]
+    for outcome in (
+        await worker.auth.keys.rotate(source=OPERATOR, dry_run=True),
+        await worker.auth.keys.retire(kid, source=OPERATOR, dry_run=True),
+        await worker.auth.sessions.retire_key_at_once(kid, source=OPERATOR, dry_run=True),
+    ):
+        change = rotated(outcome)
+        assert [key.kid for key in change.changed] == [kid]
+        assert change.new_signs_from is not None
+    assert await rows(worker.auth) == before
+    assert await facts(worker.auth, like="%") == ["key.created"]
+
+
+class CrashError(Exception):
+    """The power goes."""
+
+
+PHASES = ["before the old key's dates", "after the old key's dates", "after the new key", "before the commit"]
+
+
+@pytest.fixture(params=PHASES)
+def crash(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes the next rotation end in one of its phases; returns what lets the one after that be."""
+    name, after = {
+        PHASES[0]: ("update_dates", False),
+        PHASES[1]: ("update_dates", True),
+        PHASES[2]: ("insert_key", True),
+        PHASES[3]: ("record", True),
+    }[request.param]
+    module = store if hasattr(store, name) else __import__("latchstring.core.tokens.actions", fromlist=["record"])
+    done = getattr(module, name)
+
+    async def crashing(*arguments: Any, **named: Any) -> None:  # noqa: ANN401 -- whatever it takes
+        if after:
+            await done(*arguments, **named)
+        raise CrashError
+
+    monkeypatch.setattr(module, name, crashing)
+    return monkeypatch.undo
+
+
+async def test_a_crash_in_any_phase_leaves_all_as_it_was(
+    worker: Service, clock: TurnedClock, crash: Callable[[], None]
+) -> None:
+    """Run again, it does the whole."""
+    before = await rows(worker.auth)
+    with pytest.raises(CrashError):
+        await worker.auth.keys.rotate(source=OPERATOR)
+    assert await rows(worker.auth) == before
+    await worker.auth.feed.poll()
+    await worker.registered()
+    crash()
+    rotated(await worker.auth.keys.rotate(source=OPERATOR))
+    clock.turn(minutes=11)
+    await worker.auth.feed.poll()
+    assert kid_of((await signed_in(worker)).cookies["access_token"]) != before[0]["kid"]
+
+
+async def test_no_key_is_named_like_an_option(home: Settings) -> None:
+    """A `kid` in base64url may begin with a hyphen: `keys retire -x…` would not be understood when it is urgent."""
+    async with opened(home) as auth:
+        assert isinstance(auth.keys, DatabaseKeys)
+        names = {auth.keys._new_draft(Algorithm.EDDSA).kid for _ in range(400)}
+    assert {name for name in names if name.startswith("-")} == set()
+
+
+# --- age --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_is_replaced_at_its_age(worker: Service, other: Service, clock: TurnedClock) -> None:
+    """By whichever worker looks first, once; nobody has to do anything."""
+    clock.turn(days=89)
+    await worker.auth.keys.tend()
+    assert len(await rows(worker.auth)) == 1
+    clock.turn(days=1)
+    await asyncio.gather(worker.auth.keys.tend(), other.auth.keys.tend())
+    assert [key.state for key in await worker.auth.ring.list_keys()] == [KeyState.ACTIVE, KeyState.PENDING]
+    clock.turn(minutes=11)
+    await worker.auth.keys.tend()
+    assert [key.state for key in await worker.auth.ring.list_keys()] == [KeyState.RETIRED, KeyState.ACTIVE]
+
+
+async def test_housekeeping_tends_to_keys(home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that runs does so by itself, and clears away what has been gone for thirty days."""
+    monkeypatch.setattr("latchstring.foundation.housekeeping.INTERVAL_SECONDS", 0.02)
+    clock.turn(days=90)
+    async with running_service(home, clock) as service, asyncio.timeout(20):
+        while len(await rows(service.auth)) < 2:  # noqa: ASYNC110 -- of a task that tells nobody
+            await asyncio.sleep(0.02)
+        clock.turn(days=29)
+        await service.auth.housekeeping.clear_away()
+        assert len(await rows(service.auth)) == 2
+        clock.turn(days=2)
+        await service.auth.housekeeping.clear_away()
+        assert [key["retired_at"] for key in await rows(service.auth)] == [None]
+
+
+# --- what other instances give out ------------------------------------------------------------------------------------
+
+
+async def test_tokens_of_longer_lives_are_waited_for(home: Settings, clock: TurnedClock) -> None:
+    """An instance with longer-lived tokens notes it, so that a rotation from elsewhere ends none of them early."""
+    long_lived = with_changes(home, refresh_token_expire_minutes=24 * 60)
+    async with running_service(long_lived, clock) as service:
+        await service.auth.keys.tend()
+        browser = await service.registered()
+        async with opened(home, clock) as operator:
+            rotated(await operator.keys.rotate(source=OPERATOR))
+        clock.turn(minutes=23 * 60)
+        await service.auth.feed.poll()
+        assert (await browser.post("/api/auth/refresh")).status_code == 200
+
+
+async def test_slower_caches_are_waited_for(home: Settings, clock: TurnedClock) -> None:
+    """An instance whose keys may be cached for a day is not surprised by a new one after ten minutes."""
+    slow = with_changes(home, jwks_max_age_seconds=86_400)
+    async with running_service(slow, clock) as service:
+        await service.auth.keys.tend()
+        async with opened(home, clock) as operator:
+            change = rotated(await operator.keys.rotate(source=OPERATOR))
+    assert change.new_signs_from is not None
+    assert change.new_signs_from - clock.now() == timedelta(days=2, seconds=10)
+
+
+# --- at once ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stolen_key_is_out_of_use_at_once(worker: Service, other: Service, clock: TurnedClock) -> None:
+    """Whatever it signed, before or after: refused by each worker after its next poll. Everyone signs in anew."""
+    browser = await worker.registered()
+    stolen = Genuine.of(browser.cookies["access_token"], worker)
+    later = (await signed_in(other)).cookies
+    change = rotated(await worker.auth.sessions.retire_key_at_once(stolen.header["kid"], source=OPERATOR))
+    assert change.new_signs_from == clock.now()
+    for service in (worker, other):
+        await service.auth.feed.poll()
+        for text in (stolen.text, later["access_token"], stolen.with_claims(epoch=1), stolen.with_claims(epoch=9)):
+            assert await sees(service, text) == 401
+        assert stolen.header["kid"] not in await published(service)
+    assert (await browser.post("/api/auth/refresh")).status_code == 401
+    token = (await signed_in(worker)).cookies["access_token"]
+    assert {await sees(worker, token), await sees(other, token)} == {200}
+    assert await facts(worker.auth, like="key.%") == ["key.created", "key.created", "key.retired_at_once"]
+    assert await facts(worker.auth, like="everyone%") == ["everyone.signed_out"]
+
+
+async def test_a_thief_has_no_tokens_of_the_next_key(worker: Service, clock: TurnedClock) -> None:
+    """Renewed with the stolen key before, a session is the thief's under the next one: it ends with the others."""
+    browser = await worker.registered()
+    kid = kid_of(browser.cookies["access_token"])
+    await worker.auth.keys.rotate(source=OPERATOR)
+    clock.turn(minutes=11)
+    await worker.auth.feed.poll()
+    assert (await browser.post("/api/auth/refresh")).status_code == 200
+    laundered = dict(browser.cookies)
+    assert kid_of(laundered["access_token"]) != kid
+    rotated(await worker.auth.sessions.retire_key_at_once(kid, source=OPERATOR))
+    await worker.auth.feed.poll()
+    assert await sees(worker, laundered["access_token"]) == 401
+    assert (await browser.post("/api/auth/refresh")).status_code == 401
+    assert await sees(worker, (await signed_in(worker)).cookies["access_token"]) == 200
+
+
+async def test_a_clock_that_is_behind_brings_nothing_back(home: Settings, clock: TurnedClock) -> None:
+    """An instance ten minutes behind takes no token of the key, and signs with the new one, to it of the future."""
+    behind = TurnedClock()
+    behind.turn(minutes=-10)
+    async with running_service(home, clock) as worker, running_service(home, behind) as late:
+        token = (await worker.registered()).cookies["access_token"]
+        await worker.auth.sessions.retire_key_at_once(kid_of(token), source=OPERATOR)
+        await late.auth.feed.poll()
+        assert await sees(late, token) == 401
+        assert kid_of((await signed_in(late)).cookies["access_token"]) == late.auth.ring.current.signing.kid
+        assert late.auth.ring.current.signing.kid != kid_of(token)
+
+
+# --- a key nobody here has heard of -----------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def polled_once(settings: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+    """Runs a worker that looks at the database once, and not again by itself."""
+    app = build_app(settings, clock=clock)
+    service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
+    await service.auth.feed.poll()
+    yield service
+    await service.auth.close()
+
+
+@pytest.mark.parametrize("way", ["dashboard", "refresh", "token", "logout"])
+async def test_the_first_token_of_a_key_is_no_surprise(
+    worker: Service, home: Settings, clock: TurnedClock, way: str
+) -> None:
+    """A worker that has not looked since reads the ring for it, at every door that takes a token."""
+    await worker.registered()
+    async with polled_once(home, clock) as unaware:
+        await worker.auth.sessions.retire_key_at_once(worker.auth.ring.current.signing.kid, source=OPERATOR)
+        await worker.auth.feed.poll()
+        browser = await signed_in(worker)
+        kid = kid_of(browser.cookies["access_token"])
+        assert kid not in unaware.auth.ring.current.verifying
+        assert (await shown_at(unaware, way, browser)).status_code == 200
+        assert kid in unaware.auth.ring.current.verifying
+
+
+async def shown_at(service: Service, way: str, browser: httpx2.AsyncClient) -> httpx2.Response:
+    client = service.browser(headers={"Cookie": "; ".join(f"{n}={v}" for n, v in browser.cookies.items())})
+    match way:
+        case "dashboard":
+            return await client.get("/api/dashboard")
+        case "token":
+            form = {"grant_type": "refresh_token", "refresh_token": browser.cookies["refresh_token"]}
+            return await service.browser().post("/api/auth/token", data=form)
+        case _:
+            return await client.post(f"/api/auth/{way}")
+
+
+async def test_pysec_2026_177_made_up_names_read_the_ring_once_a_second(
+    worker: Service, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many tokens with names nobody knows, at once or one by one; and none of them gets in."""
+    genuine = Genuine.of((await worker.registered()).cookies["access_token"], worker)
+    reads = count_of_reads(monkeypatch)
+    made_up = [genuine.with_header(kid=f"{number:043}") for number in range(30)]
+    assert set(await asyncio.gather(*(sees(worker, text) for text in made_up))) == {401}
+    assert len(reads) == 1
+    clock.suspend(seconds=0.9)
+    assert await sees(worker, made_up[0]) == 401
+    assert len(reads) == 1
+    clock.suspend(seconds=0.2)
+    assert await sees(worker, made_up[0]) == 401
+    assert len(reads) == 2
+    assert await sees(worker, genuine.with_header(kid="../" * 14)) == 401
+    clock.suspend(seconds=2)
+    assert await sees(worker, genuine.with_header(kid="short")) == 401
+    assert len(reads) == 2, "what is no thumbprint names no key"
+
+
+# --- another algorithm ------------------------------------------------------------------------------------------------
+
+
+async def test_another_algorithm_is_a_rotation(worker: Service, home: Settings, clock: TurnedClock) -> None:
+    """The old key signs until the new one has been published long enough; every token holds all the while."""
+    token = (await worker.registered()).cookies["access_token"]
+    moved = with_changes(home, jwt_algorithm="EdDSA")
+    async with opened(moved, clock) as auth:
+        await auth.keys.prepare()
+        await auth.keys.prepare()
+        assert [key.algorithm for key in await auth.ring.list_keys()] == [Algorithm.ES256, Algorithm.EDDSA]
+    async with running_service(moved, clock) as new:
+        for service in (worker, new):
+            await service.auth.feed.poll()
+            assert jwt.get_unverified_header((await signed_in(service)).cookies["access_token"])["alg"] == "ES256"
+        clock.turn(minutes=11)
+        for service in (worker, new):
+            await service.auth.feed.poll()
+            browser = await signed_in(service)
+            assert jwt.get_unverified_header(browser.cookies["access_token"])["alg"] == "EdDSA"
+            assert {await sees(worker, browser.cookies["access_token"]), await sees(new, token)} == {200}
+
+
+async def test_a_command_without_the_setting_keeps_the_algorithm(home: Settings, clock: TurnedClock) -> None:
+    """Whoever rotates from a shell that lacks `JWT_ALGORITHM` does not move the service to the default."""
+    plain = Settings.model_validate(home.model_dump(exclude_unset=True, exclude={"jwt_algorithm"}))
+    async with opened(plain, clock) as auth:
+        await auth.keys.prepare()
+        rotated(await auth.keys.rotate(source=OPERATOR))
+        assert {key.algorithm for key in await auth.ring.list_keys()} == {Algorithm.ES256}
+
+
+async def test_an_algorithm_has_to_wait_for_a_rotation_under_way(
+    home: Settings, clock: TurnedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is broken off; the log says that a later start will do it."""
+    async with opened(home, clock) as auth:
+        await auth.keys.rotate(source=OPERATOR)
+    async with opened(with_changes(home, jwt_algorithm="EdDSA"), clock) as auth:
+        caplog.set_level(logging.WARNING)
+        await auth.keys.prepare()
+        assert "a rotation is under way" in caplog.text
+        assert len(await rows(auth)) == 2
+        clock.turn(minutes=11)
+        await auth.keys.prepare()
+        assert len(await rows(auth)) == 3
+
+
+# --- another secret ---------------------------------------------------------------------------------------------------
+
+NEW_SECRET = "another secret of the suite, long enough"
+
+
+async def test_the_secret_can_be_changed(worker: Service, home: Settings, clock: TurnedClock) -> None:
+    """All is sealed anew at the first start; from then on the old one is refused, while who runs with it goes on."""
+    token = (await worker.registered()).cookies["access_token"]
+    await worker.auth.keys.rotate(source=OPERATOR)
+    await worker.auth.feed.poll()
+    changing = with_changes(home, secret=NEW_SECRET, previous_secret=SECRET)
+    async with opened(changing, clock) as auth:
+        await auth.keys.prepare()
+        await auth.keys.prepare()
+        assert {row["secret_id"] for row in await rows(auth)} == {Vault(NEW_SECRET).secret_id}
+        assert await facts(auth, like="secret%") == ["secret.changed"]
+    async with opened(home, clock) as stranger:
+        with pytest.raises(ConfigurationError, match="LATCHSTRING_SECRET is not the one"):
+            await stranger.keys.prepare()
+    await worker.auth.feed.poll()
+    assert await sees(worker, token) == 200
+    clock.turn(minutes=11)
+    await worker.auth.feed.poll()
+    await signed_in(worker)
+    async with running_service(with_changes(home, secret=NEW_SECRET), clock) as new:
+        assert await sees(new, (await signed_in(worker)).cookies["access_token"]) == 200
+        assert await sees(worker, (await signed_in(new)).cookies["access_token"]) == 200
+
+
+async def test_both_secrets_may_be_told_in_either_order(home: Settings, clock: TurnedClock) -> None:
+    """A roll-out begins by telling everybody the new one, and no instance is ever without the right one."""
+    first_step = with_changes(home, previous_secret=NEW_SECRET)
+    second_step = with_changes(home, secret=NEW_SECRET, previous_secret=SECRET)
+    for settings in (first_step, second_step, first_step, second_step, with_changes(home, secret=NEW_SECRET)):
+        async with opened(settings, clock) as auth:
+            await auth.keys.prepare()
+            async with auth.database.reading() as connection:
+                await auth.ring.reload(connection)
+
+
+async def test_a_crash_while_sealing_anew(home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is half sealed: the old secret still opens all, and the next start does the whole."""
+    changing = with_changes(home, secret=NEW_SECRET, previous_secret=SECRET)
+    async with opened(changing, clock) as auth:
+
+        async def crashing(*_: object, **__: object) -> None:
+            raise CrashError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "replace_secret_check", crashing)
+            with pytest.raises(CrashError):
+                await auth.keys.prepare()
+        async with opened(home, clock) as old:
+            await old.keys.prepare()
+        await auth.keys.prepare()
+        assert await facts(auth, like="secret%") == ["secret.changed"]
+
+
+async def test_no_key_is_sealed_under_a_secret_that_the_others_do_not_know(
+    worker: Service, home: Settings, clock: TurnedClock
+) -> None:
+    """A shell with another secret makes no key: every worker would stand still before it."""
+    before = await rows(worker.auth)
+    kid = before[0]["kid"]
+    for secrets in ({"secret": NEW_SECRET}, {"secret": NEW_SECRET, "previous_secret": SECRET}):
+        async with opened(with_changes(home, **secrets), clock) as shell:
+            for attempt in (
+                shell.keys.rotate(source=OPERATOR),
+                shell.keys.retire(kid, source=OPERATOR),
+                shell.sessions.retire_key_at_once(kid, source=OPERATOR),
+            ):
+                with pytest.raises(ConfigurationError, match="run latchstring migrate first"):
+                    await attempt
+    assert await rows(worker.auth) == before
+
+
+# --- what somebody puts there who does not know the secret ------------------------------------------------------------
+
+
+def intruders() -> Iterator[Any]:
+    """Yields changes to a genuine row, made by somebody who can write to the database."""
+    evil = new_key("P-256", 666)
+    pem = public_pem(evil).decode()
+    yield pytest.param({"public_pem": pem}, id="another public half under a genuine name")
+    yield pytest.param({"kid": "k" * 43, "public_pem": pem}, id="another key under a name of its own")
+    yield pytest.param({"private_sealed": b"x" * 100}, id="no seal")
+
+
+@pytest.mark.parametrize("changes", list(intruders()))
+async def test_a_key_put_there_without_the_secret_verifies_nothing(
+    home: Settings, clock: TurnedClock, changes: dict[str, object]
+) -> None:
+    """A worker that finds one goes on with what it knows, and lets nobody in when that is too old."""
+    async with running_service(home, clock) as worker:
+        async with worker.auth.database.transaction() as connection:
+            (row,) = (await connection.execute(sa.select(keys))).mappings().all()
+            intruder = dict(row) | {"kid": "e" * 43, "revision": 99} | changes
+            await connection.execute(keys.insert().values(**intruder))
+        with pytest.raises(KeysUnavailableError):
+            await worker.auth.feed.poll()
+        assert "e" * 43 not in worker.auth.ring.current.verifying
+        assert len(worker.auth.ring.current.verifying) == 1
+    async with opened(home, clock) as auth, auth.database.reading() as connection:
+        with pytest.raises(KeysUnavailableError):
+            await auth.ring.reload(connection)
+
+
+# --- the document -----------------------------------------------------------------------------------------------------
+
+
+async def test_the_keys_are_cached_by_whoever_asks(worker: Service) -> None:
+    """`ETag` and `If-None-Match` (RFC 9110): 304 without a body while nothing has changed, the keys when they have."""
+    browser = worker.browser()
+    answer = await browser.get(JWKS)
+    etag = answer.headers["etag"]
+    assert [jwk["kid"] for jwk in answer.json()["keys"]] == [thumbprint(jwk) for jwk in answer.json()["keys"]]
+    for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        unchanged = await browser.get(JWKS, headers={"If-None-Match": known})
+        assert (unchanged.status_code, unchanged.content) == (304, b"")
+        assert unchanged.headers["etag"] == etag
+        assert unchanged.headers["cache-control"] == "public, max-age=300"
+    for other in ('"other"', etag.strip('"'), "", "W/*"):
+        assert (await browser.get(JWKS, headers={"If-None-Match": other})).status_code == 200
+    await worker.auth.keys.rotate(source=OPERATOR)
+    await worker.auth.feed.poll()
+    changed = await browser.get(JWKS, headers={"If-None-Match": etag})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != etag
+
+
+async def test_stock_verifiers_configure_themselves(home: Settings, clock: TurnedClock) -> None:
+    """Issuer and keys by the public URL, whatever Host a request claims; without one there is no such document."""
+    path = "/.well-known/openid-configuration"
+    async with running_service(home, clock) as service:
+        assert (await service.browser().get(path)).status_code == 404
+    public = with_changes(home, public_url="https://id.example.com")
+    async with running_service(public, clock) as service:
+        answer = await service.browser("https://evil.example").get(path)
+        assert answer.json() == {
+            "issuer": "https://id.example.com",
+            "jwks_uri": "https://id.example.com/.well-known/jwks.json",
+            "token_endpoint": "https://id.example.com/api/auth/token",
+            "grant_types_supported": ["password", "refresh_token"],
+            "token_endpoint_auth_methods_supported": ["none"],
+            "response_types_supported": [],
+        }
+        assert answer.headers["cache-control"] == "public, max-age=300"
