@@ -2,6 +2,7 @@
 
     LatchstringError
     ├── ConfigurationError        settings are wrong: refuse to start, exit code 3
+    ├── RefusedError              no: with the code that says why
     └── UnavailableError          try again later: 503 with Retry-After
         ├── DatabaseUnavailableError
         ├── HashQueueFullError
@@ -26,6 +27,7 @@ class Code(StrEnum):
     DATABASE_UNAVAILABLE = "database_unavailable"
     DUPLICATE_COOKIE = "duplicate_cookie"
     EMAIL_TAKEN = "email_taken"
+    FEED_TOKEN_REQUIRED = "feed_token_required"  # noqa: S105 -- a code, not a credential
     HASH_QUEUE_FULL = "hash_queue_full"
     INSUFFICIENT_USER_AUTHENTICATION = "insufficient_user_authentication"
     INTERNAL_ERROR = "internal_error"
@@ -70,6 +72,19 @@ class LatchstringError(Exception):
 
 class ConfigurationError(LatchstringError):
     """The settings are weak, incomplete or contradict each other. The message says what to set; it holds no value."""
+
+
+class RefusedError(LatchstringError):
+    """A refusal, for code that is called and not asked over HTTP."""
+
+    def __init__(self, code: Code) -> None:
+        super().__init__(code.value)
+        self.code = code
+        """Why: from the closed list."""
+
+
+class KeySetError(ValueError):
+    """A document is no set of public keys that tokens could be verified with. The message holds nothing of it."""
 
 
 class UnavailableError(LatchstringError):

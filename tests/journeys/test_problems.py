@@ -5,6 +5,7 @@ endpoint has the other shape, that of RFC 6749, with the same codes.
 """
 
 import base64
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +21,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from latchstring import Code, Settings
+from latchstring import Code, Settings, UnavailableError
+from latchstring.features.revocations.actions import FeedTokens
 from latchstring.foundation.audit import OPERATOR
 from latchstring.foundation.web import body as body_module
 from latchstring.foundation.web.problem import PROBLEMS
@@ -119,6 +121,8 @@ class Visit:
     async def ask(self, headers: dict[str, str] | None = None, **changes: Any) -> httpx2.Response:  # noqa: ANN401
         """Sends what the operation takes, with the visitor's cookies, with changes."""
         body, sent = None, {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+        if self.operation.id == "get_revocations":
+            sent["Authorization"] = f"Bearer {await self._feed_token()}"
         if self.operation.is_for_oauth:
             body, sent["Content-Type"] = urlencode(self.form).encode(), FORM
         elif self.operation.id in BODIES:
@@ -130,6 +134,12 @@ class Visit:
                 self.operation.path.format(session_id=uuid4()),
                 **{"content": body, "headers": sent | (headers or {}), **changes},
             )
+
+    async def _feed_token(self) -> str | None:
+        with contextlib.suppress(UnavailableError):
+            tokens = FeedTokens(self.service.auth.database, self.service.clock)
+            return await tokens.create(uuid4().hex, source=OPERATOR)
+        return "lsf_unknown"
 
     async def ask_by_form(self, **fields: str) -> httpx2.Response:
         """Asks with other fields where there is a form."""
@@ -223,6 +233,7 @@ PROVOCATIONS: dict[Code, Callable[[Visit], Awaitable[httpx2.Response]]] = {
         {"Cookie": "access_token=a; access_token=b; refresh_token=a; refresh_token=b"}
     ),
     Code.EMAIL_TAKEN: Visit.taken_address,
+    Code.FEED_TOKEN_REQUIRED: lambda visit: visit.ask({"Authorization": "Bearer lsf_unknown"}),
     Code.INSUFFICIENT_USER_AUTHENTICATION: Visit.long_ago,
     Code.INVALID_AUTHORIZATION_HEADER: lambda visit: visit.ask({"Authorization": "Bearer"}),
     Code.INVALID_CLIENT: lambda visit: visit.ask_by_form(client_id="somebody"),
@@ -244,7 +255,7 @@ PROVOCATIONS: dict[Code, Callable[[Visit], Awaitable[httpx2.Response]]] = {
     Code.UNSUPPORTED_MEDIA_TYPE: lambda visit: visit.ask({"Content-Type": "text/plain"}),
     Code.USER_GONE: Visit.deleted,
     Code.USER_NOT_FOUND: Visit.deleted,
-    Code.VALIDATION_FAILED: lambda visit: visit.ask(content=b"[]", params={"all": "perhaps"}),
+    Code.VALIDATION_FAILED: lambda visit: visit.ask(content=b"[]", params={"all": "perhaps", "after": "yesterday"}),
 }
 # What is away is provoked further below, with a worker that never got there.
 AWAY = {Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE}

@@ -1,1 +1,9 @@
-"""What an application switches on. Each folder can be deleted; none knows another."""
+"""What an application switches on. Each folder can be deleted, with its line here; none knows another."""
+
+from latchstring.core.feature import Feature
+from latchstring.features.password import PasswordFeature
+from latchstring.features.profile import ProfileFeature
+from latchstring.features.revocations import RevocationsFeature
+
+DEFAULT_FEATURES: tuple[Feature, ...] = (ProfileFeature(), PasswordFeature(), RevocationsFeature())
+"""What the server switches on."""

@@ -4,7 +4,8 @@
     serve.py     serve, migrate
     users.py     users create | list | show | disable | enable | delete
     sessions.py  sessions list | revoke
-    keys.py      keys list
+    keys.py      keys list | rotate | retire
+    feed_tokens.py  feed-token create | list | revoke
     inspect.py   doctor, openapi, config
     output.py    results on stdout, words on stderr, exit codes
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from latchstring.apps.cli.feed_tokens import feed_tokens
 from latchstring.apps.cli.inspect import config, doctor, openapi
 from latchstring.apps.cli.keys import keys
 from latchstring.apps.cli.serve import migrate, serve
@@ -22,6 +23,7 @@ for command in (serve, migrate, doctor, openapi, config):
 app.add_typer(users, name="users")
 app.add_typer(sessions, name="sessions")
 app.add_typer(keys, name="keys")
+app.add_typer(feed_tokens, name="feed-token")
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 -- typer's way to call an option

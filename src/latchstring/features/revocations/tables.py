@@ -1,0 +1,15 @@
+"""The table of feed tokens."""
+
+import sqlalchemy as sa
+
+from latchstring.foundation.database import UtcDateTime, metadata
+
+feed_tokens = sa.Table(
+    "latchstring_feed_tokens",
+    metadata,
+    sa.Column("id", sa.Uuid(), primary_key=True),
+    sa.Column("name", sa.String(100), nullable=False, unique=True),
+    # SHA-256. The token has 256 random bits, which nobody guesses: a slow hash would protect nothing.
+    sa.Column("token_hash", sa.LargeBinary(), nullable=False, unique=True),
+    sa.Column("created_at", UtcDateTime(), nullable=False),
+)
