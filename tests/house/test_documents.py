@@ -17,7 +17,7 @@ import pytest
 from tests.support.process import CHEAP_HASH, ServerProcess, clean_environment
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [path for place in (".", "docs/**", "examples/**") for path in sorted(ROOT.glob(f"{place}/*.md"))]
 README_ADDRESS = "http://localhost:8000"
 
 # What differs from visit to visit, and stands in the README as it was on one of them.

@@ -22,15 +22,28 @@ MODULES = {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for 
 
 def test_the_public_names_are_exactly_those() -> None:
     """What can be imported from `latchstring` is what `__all__` says, in the order a reader expects."""
-    public = {
+    found = {name: getattr(latchstring, name) for name in latchstring.__all__}
+    own = {
         name
         for name, value in vars(latchstring).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and name not in {"TYPE_CHECKING", "import_module"}
     }
-    assert set(latchstring.__all__) == public
+    assert own == found.keys() == set(dir(latchstring))
     assert latchstring.__all__ == sorted(
         latchstring.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)
     )
+    # Type checkers and editors are told of the same names, from the same homes.
+    (shown,) = (
+        node
+        for node in MODULES["__init__.py"].body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    imports = [node for node in shown.body if isinstance(node, ast.ImportFrom)]
+    assert {node.module: tuple(alias.name for alias in node.names) for node in imports} == latchstring._HOMES
+    with pytest.raises(AttributeError, match="no attribute 'Secrets'"):
+        _ = latchstring.Secrets  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", latchstring.__all__)
@@ -60,6 +73,14 @@ def test_importing_the_library_is_light() -> None:
     # bcrypt is missing here, because cryptography takes it up by itself where it is installed.
     heavy = {"alembic", "asyncpg", "dotenv", "psycopg", "rich", "structlog", "typer", "uvicorn"}
     program = f"import latchstring, sys; print(*sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_importing_the_verifier_is_lighter() -> None:
+    """A service that only verifies tokens loads no database and no password hashing."""
+    heavy = {"alembic", "aiosqlite", "argon2", "latchstring.auth", "sqlalchemy", "typer", "uvicorn"}
+    program = f"import latchstring.verifier, sys; print(*sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 

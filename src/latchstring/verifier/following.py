@@ -1,0 +1,134 @@
+"""What has ended at the issuer, followed: the memory its own workers keep, half a second behind them."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from urllib.parse import urlencode
+
+from pydantic import SecretStr, ValidationError
+
+from latchstring.core.caller import Caller
+from latchstring.core.sessions.ended import Ended
+from latchstring.core.sessions.schemas import FeedPageResponse
+from latchstring.errors import RevocationsUnknownError
+from latchstring.foundation.clock import Clock, happens
+from latchstring.verifier.issuer import Issuer, IssuerError
+from latchstring.verifier.keys import IssuerKeys
+
+POLL_INTERVAL_SECONDS = 0.5
+RESYNC_INTERVAL_SECONDS = 300.0
+MAX_BYTES = 1024 * 1024
+_MAX_PAGES = 10_000
+
+_log = logging.getLogger(__name__)
+
+
+class FollowedRevocations:
+    """Asks the issuer's feed, and answers from memory while its last good look is recent."""
+
+    def __init__(
+        self, url: str, token: SecretStr, issuer: Issuer, keys: IssuerKeys, clock: Clock, *, max_lag_seconds: float
+    ) -> None:
+        self._url = url
+        self._token = token
+        self._issuer = issuer
+        self._keys = keys
+        self._clock = clock
+        self._max_lag = max_lag_seconds
+        self._ended = Ended()
+        self._cursor: str | None = None
+        self._resynced_at = 0.0
+        self._current_as_of: float | None = None
+
+    def refuse_if_stale(self) -> None:
+        """Pass, while what is known is recent.
+
+        Raises:
+            RevocationsUnknownError: nothing was read yet, or the last good look began longer ago than the limit.
+        """
+        if self._current_as_of is None or self._clock.uptime() - self._current_as_of > self._max_lag:
+            raise RevocationsUnknownError("the issuer's revocations have not been read recently")
+
+    def ended_because(self, caller: Caller) -> str | None:
+        """Return why the caller's session has ended; None: it lives."""
+        return self._ended.because(caller)
+
+    async def poll(self) -> None:
+        """Ask once for what is new, or, now and then and after a failure, for everything.
+
+        Raises:
+            IssuerError: there was no answer, or none that could be used.
+        """
+        began = self._clock.uptime()
+        if began - self._resynced_at >= RESYNC_INTERVAL_SECONDS:
+            self._cursor = None
+        try:
+            await self._read(began=began)
+        except BaseException:
+            self._cursor = None
+            raise
+        self._current_as_of = began
+
+    async def _read(self, *, began: float) -> None:
+        # What was known is known until everything has been told anew.
+        ended = self._ended
+        for _ in range(_MAX_PAGES):
+            page = await self._page()
+            if page.more and page.cursor == self._cursor:
+                # Asked on at once, the same page would come again, as fast as the two of us can.
+                raise IssuerError("a feed that does not go on")
+            if page.resync:
+                ended, self._resynced_at = Ended(), began
+            try:
+                ended.add(entry.revocation() for entry in page.entries)
+            except ValueError as error:
+                raise IssuerError(str(error)) from None
+            self._cursor = page.cursor
+            if not page.more:
+                self._keys.drop(page.retired_keys)
+                self._ended = ended
+                return
+        raise IssuerError("a feed without end")
+
+    async def _page(self) -> FeedPageResponse:
+        url = self._url if self._cursor is None else f"{self._url}?{urlencode({'after': self._cursor})}"
+        headers = {"Authorization": f"Bearer {self._token.get_secret_value()}"}
+        answer = await self._issuer.get(url, max_bytes=MAX_BYTES, headers=headers)
+        try:
+            return FeedPageResponse.model_validate_json(answer.body)
+        except ValidationError:
+            raise IssuerError("no page of a revocation feed") from None
+
+    @contextlib.asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Follow as long as the block runs. The first look has been tried when it begins."""
+        failing = not await self._try_poll(quiet=False)
+        ending = asyncio.Event()
+        task = asyncio.create_task(self._follow(ending, failing=failing), name="latchstring revocations")
+        try:
+            yield
+        finally:
+            ending.set()
+            await task
+
+    async def _follow(self, ending: asyncio.Event, *, failing: bool) -> None:
+        while not await happens(ending, within_seconds=POLL_INTERVAL_SECONDS):
+            succeeded = await self._try_poll(quiet=failing)
+            if failing and succeeded:
+                _log.info("revocations are followed again")
+            failing = not succeeded
+
+    async def _try_poll(self, *, quiet: bool) -> bool:
+        try:
+            await self.poll()
+        except IssuerError as error:
+            if not quiet:
+                _log.warning("revocations can't be followed: %s", error)
+            return False
+        except Exception:  # noqa: BLE001 -- see below
+            # Whatever it was, the next look may succeed; until then `refuse_if_stale` keeps the door shut.
+            if not quiet:
+                _log.exception("revocations can't be followed")
+            return False
+        return True

@@ -1,0 +1,179 @@
+"""A token to a Caller, or a refusal, by the issuer's public keys."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
+from pydantic import SecretStr
+from starlette.requests import HTTPConnection
+
+from latchstring.core.caller import Caller
+from latchstring.core.sessions.credentials import bearer_token
+from latchstring.core.sessions.rules import EndReason
+from latchstring.core.tokens.rules import Party
+from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
+from latchstring.errors import (
+    Code,
+    ConfigurationError,
+    KeysUnavailableError,
+    Refused,
+    RefusedError,
+    UnavailableError,
+)
+from latchstring.foundation.clock import Clock, SystemClock
+from latchstring.foundation.web.problem import ProblemError
+from latchstring.verifier.following import FollowedRevocations
+from latchstring.verifier.issuer import Issuer
+from latchstring.verifier.keys import IssuerKeys
+
+WELL_KNOWN_KEYS = "/.well-known/jwks.json"
+
+
+class TokenVerifier(SecurityBase):
+    """Verifies access tokens of one issuer; a FastAPI dependency that gives the caller.
+
+        verifier = TokenVerifier(issuer="https://auth.example.com", audience="https://api.example.com")
+        CallerDep = Annotated[Caller, Depends(verifier)]
+
+    Run the application inside `running()`: the keys are there from the start, and connections are closed at the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str | None = None,
+        jwks_url: str | None = None,
+        revocations_url: str | None = None,
+        feed_token: SecretStr | str | None = None,
+        max_lag_seconds: float = 10,
+        allow_http: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        """Nothing is fetched yet.
+
+        Args:
+            issuer: `iss` of the tokens, exactly: the issuer's public URL.
+            audience: `aud` of the tokens, exactly; the issuer where it has set none.
+            jwks_url: where the public keys are; `/.well-known/jwks.json` at the issuer by default.
+            revocations_url: the issuer's revocation feed, `https://auth.example.com/api/auth/revocations`, to follow
+                it. Without, a sign-out is known here when the access token expires, and a key that was retired at
+                once when the keys are fetched next.
+            feed_token: what `latchstring feed-token create` printed; with `revocations_url`.
+            max_lag_seconds: where revocations are followed: nobody is let in (503) when the last good look at them
+                began longer ago than this.
+            allow_http: take plain http URLs, of this machine or of a network that nobody else is on.
+            clock: the time; the machine's by default.
+
+        Raises:
+            ConfigurationError: a URL is not https, or something is missing.
+        """
+        if jwks_url is None and not issuer.startswith(("https://", "http://")):
+            raise ConfigurationError("jwks_url must be given: the issuer is no URL by which its keys could be found")
+        if (revocations_url is None) != (feed_token is None):
+            raise ConfigurationError("revocations_url and feed_token go together")
+        if not max_lag_seconds >= 1:
+            raise ConfigurationError("max_lag_seconds must be at least 1")
+        keys_url = _checked(jwks_url or issuer.rstrip("/") + WELL_KNOWN_KEYS, "jwks_url", allow_http=allow_http)
+        self._clock = clock or SystemClock()
+        self._issuer = Issuer()
+        self._reader = TokenReader(Party(issuer=issuer, audience=audience or issuer))
+        self._keys = IssuerKeys(keys_url, self._issuer, self._clock)
+        self._revocations: FollowedRevocations | None = None
+        if revocations_url is not None and feed_token is not None:
+            self._revocations = FollowedRevocations(
+                _checked(revocations_url, "revocations_url", allow_http=allow_http),
+                SecretStr(feed_token) if isinstance(feed_token, str) else feed_token,
+                self._issuer,
+                self._keys,
+                self._clock,
+                max_lag_seconds=max_lag_seconds,
+            )
+        self.model = HTTPBearerModel(bearerFormat="JWT", description=f"An access token of {issuer}.")
+        self.scheme_name = "accessToken"
+
+    async def __call__(self, connection: HTTPConnection) -> Caller:
+        """Return who is asking, from the `Authorization` header: the dependency.
+
+        Raises:
+            HTTPException: 401, 403, 404 or 503, with the sentences and headers of the issuer's own routes.
+        """
+        token = bearer_token(connection.scope["headers"])
+        if isinstance(token, Refused):
+            raise ProblemError(token.code)
+        if token is None:
+            raise ProblemError(Code.MISSING_TOKEN)
+        try:
+            return await self.verify(token)
+        except RefusedError as refused:
+            raise ProblemError(refused.code, token_sent=True) from None
+        except UnavailableError as error:
+            raise ProblemError(error.code) from error
+
+    async def verify(self, token: str) -> Caller:
+        """Return what a valid access token says. Nothing is fetched for it, unless it names a key of a moment ago.
+
+        Raises:
+            RefusedError: `invalid_token`, `token_expired`, or, where revocations are followed, `session_ended` or
+                `user_not_found`.
+            KeysUnavailableError: the issuer has not been reached yet.
+            RevocationsUnknownError: revocations are followed, and could not be for longer than `max_lag_seconds`.
+        """
+        if self._revocations is not None:
+            self._revocations.refuse_if_stale()
+        now = self._clock.now().timestamp()
+        try:
+            caller = self._reader.access(token, self._keys.current(), now=now)
+        except UnknownKeyError as unknown:
+            caller = await self._read_with_keys_after(unknown, token, now=now)
+        if caller is None:
+            raise RefusedError(Code.INVALID_TOKEN)
+        if caller.expires_at_unix <= now:
+            raise RefusedError(Code.TOKEN_EXPIRED)
+        if self._revocations is not None:
+            match self._revocations.ended_because(caller):
+                case None:
+                    pass
+                case EndReason.USER_DELETED:
+                    raise RefusedError(Code.USER_NOT_FOUND)
+                case _:
+                    raise RefusedError(Code.SESSION_ENDED)
+        return caller
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Fetch the keys, and follow revocations where they are followed, while the block runs.
+
+        An issuer that is away does not keep the service from starting: it lets nobody in until it is back.
+        """
+        async with self._issuer.connected():
+            await self._keys.look_up()
+            try:
+                async with contextlib.AsyncExitStack() as stack:
+                    if self._revocations is not None:
+                        await stack.enter_async_context(self._revocations.following())
+                    yield
+            finally:
+                await self._keys.close()
+
+    async def _read_with_keys_after(self, unknown: UnknownKeyError, token: str, *, now: float) -> Caller | None:
+        if self._keys.is_retired(unknown.key_id):
+            return None
+        keys = await self._keys.look_up()
+        if not keys:
+            raise KeysUnavailableError("the issuer's keys have not been fetched yet")
+        try:
+            return self._reader.access(token, keys, now=now)
+        except UnknownKeyError:
+            return None
+
+
+def _checked(url: str, name: str, *, allow_http: bool) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"https", "http"} or not parts.hostname:
+        raise ConfigurationError(f"{name} must be an https URL")
+    if parts.scheme == "http" and not allow_http:
+        raise ConfigurationError(f"{name} must be https: whoever is on the way could put other keys in place of these")
+    return url
