@@ -117,8 +117,10 @@ COMMANDS = dict(options_of(get_command(app)))
 def test_the_commands_are_those_of_the_contract() -> None:
     """A script that an operator wrote finds each of them, and none is there that the contract does not name."""
     users = {f"users {verb}" for verb in ("create", "list", "show", "disable", "enable", "delete")}
-    others = {"sessions list", "sessions revoke", "keys list", "serve", "migrate", "doctor", "openapi", "config"}
-    assert COMMANDS.keys() == users | others
+    keys = {f"keys {verb}" for verb in ("list", "rotate", "retire")}
+    feed_tokens = {f"feed-token {verb}" for verb in ("create", "list", "revoke")}
+    others = {"sessions list", "sessions revoke", "serve", "migrate", "doctor", "openapi", "config"}
+    assert COMMANDS.keys() == users | keys | feed_tokens | others
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"serve"}))
@@ -403,7 +405,10 @@ def test_keys_list(on_sqlite: Installation) -> None:
     """Each key's name, algorithm, state and dates; nothing of its private half."""
     (key,) = on_sqlite.json("keys", "list")
     assert (key["algorithm"], key["state"], key["source"]) == ("RS256", "active", "database")
-    assert key.keys() == {"kid", "algorithm", "state", "source", "published_at", "signs_from", "verifies_until"}
+    assert key.keys() == {"kid", "algorithm", "state", "source", *DATES}
+
+
+DATES = ("published_at", "signs_from", "retired_at", "verifies_until")
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
