@@ -32,8 +32,7 @@ from drills import skewed
 from drills.ground import Figure, main, serving
 from drills.lines import Line, line_to_each_worker
 from latchstring.core.sessions import store
-from latchstring.core.sessions.rules import EndReason
-from latchstring.core.sessions.store import Revocation, RevocationKind
+from latchstring.core.sessions.rules import EndReason, Revocation, RevocationKind
 from latchstring.foundation.database import Connection, Database
 from tests.support.process import ServerProcess
 from tests.support.service import registration

@@ -1,0 +1,70 @@
+"""Somebody who has the database and its secret: the private keys, and the tokens that are made with them."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from uuid import UUID
+
+from latchstring.core.caller import Caller
+from latchstring.core.tokens import store
+from latchstring.core.tokens.keys import KeySet, TokenKey, token_key
+from latchstring.core.tokens.ring import seal_context
+from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, access_claims, refresh_claims
+from latchstring.core.tokens.tokens import signed
+from latchstring.foundation.crypto import Vault
+from latchstring.foundation.database import Database
+from tests.support.service import SECRET
+
+PARTY = Party(issuer="latchstring", audience="latchstring")
+EPOCHS_AHEAD = 1_000_000
+"""What a thief writes into tokens that are to outlive everyone's sign-out."""
+
+
+@dataclass(frozen=True)
+class StolenKey:
+    """A private key, and what can be done with it."""
+
+    key: TokenKey
+
+    def access_token(self, *, user_id: UUID, session_id: UUID, age_seconds: int) -> str:
+        """Return an access token that was issued so long ago and holds for a quarter of an hour, in any epoch."""
+        now = int(time.time())
+        caller = Caller(
+            user_id=user_id,
+            session_id=session_id,
+            claims_version=1,
+            epoch=EPOCHS_AHEAD,
+            roles=(),
+            methods=("pwd",),
+            proven_at_unix=now - age_seconds,
+            issued_at_unix=now - age_seconds,
+            expires_at_unix=now + 900,
+        )
+        return self._signed(Kind.ACCESS, access_claims(caller, generation=1, party=PARTY))
+
+    def refresh_token(self, *, user_id: UUID, session_id: UUID, generation: int, age_seconds: int) -> str:
+        """Return a refresh token of a session's generation."""
+        now = int(time.time())
+        bearer = RefreshClaims(
+            user_id=user_id,
+            session_id=session_id,
+            issued_at_unix=now - age_seconds,
+            expires_at_unix=now + 900,
+            generation=generation,
+        )
+        return self._signed(Kind.REFRESH, refresh_claims(bearer, party=PARTY))
+
+    def _signed(self, kind: Kind, claims: dict[str, object]) -> str:
+        return signed(KeySet(signing=self.key, verifying={self.key.kid: self.key}), kind, claims)
+
+
+async def steal(url: str, kid: str) -> StolenKey:
+    """Return a key out of the database."""
+    database = Database(url)
+    try:
+        async with database.reading() as connection:
+            (row,) = [key for key in await store.all_keys(connection) if key.kid == kid]
+    finally:
+        await database.close()
+    pem = Vault(SECRET).open(row.private_sealed, context=seal_context(kid))
+    return StolenKey(await asyncio.to_thread(token_key, pem, row.algorithm, name="the stolen key", is_our_own=True))
