@@ -83,10 +83,6 @@ class RefusedError(LatchstringError):
         """Why: from the closed list."""
 
 
-class KeySetError(ValueError):
-    """A document is no set of public keys that tokens could be verified with. The message holds nothing of it."""
-
-
 class UnavailableError(LatchstringError):
     """Something the answer depends on is away for now. Nobody is let in; the client may try again."""
 

@@ -393,6 +393,40 @@ async def test_a_clock_that_is_behind_brings_nothing_back(home: Settings, clock:
         assert late.auth.ring.current.signing.kid != kid_of(token)
 
 
+async def test_who_signs_in_a_moment_later_gets_tokens_that_hold(home: Settings, clock: TurnedClock) -> None:
+    """At a worker that has not looked since: its session's epoch tells it to read the keys before it signs."""
+    async with polled_once(home, clock) as operator, polled_once(home, clock) as unaware:
+        await operator.registered()
+        stolen = operator.auth.ring.current.signing.kid
+        await operator.auth.sessions.retire_key_at_once(stolen, source=OPERATOR)
+        assert unaware.auth.ring.current.signing.kid == stolen
+        browser = await signed_in(unaware)
+        assert kid_of(browser.cookies["access_token"]) != stolen
+        await operator.auth.feed.poll()
+        assert await sees(unaware, browser.cookies["access_token"]) == 200
+        assert await sees(operator, browser.cookies["access_token"]) == 200
+
+
+async def test_the_keys_are_read_before_an_epoch_is_believed(
+    home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll that hears of both, and whose keys can't be read, refuses the old epoch's callers all the same."""
+    async with polled_once(home, clock) as worker:
+        token = (await worker.registered()).cookies["access_token"]
+        await worker.auth.sessions.retire_key_at_once(kid_of(token), source=OPERATOR)
+        known: list[bool] = []
+        read = store.all_keys
+
+        async def watched(connection: Connection) -> list[store.StoredKey]:
+            known.append(worker.auth.feed.has_heard_of(1))
+            return await read(connection)
+
+        monkeypatch.setattr(store, "all_keys", watched)
+        await worker.auth.feed.poll()
+        assert known == [False]
+        assert worker.auth.feed.has_heard_of(1)
+
+
 # --- a key nobody here has heard of -----------------------------------------------------------------------------------
 
 

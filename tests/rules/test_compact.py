@@ -9,15 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latchstring.core.caller import Caller
 from latchstring.core.tokens.compact import MAX_LENGTH, MalformedTokenError, parse
 from latchstring.core.tokens.keys import key_set_from_pems
 from latchstring.core.tokens.ring import GivenRing
-from latchstring.core.tokens.rules import Party, RefreshClaims
+from latchstring.core.tokens.rules import Party
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tokens import Tokens
-from latchstring.foundation.clock import SystemClock, new_id
 from tests.support.forge import KIND_FOR, always, as_json, b64url, compact, new_key, private_pem, unb64url
+from tests.support.issued import a_caller, bearer_of
 
 KEY_ID = "k" * 43
 HEADER = {"alg": "RS256", "typ": "at+jwt", "kid": KEY_ID}
@@ -242,28 +241,8 @@ def issuing(algorithm: Algorithm) -> tuple[Tokens, tuple[str, str]]:
     private = private_pem(new_key(KIND_FOR[algorithm])).decode()
     ring = GivenRing(key_set_from_pems(algorithm=algorithm, private=private, public=None, extra_public=None))
     tokens = Tokens(ring, Party(issuer="latchstring", audience="latchstring"))
-    now = SystemClock().now()
-    user_id, session_id = new_id(now), new_id(now)
-    pair = tokens.issue(
-        Caller(
-            user_id=user_id,
-            session_id=session_id,
-            claims_version=1,
-            epoch=0,
-            roles=(),
-            methods=("pwd",),
-            proven_at_unix=NOW,
-            issued_at_unix=NOW,
-            expires_at_unix=NOW + 900,
-        ),
-        RefreshClaims(
-            user_id=user_id,
-            session_id=session_id,
-            issued_at_unix=NOW,
-            expires_at_unix=NOW + 3600,
-            generation=1,
-        ),
-    )
+    caller = a_caller(now=NOW)
+    pair = tokens.issue(caller, bearer_of(caller))
     return tokens, (pair.access, pair.refresh)
 
 

@@ -9,8 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from latchstring.core.tokens.keys import key_set_from_jwks
-from latchstring.errors import KeySetError
+from latchstring.core.tokens.keys import KeySetError, key_set_from_jwks
 from tests.support.forge import b64url, new_key, thumbprint
 
 
@@ -47,8 +46,11 @@ def test_good_keys_are_taken() -> None:
         published(EC, "ES256", use="enc"),
         {name: value for name, value in published(EC, "ES256").items() if name != "alg"},
         published(ECKey.generate_key("P-384"), "ES384"),
+        published(EC, "ES256", kty=["EC"]),
+        {**published(EC, "ES256"), "alg": ["ES256"]},
+        {**published(EC, "ES256"), "alg": {"ES256": 1}},
     ],
-    ids=["kty", "alg", "encryption", "use", "no alg", "curve"],
+    ids=["kty", "alg", "encryption", "use", "no alg", "curve", "kty, a list", "alg, a list", "alg, an object"],
 )
 def test_keys_of_other_kinds_are_left_out(other: dict[str, Any]) -> None:
     """RFC 7517, section 5: a key that is not understood is ignored, and the others are not."""

@@ -131,12 +131,15 @@ def test_the_only_key_is_not_withdrawn() -> None:
 
 
 def test_at_once_takes_the_pending_key_along() -> None:
-    """Whoever stole the one that signs may have stolen the next; the one that takes its place is made now."""
+    """Who stole the one that signs may have stolen the next, and those before; what takes its place is made now."""
     rotated = carried_out([key()], planned(rotation([key()], now=START, lead=LEAD)), now=START)
     plan = planned(retirement_at_once(rotated, "a", now=START))
     assert plan.new_signs_from == START
     after = carried_out(rotated, plan, now=START)
     assert [each.state(now=START) for each in after] == [KeyState.GONE, KeyState.GONE, KeyState.ACTIVE]
+    twice = carried_out(rotated, planned(rotation(rotated, now=START + LEAD, lead=LEAD)), now=START + LEAD)
+    after = carried_out(twice, planned(retirement_at_once(twice, "1", now=START + LEAD)), now=START + LEAD)
+    assert [each.state(now=START + LEAD) for each in after] == [KeyState.GONE] * 3 + [KeyState.ACTIVE]
     # A retired one goes alone: another signs already.
     plan = planned(retirement_at_once(rotated, "a", now=START + LEAD))
     assert plan.new_signs_from is None

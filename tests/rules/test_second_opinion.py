@@ -10,14 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import OKPAlgorithm
 
-from latchstring.core.caller import Caller
 from latchstring.core.tokens.keys import KeySet, key_set_from_pems
-from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, access_claims, refresh_claims
+from latchstring.core.tokens.rules import Kind, Party, access_claims, refresh_claims
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tokens import signed
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
-from latchstring.foundation.clock import SystemClock, new_id
 from tests.support.forge import KIND_FOR, PrivateKey, compact, new_key, private_pem, sign_with
+from tests.support.issued import a_caller, bearer_of
 
 NOW = 1_800_000_000
 PARTY = Party(issuer="https://id.example.com", audience="https://api.example.com")
@@ -52,22 +51,8 @@ def second_reading(text: str, algorithm: Algorithm) -> dict[str, Any]:
 
 @functools.cache
 def claims() -> tuple[dict[str, Any], dict[str, Any]]:
-    now = SystemClock().now()
-    user_id, session_id = new_id(now), new_id(now)
-    caller = Caller(
-        user_id=user_id,
-        session_id=session_id,
-        claims_version=3,
-        epoch=2,
-        roles=("admin", "Ω 🗝"),
-        methods=("pwd",),
-        proven_at_unix=NOW - 60,
-        issued_at_unix=NOW,
-        expires_at_unix=NOW + 900,
-    )
-    bearer = RefreshClaims(
-        user_id=user_id, session_id=session_id, issued_at_unix=NOW, expires_at_unix=NOW + 3600, generation=1
-    )
+    caller = a_caller(now=NOW, claims_version=3, epoch=2, roles=("admin", "Ω 🗝"), proven_at_unix=NOW - 60)
+    bearer = bearer_of(caller)
     return access_claims(caller, generation=1, party=PARTY), refresh_claims(bearer, party=PARTY)
 
 

@@ -1,9 +1,7 @@
 """What has ended at the issuer, followed: the memory its own workers keep, half a second behind them."""
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
 from urllib.parse import urlencode
 
 from pydantic import SecretStr, ValidationError
@@ -12,7 +10,8 @@ from latchstring.core.caller import Caller
 from latchstring.core.sessions.ended import Ended
 from latchstring.core.sessions.schemas import FeedPageResponse
 from latchstring.errors import RevocationsUnknownError
-from latchstring.foundation.clock import Clock, happens
+from latchstring.foundation.clock import Clock
+from latchstring.foundation.following import following
 from latchstring.verifier.issuer import Issuer, IssuerError
 from latchstring.verifier.keys import IssuerKeys
 
@@ -100,35 +99,9 @@ class FollowedRevocations:
         except ValidationError:
             raise IssuerError("no page of a revocation feed") from None
 
-    @contextlib.asynccontextmanager
-    async def following(self) -> AsyncIterator[None]:
+    def following(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Follow as long as the block runs. The first look has been tried when it begins."""
-        failing = not await self._try_poll(quiet=False)
-        ending = asyncio.Event()
-        task = asyncio.create_task(self._follow(ending, failing=failing), name="latchstring revocations")
-        try:
-            yield
-        finally:
-            ending.set()
-            await task
-
-    async def _follow(self, ending: asyncio.Event, *, failing: bool) -> None:
-        while not await happens(ending, within_seconds=POLL_INTERVAL_SECONDS):
-            succeeded = await self._try_poll(quiet=failing)
-            if failing and succeeded:
-                _log.info("revocations are followed again")
-            failing = not succeeded
-
-    async def _try_poll(self, *, quiet: bool) -> bool:
-        try:
-            await self.poll()
-        except IssuerError as error:
-            if not quiet:
-                _log.warning("revocations can't be followed: %s", error)
-            return False
-        except Exception:  # noqa: BLE001 -- see below
-            # Whatever it was, the next look may succeed; until then `refuse_if_stale` keeps the door shut.
-            if not quiet:
-                _log.exception("revocations can't be followed")
-            return False
-        return True
+        # Until one succeeds, and when none has for too long, `refuse_if_stale` keeps the door shut.
+        return following(
+            self.poll, what="revocations", every_seconds=POLL_INTERVAL_SECONDS, expected=IssuerError, log=_log
+        )

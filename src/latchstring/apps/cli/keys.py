@@ -83,11 +83,13 @@ def _change(
 ) -> None:
     async def work() -> tuple[KeyChange | KeyConflict, list[ListedKey]]:
         async with opened_auth() as auth:
-            return await change(auth), await auth.ring.list_keys()
+            outcome = await change(auth)
+            return outcome, await auth.ring.list_keys() if outcome is KeyConflict.UNDER_WAY else []
 
     outcome, listed = run(work())
     if isinstance(outcome, KeyConflict):
         _refuse(outcome, listed, otherwise)
+    new = {"kid": outcome.new_kid, "signs_from": _shown(outcome.new_signs_from)}
     result = {
         "dry_run": dry_run,
         "retired": [
@@ -96,21 +98,21 @@ def _change(
             if key.retired_at is not None
         ],
         "recalled": [key.kid for key in outcome.changed if key.retired_at is None],
-        "new": None
-        if outcome.new_signs_from is None
-        else {"kid": None if dry_run else listed[-1].kid, "signs_from": _shown(outcome.new_signs_from)},
+        "new": new if outcome.new_signs_from else None,
     }
     if as_json:
         print_json(result)
     else:
-        _say_in_words(outcome, None if dry_run else listed[-1].kid)
+        _say_in_words(outcome)
     if dry_run:
         say("this was a dry run: nothing was changed")
 
 
-def _say_in_words(change: KeyChange, new_kid: str | None) -> None:
+def _say_in_words(change: KeyChange) -> None:
     if change.new_signs_from is not None:
-        print(f"new key {new_kid or '(not made yet)'}: published now, signs from {_shown(change.new_signs_from)}")
+        print(
+            f"new key {change.new_kid or '(not made yet)'}: published now, signs from {_shown(change.new_signs_from)}"
+        )
     for key in change.changed:
         if key.retired_at is None:
             print(f"key {key.kid} goes on signing")
@@ -127,8 +129,8 @@ def _refuse(conflict: KeyConflict, listed: list[ListedKey], otherwise: str) -> N
         case KeyConflict.NOTHING_TO_ROTATE:
             fail(f"{otherwise}: {conflict}")
         case KeyConflict.UNDER_WAY:
-            newest = listed[-1]
-            fail(f"{otherwise}: {conflict}, key {newest.kid} signs from {_shown(newest.signs_from)}", Exit.CONFLICT)
+            coming = [key for key in listed if key.retired_at is None][-1]
+            fail(f"{otherwise}: {conflict}, key {coming.kid} signs from {_shown(coming.signs_from)}", Exit.CONFLICT)
         case KeyConflict.RETIRED_ALREADY | KeyConflict.GONE_ALREADY:
             fail(f"{otherwise}: {conflict}", Exit.CONFLICT)
 

@@ -91,6 +91,9 @@ class Sessions:
             expires_at_unix=int(session.expires_at.timestamp()),
             generation=session.generation,
         )
+        if not self._feed.has_heard_of(session.epoch):
+            # Everyone was signed out a moment ago, perhaps because the key was stolen that would sign these tokens.
+            await self._tokens.learn_keys()
         # Two RSA signatures take two milliseconds, in which the loop would serve nobody; a thread lets go of the GIL.
         tokens = await asyncio.to_thread(self._tokens.issue, caller, bearer)
         return SignedIn(user=user, session=session, tokens=tokens)
@@ -98,8 +101,9 @@ class Sessions:
     async def renew_session(self, refresh_token: str, *, source: Source) -> SignedIn | Refused:
         """Exchange a refresh token for the next pair; the previous one, within the grace, for the same pair again."""
         now = self._clock.now()
-        await self._tokens.learn_keys_of(refresh_token)
         bearer = self._tokens.read_refresh(refresh_token, now=now.timestamp())
+        if bearer is None and await self._tokens.learn_keys_of(refresh_token):
+            bearer = self._tokens.read_refresh(refresh_token, now=now.timestamp())
         if bearer is None:
             return Refused(Code.INVALID_TOKEN)
         if bearer.expires_at_unix <= now.timestamp():
@@ -266,11 +270,10 @@ class Sessions:
         draft = None if dry_run else await self._keys.draft()
         async with self._database.transaction() as connection:
             change = await self._keys.retire_at_once(connection, kid, draft, source=source)
-            if isinstance(change, KeyConflict) or dry_run:
-                return change
-            revocation = await self._end_everyones(connection, source=source)
-        self.announce([revocation])
-        return change
+            if isinstance(change, KeyChange) and not dry_run:
+                # Not announced: who has heard of an epoch knows the keys, too, and that the next poll sees to.
+                await self._end_everyones(connection, source=source)
+            return change
 
     async def _end_everyones(self, connection: Connection, *, source: Source) -> Revocation:
         await lock_exclusively(connection, "latchstring_epoch")

@@ -19,6 +19,11 @@ class Ended:
         self._users: dict[UUID, dict[str, tuple[int, float]]] = {}
         self._epoch = 0
 
+    @property
+    def epoch(self) -> int:
+        """The epoch in force, as far as is known."""
+        return self._epoch
+
     def because(self, caller: Caller) -> str | None:
         """Return why the caller's session has ended, an `EndReason` as far as this version knows; None: it lives."""
         if self._users:

@@ -20,8 +20,9 @@ from latchstring.core.sessions.ended import Ended
 from latchstring.core.sessions.rules import FeedPage, Revocation
 from latchstring.core.tokens.ring import KeyRing
 from latchstring.errors import RevocationsUnknownError, UnavailableError
-from latchstring.foundation.clock import Clock, happens
+from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database
+from latchstring.foundation.following import following
 
 POLL_INTERVAL_SECONDS = 0.25
 POLL_TIMEOUT_SECONDS = 2.0
@@ -60,6 +61,10 @@ class RevocationFeed:
     def ended_because(self, caller: Caller) -> str | None:
         """Return why the caller's session has ended, an `EndReason` as far as this version knows; None: it lives."""
         return self._ended.because(caller)
+
+    def has_heard_of(self, epoch: int) -> bool:
+        """Tell whether this process knows that an epoch has begun, and so also the keys there were when it did."""
+        return epoch <= self._ended.epoch
 
     def apply(self, revocations: Iterable[Revocation]) -> None:
         """Take entries into memory; knowing one already changes nothing, and nothing known is lost."""
@@ -102,20 +107,23 @@ class RevocationFeed:
     async def _go_on(self, cursor: str, *, began: float) -> None:
         async with self._looking() as connection:
             news = await store.revocations_since(connection, cursor)
-            self._cursor = news.cursor
-            self.apply(news.entries)
-            await self._ring.reload(connection, revision=news.keys_revision)
+            try:
+                # The keys first: who has heard of an epoch must not sign with a key that ended when it began.
+                await self._ring.reload(connection, revision=news.keys_revision)
+            finally:
+                self._cursor = news.cursor
+                self.apply(news.entries)
             if self._reloading_after is None and began - self._reloaded_at >= RELOAD_INTERVAL_SECONDS:
                 self._reloading_after, self._reloaded_at = store.BEFORE_ALL, began
             if self._reloading_after is not None:
                 await self._read_page(connection, after=self._reloading_after)
 
     async def _read_page(self, connection: Connection, *, after: int) -> bool:
-        if after == store.BEFORE_ALL:
-            await self._ring.reload(connection)
         entries, self._reloading_after = await store.revocations_page(
             connection, after=after, most=PAGE_SIZE, now=self._clock.now()
         )
+        if after == store.BEFORE_ALL:
+            await self._ring.reload(connection)
         self.apply(entries)
         if self._reloading_after is None:
             self._ended.forget_expired(now=self._clock.now().timestamp())
@@ -146,15 +154,15 @@ class RevocationFeed:
     async def _page_of_all(self, connection: Connection, cursor: str, *, after: int) -> FeedPage:
         entries, last = await store.revocations_page(connection, after=after, most=PAGE_SIZE, now=self._clock.now())
         here = cursor if last is None else f"{cursor}-{last}"
-        return self._page(here, entries, resync=after == store.BEFORE_ALL, has_more=last is not None)
+        return self._page(here, entries, resync=after == store.BEFORE_ALL, more=last is not None)
 
     def _page(
-        self, cursor: str, entries: Sequence[Revocation], *, resync: bool = False, has_more: bool = False
+        self, cursor: str, entries: Sequence[Revocation], *, resync: bool = False, more: bool = False
     ) -> FeedPage:
         return FeedPage(
             cursor=cursor,
             resync=resync,
-            has_more=has_more,
+            more=more,
             entries=entries,
             retired_keys=self._ring.ended_at_once(),
         )
@@ -170,37 +178,9 @@ class RevocationFeed:
         self._day_at_boot = day_at_boot
         return abs(day_at_boot - before) > _CLOCK_STEP_SECONDS
 
-    @contextlib.asynccontextmanager
-    async def following(self) -> AsyncIterator[None]:
+    def following(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Follow the database as long as the block runs. The first poll has been tried when it begins."""
-        await self._try_poll(quiet=False)
-        ending = asyncio.Event()
-        task = asyncio.create_task(self._follow(ending), name="latchstring revocation feed")
-        try:
-            yield
-        finally:
-            # A poll that is under way may finish: cut off while it connects, it would leave half a connection behind.
-            ending.set()
-            await task
-
-    async def _follow(self, ending: asyncio.Event) -> None:
-        failing = self._current_as_of is None
-        while not await happens(ending, within_seconds=POLL_INTERVAL_SECONDS):
-            succeeded = await self._try_poll(quiet=failing)
-            if failing and succeeded:
-                _log.info("revocations are followed again")
-            failing = not succeeded
-
-    async def _try_poll(self, *, quiet: bool) -> bool:
-        try:
-            await self.poll()
-        except UnavailableError as error:
-            if not quiet:
-                _log.warning("revocations can't be followed: %s", error)
-            return False
-        except Exception:  # noqa: BLE001 -- see below
-            # Whatever it was, the next poll may succeed; until then `refuse_if_stale` keeps the door shut.
-            if not quiet:
-                _log.exception("revocations can't be followed")
-            return False
-        return True
+        # Until one succeeds, and when none has for too long, `refuse_if_stale` keeps the door shut.
+        return following(
+            self.poll, what="revocations", every_seconds=POLL_INTERVAL_SECONDS, expected=UnavailableError, log=_log
+        )

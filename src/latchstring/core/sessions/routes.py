@@ -55,9 +55,9 @@ def renewal_router(
 
         Two tabs that ask at once, and a client that asks again because the answer was lost, get the same pair.
         """
-        headers = request.scope["headers"]
-        await tokens.learn_keys_of(*every_token(headers, [edge.cookies.refresh_name.encode()]))
-        token = _presented_token(headers, cookie=edge.cookies.refresh_name, tokens=tokens, now=clock.now().timestamp())
+        token = await _presented_token(
+            request.scope["headers"], cookie=edge.cookies.refresh_name, tokens=tokens, now=clock.now().timestamp()
+        )
         if isinstance(token, Refused):
             raise ProblemError(token.code)
         outcome = await sessions.renew_session(token, source=edge.source(request))
@@ -199,7 +199,7 @@ def _session_id(text: str) -> UUID | None:
     return session_id if str(session_id) == text else None
 
 
-def _presented_token(headers: RawHeaders, *, cookie: str, tokens: Tokens, now: float) -> str | Refused:
+async def _presented_token(headers: RawHeaders, *, cookie: str, tokens: Tokens, now: float) -> str | Refused:
     in_header = bearer_token(headers)
     in_cookie = cookie_token(headers, cookie.encode())
     if isinstance(in_header, Refused):
@@ -210,6 +210,7 @@ def _presented_token(headers: RawHeaders, *, cookie: str, tokens: Tokens, now: f
         return Refused(Code.MISSING_REFRESH_TOKEN) if in_cookie is None else in_cookie
     if in_cookie is None:
         return in_header
+    await tokens.learn_keys_of(in_header, in_cookie)
     access = tokens.read_access(in_header, now=now)
     named = access or tokens.read_refresh(in_header, now=now)
     other = tokens.read_refresh(in_cookie, now=now)

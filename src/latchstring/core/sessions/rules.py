@@ -68,7 +68,7 @@ class FeedPage:
     """To ask on from."""
     resync: bool
     """Whether everything is told anew, beginning with this page."""
-    has_more: bool
+    more: bool
     """Whether the next page is there already."""
     entries: Sequence[Revocation]
     retired_keys: Sequence[str]

@@ -4,9 +4,9 @@ from datetime import datetime
 from typing import Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from latchstring.core.sessions.rules import FeedPage, ListedSession, Revocation, RevocationKind
+from latchstring.core.sessions.rules import ListedSession, Revocation, RevocationKind
 
 
 class SessionResponse(BaseModel):
@@ -46,6 +46,8 @@ class SignedOutResponse(BaseModel):
 class FeedEntry(BaseModel):
     """What has ended: a session, a user's tokens below a claims version, or everyone's below an epoch."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     kind: RevocationKind
     session_id: UUID | None
     user_id: UUID | None
@@ -57,43 +59,16 @@ class FeedEntry(BaseModel):
 
     def revocation(self) -> Revocation:
         """Return it as the memory of what has ended takes it."""
-        return Revocation(
-            kind=self.kind,
-            session_id=self.session_id,
-            user_id=self.user_id,
-            below_version=self.below_version,
-            reason=self.reason,
-            expires_at=self.expires_at,
-        )
+        return Revocation(**dict(self))
 
 
 class FeedPageResponse(BaseModel):
     """A part of the revocation feed."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     cursor: str
     resync: bool = Field(description="Everything is told anew, from this page on: forget what you knew.")
     more: bool = Field(description="Ask on at once: you do not know everything yet.")
     entries: list[FeedEntry]
     retired_keys: list[str] = Field(description="`kid`s of keys of which no token may be taken any more.")
-
-    @classmethod
-    def of(cls, page: FeedPage) -> Self:
-        """Return a page as it is told."""
-        entries = [
-            FeedEntry(
-                kind=entry.kind,
-                session_id=entry.session_id,
-                user_id=entry.user_id,
-                below_version=entry.below_version,
-                reason=entry.reason,
-                expires_at=entry.expires_at,
-            )
-            for entry in page.entries
-        ]
-        return cls(
-            cursor=page.cursor,
-            resync=page.resync,
-            more=page.has_more,
-            entries=entries,
-            retired_keys=list(page.retired_keys),
-        )

@@ -7,7 +7,7 @@ DatabaseKeys   rows of the database; each verb is one transaction, under one loc
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NoReturn, Protocol
 
@@ -190,9 +190,7 @@ class DatabaseKeys:
             await self._lock(connection)
             keys, now = await store.all_keys(connection), self._clock.now()
             plan = rotation(keys, now=now, lead=self._lead(keys))
-            if isinstance(plan, KeyChange) and draft is not None:
-                await self._carry_out(connection, plan, draft, fact=Fact.KEY_RETIRED, source=source)
-            return plan
+            return await self._carried_out(connection, plan, draft, fact=Fact.KEY_RETIRED, source=source)
 
     async def retire(self, kid: str, *, source: Source, dry_run: bool = False) -> KeyChange | KeyConflict:
         """End a key calmly: every token it signed holds until it expires."""
@@ -201,9 +199,7 @@ class DatabaseKeys:
             await self._lock(connection)
             keys, now = await store.all_keys(connection), self._clock.now()
             plan = retirement(keys, kid, now=now, lead=self._lead(keys))
-            if isinstance(plan, KeyChange) and draft is not None:
-                await self._carry_out(connection, plan, draft, fact=Fact.KEY_RETIRED, source=source)
-            return plan
+            return await self._carried_out(connection, plan, draft, fact=Fact.KEY_RETIRED, source=source)
 
     async def draft(self) -> KeyDraft:
         """Make a key, off the event loop."""
@@ -217,9 +213,7 @@ class DatabaseKeys:
         """End a key, and with it every token it signed, in the open transaction; without a draft, only tell."""
         await self._lock(connection)
         plan = retirement_at_once(await store.all_keys(connection), kid, now=self._clock.now())
-        if isinstance(plan, KeyChange) and draft is not None:
-            await self._carry_out(connection, plan, draft, fact=Fact.KEY_RETIRED_AT_ONCE, source=source)
-        return plan
+        return await self._carried_out(connection, plan, draft, fact=Fact.KEY_RETIRED_AT_ONCE, source=source)
 
     async def _lock(self, connection: Connection) -> None:
         """Let nobody else change keys, and refuse to seal one under a secret that the others do not go by."""
@@ -230,16 +224,27 @@ class DatabaseKeys:
                 "to be changed, run latchstring migrate first"
             )
 
-    async def _carry_out(
-        self, connection: Connection, plan: KeyChange, draft: KeyDraft, *, fact: Fact, source: Source
-    ) -> None:
+    async def _carried_out(
+        self,
+        connection: Connection,
+        plan: KeyChange | KeyConflict,
+        draft: KeyDraft | None,
+        *,
+        fact: Fact,
+        source: Source,
+    ) -> KeyChange | KeyConflict:
+        """Write what is planned; without a draft it is only told."""
+        if isinstance(plan, KeyConflict) or draft is None:
+            return plan
         now = self._clock.now()
         await store.update_dates(connection, plan.changed)
         for key in plan.changed:
             if key.retired_at is not None:
                 await record(connection, fact, now=now, source=source, reason=key.kid)
-        if plan.new_signs_from is not None:
-            await self._publish(connection, draft, signs_from=plan.new_signs_from, now=now, source=source)
+        if plan.new_signs_from is None:
+            return plan
+        await self._publish(connection, draft, signs_from=plan.new_signs_from, now=now, source=source)
+        return replace(plan, new_kid=draft.kid)
 
     async def _publish(
         self, connection: Connection, draft: KeyDraft, *, signs_from: datetime, now: datetime, source: Source
@@ -293,7 +298,7 @@ class DatabaseKeys:
             return
         plan = rotation(keys, now=now, lead=self._lead(keys))
         if isinstance(plan, KeyChange):
-            await self._carry_out(connection, plan, draft, fact=Fact.KEY_RETIRED, source=SYSTEM)
+            await self._carried_out(connection, plan, draft, fact=Fact.KEY_RETIRED, source=SYSTEM)
             _log.info("a key for %s is published, and signs from %s", draft.algorithm, plan.new_signs_from)
         else:
             _log.warning("no key for %s is made: %s; start again when it is over", draft.algorithm, plan)

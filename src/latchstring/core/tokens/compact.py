@@ -106,7 +106,12 @@ def _object(part: str) -> dict[str, Any]:
     return value
 
 
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's members.
+
+    Raises:
+        MalformedTokenError: a name is given twice.
+    """
     members = dict(pairs)
     if len(members) != len(pairs):
         raise MalformedTokenError("a name is given twice")
@@ -118,5 +123,5 @@ def _refused_number(_text: str) -> NoReturn:
 
 
 _read_json = json.JSONDecoder(
-    object_pairs_hook=_unique_names, parse_float=_refused_number, parse_constant=_refused_number
+    object_pairs_hook=unique_names, parse_float=_refused_number, parse_constant=_refused_number
 ).decode

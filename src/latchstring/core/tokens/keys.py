@@ -16,8 +16,9 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from latchstring.core.tokens.compact import unique_names
 from latchstring.core.tokens.settings import Algorithm
-from latchstring.errors import ConfigurationError, KeySetError
+from latchstring.errors import ConfigurationError
 
 RSA_MIN_BITS = 2048
 RSA_BITS = 3072
@@ -26,6 +27,12 @@ _MOST_KEYS = 100
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 Key = RSAKey | ECKey | OKPKey
+_KINDS: Mapping[str, type[Key]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+_ALGORITHMS: Mapping[str, Algorithm] = {algorithm.value: algorithm for algorithm in Algorithm}
+
+
+class KeySetError(ValueError):
+    """A document is no set of public keys that tokens could be verified with. The message holds nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,10 @@ def token_key(pem: bytes, algorithm: Algorithm, *, name: str, is_our_own: bool =
     Raises:
         ConfigurationError: no PEM, a key of another kind, or an RSA key of less than 2,048 bits.
     """
-    raw = _parsed(pem, is_our_own=is_our_own)
+    return _for_use(_parsed(pem, is_our_own=is_our_own), algorithm, name=name)
+
+
+def _for_use(raw: object, algorithm: Algorithm, *, name: str) -> TokenKey:
     key: Key
     match algorithm, raw:
         case ((Algorithm.RS256 | Algorithm.PS256), (rsa.RSAPrivateKey() | rsa.RSAPublicKey())):
@@ -159,7 +169,7 @@ def key_set_from_jwks(document: bytes) -> dict[str, TokenKey]:
             one whose `kid` is not its thumbprint (RFC 7638); or none that could be used.
     """
     try:
-        members = json.loads(document.decode("utf-8"), object_pairs_hook=_unique_members)
+        members = json.loads(document.decode("utf-8"), object_pairs_hook=unique_names)
     except (ValueError, RecursionError):
         raise KeySetError("no JSON that says everything once") from None
     published = members.get("keys") if isinstance(members, dict) else None
@@ -178,31 +188,20 @@ def key_set_from_jwks(document: bytes) -> dict[str, TokenKey]:
     return keys
 
 
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a name is given twice")
-    return members
-
-
 def _published_key(jwk: object) -> TokenKey | None:
     if not isinstance(jwk, dict):
         raise KeySetError("a key that is no object")
     if not _PRIVATE_MEMBERS.isdisjoint(jwk):
         raise KeySetError("a private key, which must never be shown")
-    if jwk.get("use", "sig") != "sig" or jwk.get("alg") not in set(Algorithm):
-        return None
-    kinds: Mapping[object, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
-    kind = kinds.get(jwk.get("kty"))
-    if kind is None:
+    kind, algorithm = _KINDS.get(str(jwk.get("kty"))), _ALGORITHMS.get(str(jwk.get("alg")))
+    if jwk.get("use", "sig") != "sig" or kind is None or algorithm is None:
         return None
     # Asked here already: the library would take it, and warn.
     if kind is RSAKey and len(str(jwk.get("n"))) < _RSA_MIN_LETTERS:
         raise KeySetError("a weak key")
     required: dict[str, Any] = {name: jwk[name] for name in ("kty", "n", "e", "crv", "x", "y") if name in jwk}
     try:
-        pem = kind.import_key(required).as_pem(private=False)
-        key = token_key(pem, Algorithm(jwk["alg"]), name="a published key")
+        key = _for_use(kind.import_key(required).raw_value, algorithm, name="a published key")
     except (ConfigurationError, JoseError, ValueError, TypeError, KeyError):
         raise KeySetError("a key that can't be used") from None
     if jwk.get("kid") != key.kid:

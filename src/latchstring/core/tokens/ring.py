@@ -59,8 +59,8 @@ class KeyRing(Protocol):
         """Let keys come and go whose time has come, without reading anything."""
         ...
 
-    async def catch_up(self) -> None:
-        """Read the keys for a token that names one which is not there, at most once a second."""
+    async def catch_up(self, *, is_urgent: bool = False) -> None:
+        """Read the keys for somebody who misses one; at most once a second, unless it `is_urgent`."""
         ...
 
     async def list_keys(self) -> list[ListedKey]:
@@ -89,7 +89,7 @@ class GivenRing:
     def turn(self) -> None:
         """Do nothing: likewise."""
 
-    async def catch_up(self) -> None:
+    async def catch_up(self, *, is_urgent: bool = False) -> None:
         """Do nothing: likewise."""
 
     async def list_keys(self) -> list[ListedKey]:
@@ -121,8 +121,8 @@ class DatabaseRing:
         self._rows: list[StoredKey] = []
         self._revision: int | None = None
         self._private: dict[str, TokenKey] = {}
-        self._public: dict[str, TokenKey] = {}
-        self._catching_up = asyncio.Lock()
+        # One at a time: of two, the one that read earlier must not have the last word.
+        self._turn_to_read = asyncio.Lock()
         self._caught_up_at: float | None = None
 
     @property
@@ -134,31 +134,34 @@ class DatabaseRing:
 
     async def reload(self, connection: Connection, *, revision: int | None = None) -> None:
         """Read the keys, unless they are those of `revision`; where nothing changed, keep the very set."""
-        if revision is not None and revision == self._revision:
-            return
-        # The number first: what changes meanwhile has another one, and is read the next time.
-        revision = await store.revision(connection)
-        rows = await store.all_keys(connection)
-        self._choose(rows)
-        self._rows, self._revision = rows, revision
+        if revision is None or revision != self._revision:
+            async with self._turn_to_read:
+                await self._read(connection)
 
     def turn(self) -> None:
         """Let keys come and go whose time has come."""
         if self._keys is not None:
             self._choose(self._rows)
 
-    async def catch_up(self) -> None:
-        """Read the keys, once for all who ask at the same time, and at most once a second."""
-        async with self._catching_up:
+    async def catch_up(self, *, is_urgent: bool = False) -> None:
+        """Read the keys; unless it is urgent, once for all who ask at the same time, and at most once a second."""
+        async with self._turn_to_read:
             since = self._clock.uptime() - CATCH_UP_INTERVAL_SECONDS
-            if self._caught_up_at is not None and self._caught_up_at > since:
+            if not is_urgent and self._caught_up_at is not None and self._caught_up_at > since:
                 return
             try:
                 async with self._database.reading() as connection:
-                    await self.reload(connection)
+                    await self._read(connection)
             finally:
                 # Counted from its end, so that those who wait for one that fails do not each try again.
                 self._caught_up_at = self._clock.uptime()
+
+    async def _read(self, connection: Connection) -> None:
+        # The number first: what changes meanwhile has another one, and is read the next time.
+        revision = await store.revision(connection)
+        rows = await store.all_keys(connection)
+        self._choose(rows)
+        self._rows, self._revision = rows, revision
 
     async def list_keys(self) -> list[ListedKey]:
         """Return every row, with the state it is in now."""
@@ -201,10 +204,10 @@ class DatabaseRing:
             if key.kid == signing.kid or key.state(now=now) is KeyState.PENDING
         }
         self._keys = KeySet(signing=private[signing.kid], verifying=verifying)
-        self._public, self._private = verifying, private
+        self._private = private
 
     def _public_half(self, key: StoredKey) -> TokenKey:
-        known = self._public.get(key.kid)
+        known = None if self._keys is None else self._keys.verifying.get(key.kid)
         if known is not None:
             return known
         # Its name is what the seal of its private half is bound to: a key that was put there by somebody who can write

@@ -80,6 +80,8 @@ class KeyChange:
 
     changed: tuple[KeyDates, ...]
     new_signs_from: datetime | None = None
+    new_kid: str | None = None
+    """What the new key is called, once it is made."""
 
 
 def publication_lead(keys: Sequence[KeyDates], *, cache_life: timedelta) -> timedelta:
@@ -132,7 +134,7 @@ def retirement(keys: Sequence[KeyDates], kid: str, *, now: datetime, lead: timed
 def retirement_at_once(keys: Sequence[KeyDates], kid: str, *, now: datetime) -> KeyChange | KeyConflict:
     """Plan a key's end at once, because it was stolen: where it signs, a key made now takes its place now.
 
-    One that is pending then is withdrawn: whoever got at the one could get at the other.
+    All others end with it then, the pending and the retired: whoever got at the one could get at them, too.
     """
     key = _named(keys, kid)
     if key is None:
@@ -145,8 +147,8 @@ def retirement_at_once(keys: Sequence[KeyDates], kid: str, *, now: datetime) -> 
         case KeyState.PENDING if _is_dispensable(key, keys):
             return KeyChange(changed=(_ended(key, now=now), *_recalled(keys, from_key=key)))
         case KeyState.PENDING | KeyState.ACTIVE:
-            ended = (key, *(each for each in _pending(keys, now=now) if each != key))
-            return KeyChange(changed=tuple(_ended(each, now=now) for each in ended), new_signs_from=now)
+            live = [each for each in keys if each.state(now=now) is not KeyState.GONE]
+            return KeyChange(changed=tuple(_ended(each, now=now) for each in live), new_signs_from=now)
 
 
 def is_due(keys: Sequence[KeyDates], *, now: datetime, max_age: timedelta) -> bool:

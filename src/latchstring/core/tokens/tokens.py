@@ -68,6 +68,14 @@ class Tokens:
         except UnknownKeyError:
             return None
 
+    async def learn_keys(self) -> None:
+        """Read the ring again now, for one who is to sign with a key that holds.
+
+        Raises:
+            UnavailableError: the keys, or the database, are away.
+        """
+        await self._ring.catch_up(is_urgent=True)
+
     async def learn_keys_of(self, *texts: str) -> bool:
         """Read the ring again, if one of the texts names a key that is not in it; tell whether one of them now is.
 

@@ -59,7 +59,7 @@ def revocations_router(feed: RevocationFeed, tokens: FeedTokens, edge: Edge) -> 
         Ask again with the `cursor`: at once while there is `more`, and twice a second after that. Without `after`, and
         where it can't be gone on from, everything is told anew (`resync`): forget what you knew.
         """
-        page = FeedPageResponse.of(await feed.page(after))
+        page = FeedPageResponse.model_validate(await feed.page(after))
         return Response(page.model_dump_json(), media_type="application/json")
 
     return router
