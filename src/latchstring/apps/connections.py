@@ -19,8 +19,7 @@ class LimitedHeadProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
 
-    # uvicorn narrows the transport in the same way.
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         """Expect a first request."""
         super().connection_made(transport)
         self._start_timer()

@@ -18,8 +18,7 @@ def describe(app: FastAPI, cookies: CookieJar) -> None:
             app.openapi_schema = _document(app, cookies)
         return app.openapi_schema
 
-    # The way FastAPI documents to replace its own.
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents to replace its own
 
 
 def _document(app: FastAPI, cookies: CookieJar) -> dict[str, Any]:

@@ -57,8 +57,8 @@ async def upgrade(database: Database) -> None:
     Raises:
         DatabaseUnavailableError: the database is away, or its schema is of a newer version than this.
     """
-    from alembic import command  # noqa: PLC0415 -- see the module's first lines
-    from alembic.util import CommandError  # noqa: PLC0415 -- likewise
+    from alembic import command  # noqa: PLC0415 -- only when there is something to migrate
+    from alembic.util import CommandError  # noqa: PLC0415 -- only when there is something to migrate
 
     def run(connection: sa.Connection) -> None:
         if connection.dialect.name == "postgresql":
@@ -79,7 +79,7 @@ async def upgrade(database: Database) -> None:
 
 
 def _config(connection: sa.Connection) -> "Config":
-    from alembic.config import Config  # noqa: PLC0415 -- see the module's first lines
+    from alembic.config import Config  # noqa: PLC0415 -- only when there is something to migrate
 
     config = Config()
     config.set_main_option("script_location", "latchstring:apps/migrations")
