@@ -7,11 +7,9 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
-from uuid import uuid4
 
 from joserfc import jws
 
-from latchstring.core.caller import Caller
 from latchstring.core.tokens.compact import parse
 from latchstring.core.tokens.keys import KeySet, make_private_pem, public_pem, token_key
 from latchstring.core.tokens.rules import Kind, Party, access_claims
@@ -19,6 +17,7 @@ from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tokens import signed
 from latchstring.core.tokens.verification import TokenReader
 from latchstring.foundation.clock import SystemClock
+from tests.support.issued import a_caller
 
 ROUNDS, TOKENS = 15, 300
 PARTY = Party(issuer="https://id.example.com", audience="https://api.example.com")
@@ -33,21 +32,10 @@ class Sight:
         self._keys = {private.kid: self._key}
         self._now = int(SystemClock().now().timestamp())
         pair = KeySet(signing=private, verifying=self._keys)
-        self.tokens = [signed(pair, Kind.ACCESS, self._claims()) for _ in range(TOKENS)]
-
-    def _claims(self) -> dict[str, object]:
-        caller = Caller(
-            user_id=uuid4(),
-            session_id=uuid4(),
-            claims_version=1,
-            epoch=0,
-            roles=(),
-            methods=("pwd",),
-            proven_at_unix=self._now,
-            issued_at_unix=self._now,
-            expires_at_unix=self._now + 900,
-        )
-        return access_claims(caller, generation=1, party=PARTY)
+        self.tokens = [
+            signed(pair, Kind.ACCESS, access_claims(a_caller(now=self._now), generation=1, party=PARTY))
+            for _ in range(TOKENS)
+        ]
 
     def by_the_library(self) -> float:
         """Return the microseconds of joserfc's verification, which takes the text apart and checks the signature."""

@@ -37,8 +37,8 @@ from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, access_cla
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tokens import signed
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
-from latchstring.foundation.clock import SystemClock, new_id
 from tests.support.forge import KIND_FOR, b64url, compact, new_key, private_pem, sign_with
+from tests.support.issued import a_caller, bearer_of
 
 NOW = 1_800_000_000
 PARTY = Party(issuer="https://id.example.com", audience="https://api.example.com")
@@ -67,22 +67,8 @@ class Issuer:
         """Make one."""
         pem = private_pem(new_key(KIND_FOR[algorithm])).decode()
         keys = key_set_from_pems(algorithm=algorithm, private=pem, public=None, extra_public=None)
-        now = SystemClock().now()
-        user_id, session_id = new_id(now), new_id(now)
-        caller = Caller(
-            user_id=user_id,
-            session_id=session_id,
-            claims_version=1,
-            epoch=1,
-            roles=("admin",),
-            methods=("pwd",),
-            proven_at_unix=NOW,
-            issued_at_unix=NOW,
-            expires_at_unix=NOW + 900,
-        )
-        bearer = RefreshClaims(
-            user_id=user_id, session_id=session_id, issued_at_unix=NOW, expires_at_unix=NOW + 3600, generation=1
-        )
+        caller = a_caller(now=NOW, epoch=1, roles=("admin",))
+        bearer = bearer_of(caller)
         claims = {
             Kind.ACCESS: access_claims(caller, generation=1, party=PARTY),
             Kind.REFRESH: refresh_claims(bearer, party=PARTY),

@@ -33,17 +33,16 @@ if __name__ == "__main__":
 import psutil
 
 from drills.ground import Figure
-from latchstring.core.caller import Caller
 from latchstring.core.tokens.keys import KeySet, key_set_from_pems
 from latchstring.core.tokens.rules import Kind, Party, access_claims
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tokens import signed
 from latchstring.errors import RefusedError, RevocationsUnknownError
-from latchstring.foundation.clock import SystemClock, new_id
 from latchstring.verifier import TokenVerifier
 from latchstring.verifier.issuer import TIMEOUT_SECONDS
 from tests.support.clock import TurnedClock
 from tests.support.forge import new_key, private_pem
+from tests.support.issued import a_caller
 
 KEYS, FEED = "/keys", "/feed"
 AT_ONCE = 100
@@ -167,19 +166,8 @@ class Genuine:
     def token(self) -> str:
         """Return a token that was never seen before, of a minute ago, and good for days."""
         self.made += 1
-        clock = SystemClock().now()
-        now = int(clock.timestamp()) - 60
-        caller = Caller(
-            user_id=new_id(clock),
-            session_id=new_id(clock),
-            claims_version=1,
-            epoch=0,
-            roles=(),
-            methods=("pwd",),
-            proven_at_unix=now,
-            issued_at_unix=now,
-            expires_at_unix=now + 10**6 + self.made,
-        )
+        now = int(time.time()) - 60
+        caller = a_caller(now=now, expires_at_unix=now + 10**6 + self.made)
         claims = access_claims(caller, generation=1, party=Party(issuer="latchstring", audience="latchstring"))
         return signed(self.keys, Kind.ACCESS, claims)
 

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 from uuid import UUID
 
-from latchstring.core.caller import Caller
 from latchstring.core.tokens import store
 from latchstring.core.tokens.keys import KeySet, TokenKey, token_key
 from latchstring.core.tokens.ring import seal_context
@@ -13,6 +12,7 @@ from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, access_cla
 from latchstring.core.tokens.tokens import signed
 from latchstring.foundation.crypto import Vault
 from latchstring.foundation.database import Database
+from tests.support.issued import a_caller
 from tests.support.service import SECRET
 
 PARTY = Party(issuer="latchstring", audience="latchstring")
@@ -29,15 +29,11 @@ class StolenKey:
     def access_token(self, *, user_id: UUID, session_id: UUID, age_seconds: int) -> str:
         """Return an access token that was issued so long ago and holds for a quarter of an hour, in any epoch."""
         now = int(time.time())
-        caller = Caller(
+        caller = a_caller(
+            now=now - age_seconds,
             user_id=user_id,
             session_id=session_id,
-            claims_version=1,
             epoch=EPOCHS_AHEAD,
-            roles=(),
-            methods=("pwd",),
-            proven_at_unix=now - age_seconds,
-            issued_at_unix=now - age_seconds,
             expires_at_unix=now + 900,
         )
         return self._signed(Kind.ACCESS, access_claims(caller, generation=1, party=PARTY))
