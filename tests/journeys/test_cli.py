@@ -1,14 +1,20 @@
 """The command line as an operator or a script uses it: real processes, both databases."""
 
+import base64
 import json
+import os
+import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -20,8 +26,10 @@ import pytest
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from latchstring.apps.cli import main
 from latchstring.apps.cli.app import app
 from latchstring.apps.cli.output import Exit
+from tests.support.forge import new_key, private_pem, public_pem
 from tests.support.postgres import Postgres
 from tests.support.process import CHEAP_HASH, COMMAND, ServerProcess, clean_environment, latchstring
 from tests.support.service import PASSWORD, SECRET, credentials, registration
@@ -278,7 +286,10 @@ def test_sessions_of_nobody(on_sqlite: Installation) -> None:
 
 @pytest.mark.parametrize("backend", ["postgresql"])  # on SQLite: tests/journeys/test_own_sessions.py
 def test_what_an_operator_ends_is_over_within_a_second(installation: Installation) -> None:
-    """One session, a user's, everyone's: refused by a running server in a second, and whoever may sign in still may."""
+    """One session, a user's, everyone's, a stolen key's: refused by a running server in a second.
+
+    Whoever may sign in still may.
+    """
     with ServerProcess(installation.folder, variables=installation.variables) as server, server.client() as browser:
 
         def signed_in(email: str = EMAIL) -> Visitor:
@@ -310,6 +321,16 @@ def test_what_an_operator_ends_is_over_within_a_second(installation: Installatio
         for visitor in (fifth, eve):
             visitor.sees_the_end()
         assert installation.json("sessions", "list", EMAIL) == []
+        last = [signed_in(), signed_in("eve@example.com")]
+        for visitor in last:
+            assert visitor.is_let_in()
+
+        (key,) = installation.json("keys", "list")
+        retire = ("keys", "retire", key["kid"], "--now", "--yes")
+        quickly = {**installation.variables, "JWT_ALGORITHM": "ES256"}
+        assert latchstring(*retire, cwd=installation.folder, variables=quickly).returncode == Exit.DONE
+        for visitor in last:
+            visitor.is_shut_out()
         for visitor in (signed_in(), signed_in("eve@example.com")):
             assert visitor.is_let_in()
             assert visitor.refresh().status_code == 200
@@ -344,12 +365,16 @@ class Visitor:
 
     def sees_the_end(self) -> None:
         """Is refused within a second, and gets no new tokens."""
+        assert self.is_shut_out() == {"session_ended"}
+
+    def is_shut_out(self) -> set[str]:
+        """The same, for whatever reason; returns which were given."""
         deadline = time.monotonic() + 1
         while (answer := self.ask()).status_code == 200 and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert (answer.status_code, answer.json()["code"]) == (401, "session_ended")
         again = self.refresh()
-        assert (again.status_code, again.json()["code"]) == (401, "session_ended")
+        assert (answer.status_code, again.status_code) == (401, 401)
+        return {answer.json()["code"], again.json()["code"]}
 
 
 def test_there_is_no_such_session_to_end(on_sqlite: Installation) -> None:
@@ -405,10 +430,164 @@ def test_keys_list(on_sqlite: Installation) -> None:
     """Each key's name, algorithm, state and dates; nothing of its private half."""
     (key,) = on_sqlite.json("keys", "list")
     assert (key["algorithm"], key["state"], key["source"]) == ("RS256", "active", "database")
-    assert key.keys() == {"kid", "algorithm", "state", "source", *DATES}
+    dates = {"published_at", "signs_from", "retired_at", "verifies_until"}
+    assert key.keys() == {"kid", "algorithm", "state", "source"} | dates
 
 
-DATES = ("published_at", "signs_from", "retired_at", "verifies_until")
+@dataclass(frozen=True)
+class AtTheDesk:
+    """The command line inside the test's own process, where a command costs no start of another."""
+
+    patch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+
+    def run(self, *arguments: str, code: Exit = Exit.DONE) -> tuple[str, str]:
+        """Runs one command that must exit with `code`; returns what it printed, and what it said."""
+        self.patch.setattr(sys, "argv", ["latchstring", *arguments])
+        try:
+            main()
+        except SystemExit as end:
+            ended = end.code
+        else:
+            ended = Exit.DONE
+        printed, said = self.capsys.readouterr()
+        assert ended == code, said
+        return printed, said
+
+    def refused(self, *arguments: str, code: Exit) -> str:
+        """Runs a command that must change nothing; returns what it said."""
+        before = self.listed()
+        printed, said = self.run(*arguments, code=code)
+        assert printed == ""
+        assert self.listed() == before
+        return said
+
+    def json(self, *arguments: str) -> Any:  # noqa: ANN401 -- JSON
+        """Runs a command with `--json` that must succeed, and returns its result."""
+        return json.loads(self.run(*arguments, "--json")[0])
+
+    def listed(self) -> list[dict[str, str | None]]:
+        """Returns every key, the oldest first."""
+        keys: list[dict[str, str | None]] = self.json("keys", "list")
+        return keys
+
+    def states(self) -> list[str | None]:
+        """Returns the state of each."""
+        return [key["state"] for key in self.listed()]
+
+
+@pytest.fixture
+def desk(on_sqlite: Installation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> AtTheDesk:
+    monkeypatch.chdir(on_sqlite.folder)
+    for name in os.environ.keys() - clean_environment({}).keys():
+        monkeypatch.delenv(name)
+    for name, value in (*on_sqlite.variables.items(), ("JWT_ALGORITHM", "ES256")):
+        monkeypatch.setenv(name, value)
+    return AtTheDesk(monkeypatch, capsys)
+
+
+def test_a_keys_life(desk: AtTheDesk) -> None:
+    """Rotated, once at a time; the new key withdrawn; rotated again; stolen, and over with at once."""
+    (first,) = desk.listed()
+    old = first["kid"]
+    assert old is not None
+    rotation = desk.json("keys", "rotate")
+    new = rotation["new"]["kid"]
+    assert [(key["kid"], key["state"]) for key in desk.listed()] == [(old, "active"), (new, "pending")]
+    ending, coming = desk.listed()
+    handover = rotation["new"]["signs_from"]
+    assert handover == coming["signs_from"] == ending["retired_at"]
+    retired = [{"kid": old, "retired_at": handover, "verifies_until": ending["verifies_until"]}]
+    assert rotation == {"dry_run": False, "retired": retired, "recalled": [], "new": rotation["new"]}
+    lead = datetime.fromisoformat(handover) - datetime.fromisoformat(coming["published_at"] or "")
+    assert lead == timedelta(seconds=610)
+
+    said = desk.refused("keys", "rotate", code=Exit.CONFLICT)
+    assert "a rotation is under way" in said
+    assert new in said
+    assert handover in said
+    assert "no such key" in desk.refused("keys", "retire", "nobodys", code=Exit.NOT_FOUND)
+
+    withdrawal = desk.json("keys", "retire", new)
+    assert ([key["kid"] for key in withdrawal["retired"]], withdrawal["recalled"]) == ([new], [old])
+    assert withdrawal["new"] is None
+    # An instance whose clock is ahead may have signed with it.
+    assert desk.states() == ["active", "retired"]
+    assert "retired already" in desk.refused("keys", "retire", new, code=Exit.CONFLICT)
+
+    printed, said = desk.run("keys", "rotate")
+    third = desk.listed()[-1]["kid"]
+    assert [line.split(":")[0] for line in printed.splitlines()] == [f"new key {third}", f"key {old}"]
+    assert said == ""
+
+    printed, said = desk.run("keys", "retire", old, "--now", "--yes")
+    assert "signs everyone out" in said
+    assert desk.states() == ["gone", "gone", "gone", "active"]
+    assert f"key {old}: no token of it is taken any more" in printed.splitlines()
+    assert f"new key {desk.listed()[-1]['kid']}: published now" in printed
+
+
+def test_what_a_dry_run_tells(desk: AtTheDesk) -> None:
+    """What would be changed, of each verb, and that nothing was; a conflict has its exit code all the same."""
+    (first,) = desk.listed()
+    old = first["kid"]
+    assert old is not None
+    for command in (("rotate",), ("retire", old), ("retire", old, "--now")):
+        printed, said = desk.run("keys", *command, "--dry-run", "--json")
+        told = json.loads(printed)
+        assert (told["dry_run"], [key["kid"] for key in told["retired"]], told["new"]["kid"]) == (True, [old], None)
+        assert said.splitlines()[-1] == "this was a dry run: nothing was changed"
+        assert "(not made yet)" in desk.run("keys", *command, "--dry-run")[0]
+    assert desk.listed() == [first]
+    desk.refused("keys", "retire", "nobodys", "--dry-run", code=Exit.NOT_FOUND)
+
+
+def test_everyone_is_not_signed_out_by_mistake(desk: AtTheDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key ends at once only after a yes: where nobody is there to ask, `--now` alone is wrong usage."""
+    old = desk.listed()[0]["kid"]
+    assert old is not None
+    assert "--yes" in desk.refused("keys", "retire", old, "--now", code=Exit.USAGE)
+    for answer, code in (("n\n", Exit.FAILED), ("", Exit.FAILED), ("y\n", Exit.DONE)):
+        terminal = StringIO(answer)
+        monkeypatch.setattr(terminal, "isatty", lambda: True)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", terminal)
+            _, said = desk.run("keys", "retire", old, "--now", code=code)
+        assert f"Retire key {old} at once?" in said
+        assert desk.states() == (["gone", "active"] if code is Exit.DONE else ["active"])
+
+
+def test_keys_of_the_environment_are_changed_there(desk: AtTheDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are shown; each verb exits with 3, and names the variables in which it is done."""
+    signing, extra = new_key("P-256"), new_key("RSA-2048")
+    monkeypatch.setenv("JWT_PRIVATE_KEY", base64.b64encode(private_pem(signing)).decode())
+    monkeypatch.setenv("JWT_EXTRA_PUBLIC_KEYS", base64.b64encode(public_pem(extra)).decode())
+    shown = desk.listed()
+    assert [(key["algorithm"], key["state"], key["source"], key["signs_from"]) for key in shown] == [
+        ("ES256", "active", "environment", None),
+        ("RS256", "retired", "environment", None),
+    ]
+    kid = shown[0]["kid"]
+    assert kid is not None
+    for command in (("rotate",), ("retire", kid), ("retire", kid, "--now", "--yes")):
+        for dry_run in ((), ("--dry-run",)):
+            said = desk.refused("keys", *command, *dry_run, code=Exit.CONFIGURATION)
+            assert {"JWT_PRIVATE_KEY", "JWT_EXTRA_PUBLIC_KEYS"} <= set(re.findall(r"\w+", said))
+
+
+def test_a_feed_tokens_life(desk: AtTheDesk) -> None:
+    """Shown once, listed by its name, taken once a name, and gone when it is revoked."""
+    printed, said = desk.run("feed-token", "create", "orders")
+    assert re.fullmatch(r"lsf_[\w-]{43}\n", printed)
+    assert "not shown again" in said
+    assert [row["name"] for row in desk.json("feed-token", "list")] == ["orders"]
+    assert printed.strip() not in desk.run("feed-token", "list")[0]
+    assert "already" in desk.run("feed-token", "create", "orders", code=Exit.CONFLICT)[1]
+    for name in ("", "x" * 101, "a\nb"):
+        assert "1 to 100" in desk.run("feed-token", "create", name, code=Exit.USAGE)[1]
+    assert desk.json("feed-token", "revoke", "orders") == {"revoked": "orders"}
+    assert "no feed token orders" in desk.run("feed-token", "revoke", "orders", code=Exit.NOT_FOUND)[1]
+    assert desk.json("feed-token", "list") == []
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
