@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import jwt
 import pytest
@@ -247,6 +247,32 @@ async def test_extra_public_keys_verify_and_do_not_sign(settings: Settings) -> N
     async with running_service(with_keys(settings, new)) as service:
         bearer = service.browser(headers={"Authorization": f"Bearer {signed_by_old}"})
         assert (await bearer.get("/api/dashboard")).status_code == 401
+
+
+async def taken_by_each_other(one: Settings, other: Settings) -> list[int]:
+    """Returns what two workers with these settings, on one database, answer to each other's tokens."""
+    async with running_service(one) as first, running_service(other) as second:
+        answers = []
+        for issuer, verifier in ((first, second), (second, first)):
+            browser = await issuer.registered(f"{uuid4().hex}@example.com")
+            bearer = verifier.browser(headers={"Authorization": f"Bearer {browser.cookies['access_token']}"})
+            answers.append((await bearer.get("/api/dashboard")).status_code)
+        return answers
+
+
+async def test_keys_of_the_environment_rotate_in_the_order_of_the_guide(settings: Settings) -> None:
+    """In each of the three roll-outs, old and new instances take each other's tokens; without the first they do not."""
+    old, new = pair_variables("ES256", which=1), pair_variables("ES256", which=2)
+    steps = [
+        old,
+        old | {"JWT_EXTRA_PUBLIC_KEYS": new["JWT_PUBLIC_KEY"]},
+        new | {"JWT_EXTRA_PUBLIC_KEYS": old["JWT_PUBLIC_KEY"]},
+        new,
+    ]
+    before, *after = [with_keys(settings, variables) for variables in steps]
+    for one, other in zip([before, *after], after, strict=False):
+        assert await taken_by_each_other(one, other) == [200, 200]
+    assert await taken_by_each_other(before, after[1]) == [200, 401]
 
 
 # --- Keys that are refused --------------------------------------------------------------------------------------------
