@@ -33,9 +33,9 @@ from drills.lines import Line, line_to_each_worker
 from drills.thief import StolenKey, steal
 from latchstring import RefusedError
 from latchstring.features.revocations.actions import FeedTokens
-from latchstring.foundation.audit import OPERATOR
 from latchstring.foundation.clock import SystemClock
 from latchstring.foundation.database import Database
+from latchstring.foundation.facts import OPERATOR
 from latchstring.verifier import TokenVerifier
 from tests.support.process import ServerProcess, latchstring
 from tests.support.service import SECRET, credentials, registration

@@ -28,7 +28,8 @@ if __name__ == "__main__":
 from drills.ground import Figure, bearer, main, serving
 from drills.visitors import alone, operator, rows_of, workers_of
 from latchstring.core.accounts.rules import canonical_email
-from latchstring.foundation.audit import Fact, audit
+from latchstring.foundation.audit import audit
+from latchstring.foundation.facts import SignInRefused
 from tests.support.process import ServerProcess
 from tests.support.service import PASSWORD, credentials, registration
 
@@ -337,7 +338,7 @@ async def _storm(
 
 async def _refusals_on_record(url: str) -> int:
     async with operator(url) as auth:
-        refused = sa.select(audit.c.id).where(audit.c.fact == Fact.SIGN_IN_REFUSED.value)
+        refused = sa.select(audit.c.id).where(audit.c.fact == SignInRefused.name)
         return len(await rows_of(auth, refused))
 
 

@@ -38,9 +38,9 @@ from latchstring.core.tokens.rules import Kind, Party, access_claims
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tokens import signed
 from latchstring.errors import RefusedError, RevocationsUnknownError
+from latchstring.testing import TurnedClock
 from latchstring.verifier import TokenVerifier
 from latchstring.verifier.issuer import TIMEOUT_SECONDS
-from tests.support.clock import TurnedClock
 from tests.support.forge import new_key, private_pem
 from tests.support.issued import a_caller
 

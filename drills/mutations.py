@@ -28,7 +28,7 @@ from latchstring.apps.server import prepare
 from latchstring.core.tokens.ring import DatabaseRing
 from latchstring.core.tokens.rules import Party
 from latchstring.core.tokens.tokens import Tokens
-from tests.support.clock import TurnedClock
+from latchstring.testing import TurnedClock
 from tests.support.forge import Genuine, as_json, b64url, hmac_with, public_pem, raw_ecdsa, unb64url
 from tests.support.service import Service, cheap_settings, running_service
 

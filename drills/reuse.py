@@ -35,7 +35,8 @@ from drills.visitors import (
     rows_of,
 )
 from latchstring.core.sessions.tables import sessions
-from latchstring.foundation.audit import Fact, audit
+from latchstring.foundation.audit import audit
+from latchstring.foundation.facts import RefreshTokenReused
 from tests.support.process import ServerProcess
 
 COPIES = 8
@@ -213,7 +214,7 @@ def _by_case(thefts: Sequence[Theft]) -> list[Figure]:
 
 async def _on_record(url: str, thefts: Sequence[Theft]) -> Figure:
     async with operator(url) as auth:
-        reused = sa.select(audit.c.session_id).where(audit.c.fact == Fact.SESSION_REFRESH_REUSED.value)
+        reused = sa.select(audit.c.session_id).where(audit.c.fact == RefreshTokenReused.name)
         facts = Counter(row.session_id for row in await rows_of(auth, reused))
         ended = sa.select(sessions.c.id).where(sessions.c.revoked_reason == "refresh_reused")
         revoked = {row.id for row in await rows_of(auth, ended)}

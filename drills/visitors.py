@@ -250,7 +250,7 @@ async def codes_heard(watchers: Sequence[Visitor], method: str, path: str, *, to
 @contextlib.asynccontextmanager
 async def operator(url: str) -> AsyncIterator[Auth]:
     """Give the operator's way in."""
-    auth = Auth(cheap_settings(url), features=())
+    auth = Auth.from_settings(cheap_settings(url), features=())
     try:
         yield auth
     finally:

@@ -42,7 +42,7 @@ from drills.visitors import (
 )
 from latchstring import Auth
 from latchstring.core.sessions.tables import sessions
-from latchstring.foundation.audit import OPERATOR
+from latchstring.foundation.facts import OPERATOR
 from tests.support.process import ServerProcess
 from tests.support.service import PASSWORD, credentials
 

@@ -3,6 +3,7 @@
     LatchstringError
     ├── ConfigurationError        settings are wrong: refuse to start, exit code 3
     ├── RefusedError              no: with the code that says why
+    ├── SubscriberError           an application's own code failed inside a transaction: nothing was changed
     └── UnavailableError          try again later: 503 with Retry-After
         ├── DatabaseUnavailableError
         ├── HashQueueFullError
@@ -23,6 +24,7 @@ class Code(StrEnum):
 
     BODY_TIMEOUT = "body_timeout"
     BODY_TOO_LARGE = "body_too_large"
+    CLAIMS_CHANGED = "claims_changed"
     CREDENTIALS_CONFLICT = "credentials_conflict"
     DATABASE_UNAVAILABLE = "database_unavailable"
     DUPLICATE_COOKIE = "duplicate_cookie"
@@ -46,6 +48,7 @@ class Code(StrEnum):
     PASSWORDS_DO_NOT_MATCH = "passwords_do_not_match"
     REFRESH_TOKEN_REUSED = "refresh_token_reused"  # noqa: S105 -- a code, not a credential
     REVOCATIONS_UNKNOWN = "revocations_unknown"
+    ROLE_REQUIRED = "role_required"
     SESSION_ENDED = "session_ended"
     SESSION_NOT_FOUND = "session_not_found"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 -- a code, not a credential
@@ -81,6 +84,10 @@ class RefusedError(LatchstringError):
         super().__init__(code.value)
         self.code = code
         """Why: from the closed list."""
+
+
+class SubscriberError(LatchstringError):
+    """A subscriber failed inside the transaction it took part in, which is undone. The cause is what it raised."""
 
 
 class UnavailableError(LatchstringError):

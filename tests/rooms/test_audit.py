@@ -17,8 +17,9 @@ from latchstring.core.tokens.keys import make_private_pem
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.errors import DatabaseUnavailableError
 from latchstring.features.password.tables import passwords
-from latchstring.foundation.audit import OPERATOR, audit
+from latchstring.foundation.audit import audit
 from latchstring.foundation.database import metadata
+from latchstring.foundation.facts import OPERATOR
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration
 
 WRONG_PASSWORD = "not the password"

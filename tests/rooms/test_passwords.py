@@ -279,4 +279,5 @@ async def _code(browser: AsyncClient) -> str:
 
 async def _when_idle(hasher: PasswordHasher) -> None:
     """Returns when the one thread has finished all that was handed to it before, and its places are free."""
+    assert hasher._threads is not None
     await asyncio.wrap_future(hasher._threads.submit(lambda: None))

@@ -1,57 +1,13 @@
-"""The audit trail: what happened to an account or a session, written in the transaction of the change itself.
+"""The audit trail: every fact, written in the transaction of the change itself.
 
-Either both are there or neither is. A fact never holds a password, a token, a hash or what a visitor typed.
+Either both are there or neither is. Whoever subscribed to a fact hears of it as that transaction ends.
 """
-
-from dataclasses import dataclass
-from datetime import datetime
-from enum import StrEnum
-from uuid import UUID
 
 import sqlalchemy as sa
 
 from latchstring.foundation.clock import new_id
-from latchstring.foundation.database import Connection, UtcDateTime, metadata
-
-
-class Fact(StrEnum):
-    """The kinds of facts."""
-
-    EVERYONE_SIGNED_OUT = "everyone.signed_out"
-    FEED_TOKEN_CREATED = "feed_token.created"  # noqa: S105 -- as below
-    FEED_TOKEN_REVOKED = "feed_token.revoked"  # noqa: S105 -- as below
-    KEY_CREATED = "key.created"
-    KEY_RETIRED = "key.retired"
-    KEY_RETIRED_AT_ONCE = "key.retired_at_once"
-    PASSWORD_CHANGED = "password.changed"  # noqa: S105 -- as below
-    PASSWORD_UPGRADED = "password.upgraded"  # noqa: S105 -- a name, not a password
-    SECRET_CHANGED = "secret.changed"  # noqa: S105 -- as below
-    SESSION_ENDED = "session.ended"
-    SESSION_OPENED = "session.opened"
-    SESSION_PROVEN = "session.proven"
-    SESSION_REFRESH_REUSED = "session.refresh_reused"
-    SESSIONS_ENDED = "sessions.ended"
-    SIGN_IN_REFUSED = "sign_in.refused"
-    USER_DELETED = "user.deleted"
-    USER_DISABLED = "user.disabled"
-    USER_ENABLED = "user.enabled"
-    USER_REGISTERED = "user.registered"
-    USER_RENAMED = "user.renamed"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where an action came from: a visitor's request, or the operator's command line."""
-
-    actor: str
-    """`visitor`, `operator` or `system`."""
-    address: str | None = None
-    user_agent: str | None = None
-    request_id: str | None = None
-
-
-OPERATOR = Source(actor="operator")
-SYSTEM = Source(actor="system")
+from latchstring.foundation.database import Connection, UtcDateTime, metadata, noted_facts
+from latchstring.foundation.facts import Fact
 
 USER_AGENT_MAX_LENGTH = 512
 
@@ -74,29 +30,22 @@ audit = sa.Table(
 _INSERT = audit.insert()
 
 
-async def record(
-    connection: Connection,
-    fact: Fact,
-    *,
-    now: datetime,
-    source: Source,
-    user_id: UUID | None = None,
-    session_id: UUID | None = None,
-    reason: str | None = None,
-) -> None:
+async def record(connection: Connection, fact: Fact) -> None:
     """Write one fact into the open transaction."""
+    source = fact.source
     await connection.execute(
         _INSERT,
         {
-            "id": new_id(now),
-            "at": now,
-            "fact": fact.value,
-            "reason": reason,
-            "user_id": user_id,
-            "session_id": session_id,
+            "id": new_id(fact.at),
+            "at": fact.at,
+            "fact": fact.name,
+            "reason": None if fact.remark is None else getattr(fact, fact.remark),
+            "user_id": getattr(fact, "user_id", None),
+            "session_id": getattr(fact, "session_id", None),
             "actor": source.actor,
             "address": source.address,
             "user_agent": source.user_agent,
             "request_id": source.request_id,
         },
     )
+    noted_facts(connection).append(fact)

@@ -3,6 +3,8 @@
     async with database.transaction() as connection:   a write: commits at the end, or nothing happened
     async with database.reading() as connection:       single statements, each seeing what is committed
 
+Who listens hears of the facts that a transaction recorded, at its end and after it.
+
 SQLite has one writer. In this process the writers queue on a lock instead of spinning on the file, and each write
 begins with BEGIN IMMEDIATE, so that a transaction that has read never finds, too late, that it may not write.
 Whatever way the database is away (refused, hung, gone in the middle), callers see DatabaseUnavailableError.
@@ -13,7 +15,7 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -22,6 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from latchstring.errors import ConfigurationError, DatabaseUnavailableError
+from latchstring.foundation.facts import Fact
+from latchstring.foundation.locks import LoopLock
 from latchstring.foundation.sqlite import OneTripConnection, connect
 
 if TYPE_CHECKING:
@@ -31,19 +35,26 @@ if TYPE_CHECKING:
 __all__ = [
     "Connection",
     "Database",
+    "Engine",
+    "Listener",
     "UtcDateTime",
     "insert_or_ignore",
+    "is_disconnection",
     "is_postgresql",
     "lock_each",
     "lock_exclusively",
     "lock_if_free",
     "metadata",
+    "noted_facts",
     "postgresql_url",
     "xid8",
 ]
 
 Connection = AsyncConnection
 """A connection inside `transaction()` or `reading()`; actions hand it to stores and never look inside."""
+
+Engine = AsyncEngine
+"""An application's own engine, to be shared."""
 
 TIMEOUT_SECONDS = 5.0
 """How long one transaction may take, waiting for a connection included, before the caller is told 503."""
@@ -96,14 +107,45 @@ class _Xid8(sa.types.UserDefinedType[int]):
 xid8 = sa.BigInteger().with_variant(_Xid8(), "postgresql")
 
 
-class Database:
-    """An engine for `url`, made for this package: short transactions, bounded waits, one kind of failure."""
+class Listener(Protocol):
+    """Who hears of the facts of a transaction."""
 
-    def __init__(self, url: str) -> None:
-        self.url = _checked_url(url)
+    async def tell_inside(self, facts: Sequence[Fact], connection: Connection) -> None:
+        """Hear of them while the transaction is open; raise to undo it all."""
+        ...
+
+    def tell_after(self, facts: Sequence[Fact]) -> None:
+        """Hear of them once they are committed."""
+        ...
+
+
+class Database:
+    """Short transactions, bounded waits, one kind of failure; on an engine of its own, or on an application's.
+
+    An application's engine lends its pool, and stays as it is. On SQLite it lends its file's address: what a connection
+    there must be told before we can use it would hold for the application's own statements, too.
+    """
+
+    def __init__(self, database: str | Engine, *, listener: Listener | None = None) -> None:
+        self.url = _checked_url(database)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._is_lent = isinstance(database, AsyncEngine) and not self.is_sqlite
+        self.engine = database if isinstance(database, AsyncEngine) and self._is_lent else self._own_engine()
+        self._writing = self.engine.execution_options(**_POSTGRESQL_OPTIONS) if self._is_lent else self.engine
+        self._reading = self.engine.execution_options(
+            **({_READING: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"})
+        )
+        self._listener = listener
+        self._writer = LoopLock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        if self.is_sqlite:
+            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+
+    def _own_engine(self) -> AsyncEngine:
         try:
-            self.engine = create_async_engine(
+            return create_async_engine(
                 self.url,
                 # No overflow: connections beyond the pool would be opened and closed again at every busy moment.
                 pool_size=_POOL_SIZE,
@@ -116,14 +158,6 @@ class Database:
             raise ConfigurationError(
                 f"the database driver {error.name} is not installed: pip install 'latchstring[postgres]'"
             ) from None
-        self._reading = self.engine.execution_options(
-            **({_READING: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"})
-        )
-        self._writer = asyncio.Lock()
-        self._closing: set[asyncio.Task[None]] = set()
-        if self.is_sqlite:
-            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
-            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -132,14 +166,20 @@ class Database:
         Raises:
             DatabaseUnavailableError: the database is away or did not answer within five seconds.
         """
+        facts: list[Fact] = []
         with _failures_translated():
             async with (
                 asyncio.timeout(TIMEOUT_SECONDS),
                 self._turn_to_write(),
-                self._connected(self.engine) as connection,
+                self._connected(self._writing) as connection,
                 connection.begin(),
             ):
+                _sync(connection).execution_options(**{_FACTS: facts})
                 yield connection
+                if self._listener is not None and facts:
+                    await self._listener.tell_inside(facts, connection)
+        if self._listener is not None and facts:
+            self._listener.tell_after(facts)
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
@@ -176,9 +216,10 @@ class Database:
                 return row
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection of ours."""
         await asyncio.gather(*self._closing, return_exceptions=True)
-        await self.engine.dispose()
+        if not self._is_lent:
+            await self.engine.dispose()
 
     @contextlib.asynccontextmanager
     async def _turn_to_write(self) -> AsyncIterator[None]:
@@ -198,6 +239,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def _connected_whole(self, engine: AsyncEngine) -> AsyncIterator[Connection]:
+        self._leave_a_loop_that_is_gone()
         # In a task of its own: whoever is cut off while SQLAlchemy connects would lose a connection that nobody holds.
         opening = asyncio.create_task(_opened(engine))
         try:
@@ -212,6 +254,13 @@ class Database:
         finally:
             await asyncio.shield(asyncio.create_task(connection.close()))
 
+    def _leave_a_loop_that_is_gone(self) -> None:
+        # Its connections can't be used in another one, nor be closed there.
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop and self._loop.is_closed() and not self._is_lent:
+            self.engine.sync_engine.dispose(close=False)
+        self._loop = loop
+
     async def _connect_sqlite(self) -> OneTripConnection:
         (location,), options = self.engine.dialect.create_connect_args(self.url)
         return await connect(location, **options)
@@ -224,6 +273,23 @@ async def _opened(engine: AsyncEngine) -> Connection:
 async def _close_when_open(opening: "asyncio.Task[Connection]") -> None:
     with contextlib.suppress(Exception):
         await (await opening).close()
+
+
+def noted_facts(connection: Connection) -> list[Fact]:
+    """Return the facts that this transaction has recorded so far, to be added to."""
+    facts: list[Fact] = _sync(connection).get_execution_options()[_FACTS]
+    return facts
+
+
+def _sync(connection: Connection) -> sa.Connection:
+    if connection.sync_connection is None:
+        raise RuntimeError("the connection is not open")
+    return connection.sync_connection
+
+
+def is_disconnection(error: Exception) -> bool:
+    """Tell whether an error means that the database is gone."""
+    return isinstance(error, exc.DBAPIError) and error.connection_invalidated
 
 
 def is_postgresql(connection: Connection) -> bool:
@@ -271,7 +337,11 @@ def insert_or_ignore(connection: Connection, table: sa.Table) -> "postgresql.Ins
     return sqlite_insert(table).on_conflict_do_nothing()
 
 
+_UNDEFINED_TABLE = "42P01"  # PostgreSQL's; SQLite says so as of anything that is away
+
+# Our own execution options of SQLAlchemy: what a connection is used for, and what its transaction recorded.
 _READING = "latchstring_reading"
+_FACTS = "latchstring_facts"
 
 _CONNECT_ARGUMENTS: dict[str, dict[str, Any]] = {
     "sqlite+aiosqlite": {},
@@ -286,9 +356,11 @@ _POSTGRESQL_OPTIONS: dict[str, Any] = {"isolation_level": "READ COMMITTED"}
 _DEFAULT_DRIVERS = {"sqlite": "aiosqlite", "postgres": "psycopg", "postgresql": "psycopg"}
 
 
-def _checked_url(url: str) -> sa.URL:
+def _checked_url(database: str | Engine) -> sa.URL:
+    if isinstance(database, sa.Engine):
+        raise ConfigurationError("the engine must be an AsyncEngine: make it with create_async_engine")
     try:
-        parsed = make_url(url)
+        parsed = database.url if isinstance(database, AsyncEngine) else make_url(database)
     except (exc.ArgumentError, ValueError):
         raise ConfigurationError(
             "LATCHSTRING_DATABASE_URL must be a database URL, such as postgresql://user:password@host/name"
@@ -309,6 +381,8 @@ def _failures_translated() -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
+            raise DatabaseUnavailableError("the database has no tables yet: run latchstring migrate") from error
         # Integrity, data and syntax errors are answers of a living database: bugs of ours, to be seen as such.
         if isinstance(error, exc.IntegrityError | exc.DataError | exc.ProgrammingError) and not (
             error.connection_invalidated

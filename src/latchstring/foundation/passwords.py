@@ -73,9 +73,8 @@ class PasswordHasher:
             memory_cost=settings.password_hash_memory_kib,
             parallelism=settings.password_hash_lanes,
         )
-        self._threads = ThreadPoolExecutor(
-            settings.password_hash_threads, thread_name_prefix="latchstring-hash", initializer=_yield_to_the_event_loop
-        )
+        self._thread_count = settings.password_hash_threads
+        self._threads: ThreadPoolExecutor | None = None
         self._capacity = settings.password_hash_threads + settings.password_hash_queue
         self._pending = 0
         self._pending_lock = threading.Lock()
@@ -100,15 +99,22 @@ class PasswordHasher:
         return await self._run(lambda: self._verify(password, encoded_hash))
 
     def close(self) -> None:
-        """End the threads; hashes that wait are dropped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """End the threads; hashes that wait are dropped. Whoever hashes once more begins anew."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
 
     async def _run(self, work: Callable[[], _Result]) -> _Result:
         with self._pending_lock:
             if self._pending >= self._capacity:
                 raise HashQueueFullError("too many passwords wait to be hashed")
             self._pending += 1
-        future = self._threads.submit(work)
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(
+                    self._thread_count, thread_name_prefix="latchstring-hash", initializer=_yield_to_the_event_loop
+                )
+            threads = self._threads
+        future = threads.submit(work)
         # The permit belongs to the work, not to the request: one who hangs up and asks again gets no second thread.
         future.add_done_callback(self._release)
         return await asyncio.wrap_future(future)

@@ -5,9 +5,10 @@ from uuid import UUID
 
 from latchstring.core.accounts import store
 from latchstring.core.accounts.rules import User
-from latchstring.foundation.audit import Fact, Source, record
+from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Database
+from latchstring.foundation.facts import Source, UserRenamed
 
 
 class Accounts:
@@ -48,5 +49,5 @@ class Accounts:
                 await store.update_names(
                     connection, user_id, first_name=renamed.first_name, last_name=renamed.last_name
                 )
-                await record(connection, Fact.USER_RENAMED, now=self._clock.now(), source=source, user_id=user_id)
+                await record(connection, UserRenamed(at=self._clock.now(), source=source, user_id=user_id))
             return renamed

@@ -5,9 +5,10 @@ from datetime import datetime
 from latchstring.core.accounts.rules import User
 from latchstring.core.sessions import store
 from latchstring.core.sessions.rules import Lifetimes, Session
-from latchstring.foundation.audit import Fact, Source, record
+from latchstring.foundation.audit import record
 from latchstring.foundation.clock import new_id
 from latchstring.foundation.database import Connection
+from latchstring.foundation.facts import SessionOpened, Source
 
 
 async def open_session(
@@ -42,5 +43,5 @@ async def open_session(
         revoked_reason=None,
     )
     session = await store.insert_session(connection, session, source=source)
-    await record(connection, Fact.SESSION_OPENED, now=now, source=source, user_id=user.id, session_id=session.id)
+    await record(connection, SessionOpened(at=now, source=source, user_id=user.id, session_id=session.id))
     return session

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from latchstring.core.accounts import store as accounts
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
-from latchstring.core.sessions.actions import Sessions, SignedIn
+from latchstring.core.sessions.actions import KnownClaims, Sessions, SignedIn
 from latchstring.core.sessions.opening import open_session
 from latchstring.core.sessions.rules import Lifetimes, Revocation, Session
 from latchstring.core.sign_in.rules import Proof, admit
 from latchstring.errors import Code, Refused
-from latchstring.foundation.audit import Fact, Source, record
+from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection
+from latchstring.foundation.facts import SessionProven, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +80,17 @@ class SignIn:
         )
         if session is None:
             return Refused(Code.SESSION_ENDED)
-        await record(
-            connection,
-            Fact.SESSION_PROVEN,
-            now=self._clock.now(),
-            source=source,
-            user_id=user.id,
-            session_id=session.id,
-            reason=proof.method,
+        fact = SessionProven(
+            at=self._clock.now(), source=source, user_id=user.id, session_id=session.id, method=proof.method
         )
+        await record(connection, fact)
         return Opened(user, session)
 
-    async def welcome(self, opened: Opened) -> SignedIn:
+    async def claims_of(self, user: User) -> KnownClaims:
+        """Ask what the application has to say of a user, before a session is opened or goes on: that may fail."""
+        return await self._sessions.claims_of(user)
+
+    async def welcome(self, opened: Opened, *, known: KnownClaims | None = None) -> SignedIn:
         """Give the tokens of a session whose transaction has committed."""
         self._sessions.announce(opened.revoked)
-        return await self._sessions.signed_in(opened.user, opened.session)
+        return await self._sessions.signed_in(opened.user, opened.session, known=known)

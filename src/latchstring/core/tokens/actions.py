@@ -29,10 +29,11 @@ from latchstring.core.tokens.rotation import (
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.store import StoredKey
 from latchstring.errors import ConfigurationError
-from latchstring.foundation.audit import SYSTEM, Fact, Source, record
+from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.crypto import SealedValueError, Vault
 from latchstring.foundation.database import Connection, Database, lock_exclusively
+from latchstring.foundation.facts import SYSTEM, KeyCreated, KeyRetired, KeyRetiredAtOnce, SecretChanged, Source
 
 LOCK = "latchstring_keys"
 
@@ -190,7 +191,7 @@ class DatabaseKeys:
             await self._lock(connection)
             keys, now = await store.all_keys(connection), self._clock.now()
             plan = rotation(keys, now=now, lead=self._lead(keys))
-            return await self._carried_out(connection, plan, draft, fact=Fact.KEY_RETIRED, source=source)
+            return await self._carried_out(connection, plan, draft, fact=KeyRetired, source=source)
 
     async def retire(self, kid: str, *, source: Source, dry_run: bool = False) -> KeyChange | KeyConflict:
         """End a key calmly: every token it signed holds until it expires."""
@@ -199,7 +200,7 @@ class DatabaseKeys:
             await self._lock(connection)
             keys, now = await store.all_keys(connection), self._clock.now()
             plan = retirement(keys, kid, now=now, lead=self._lead(keys))
-            return await self._carried_out(connection, plan, draft, fact=Fact.KEY_RETIRED, source=source)
+            return await self._carried_out(connection, plan, draft, fact=KeyRetired, source=source)
 
     async def draft(self) -> KeyDraft:
         """Make a key, off the event loop."""
@@ -213,7 +214,7 @@ class DatabaseKeys:
         """End a key, and with it every token it signed, in the open transaction; without a draft, only tell."""
         await self._lock(connection)
         plan = retirement_at_once(await store.all_keys(connection), kid, now=self._clock.now())
-        return await self._carried_out(connection, plan, draft, fact=Fact.KEY_RETIRED_AT_ONCE, source=source)
+        return await self._carried_out(connection, plan, draft, fact=KeyRetiredAtOnce, source=source)
 
     async def _lock(self, connection: Connection) -> None:
         """Let nobody else change keys, and refuse to seal one under a secret that the others do not go by."""
@@ -230,7 +231,7 @@ class DatabaseKeys:
         plan: KeyChange | KeyConflict,
         draft: KeyDraft | None,
         *,
-        fact: Fact,
+        fact: type[KeyRetired | KeyRetiredAtOnce],
         source: Source,
     ) -> KeyChange | KeyConflict:
         """Write what is planned; without a draft it is only told."""
@@ -240,7 +241,7 @@ class DatabaseKeys:
         await store.update_dates(connection, plan.changed)
         for key in plan.changed:
             if key.retired_at is not None:
-                await record(connection, fact, now=now, source=source, reason=key.kid)
+                await record(connection, fact(at=now, source=source, kid=key.kid))
         if plan.new_signs_from is None:
             return plan
         await self._publish(connection, draft, signs_from=plan.new_signs_from, now=now, source=source)
@@ -265,7 +266,7 @@ class DatabaseKeys:
                 cache_life=self._policy.cache_life,
             ),
         )
-        await record(connection, Fact.KEY_CREATED, now=now, source=source, reason=draft.kid)
+        await record(connection, KeyCreated(at=now, source=source, kid=draft.kid))
 
     def _new_draft(self, algorithm: Algorithm) -> KeyDraft:
         while True:
@@ -298,7 +299,7 @@ class DatabaseKeys:
             return
         plan = rotation(keys, now=now, lead=self._lead(keys))
         if isinstance(plan, KeyChange):
-            await self._carried_out(connection, plan, draft, fact=Fact.KEY_RETIRED, source=SYSTEM)
+            await self._carried_out(connection, plan, draft, fact=KeyRetired, source=SYSTEM)
             _log.info("a key for %s is published, and signs from %s", draft.algorithm, plan.new_signs_from)
         else:
             _log.warning("no key for %s is made: %s; start again when it is over", draft.algorithm, plan)
@@ -331,7 +332,7 @@ class DatabaseKeys:
         sealed = self._vault.seal(_CHECK_TEXT, context=_CHECK_CONTEXT)
         await store.replace_secret_check(connection, secret_id=self._vault.secret_id, check_sealed=sealed, now=now)
         if checks:
-            await record(connection, Fact.SECRET_CHANGED, now=now, source=SYSTEM, reason=self._vault.secret_id)
+            await record(connection, SecretChanged(at=now, source=SYSTEM, secret_id=self._vault.secret_id))
 
     def _opened(self, sealed: bytes, *, context: str) -> bytes:
         try:

@@ -7,7 +7,6 @@
 once and what was verified against it stays known.
 """
 
-import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -21,6 +20,7 @@ from latchstring.errors import ConfigurationError, KeysUnavailableError
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.crypto import SealedValueError, Vault
 from latchstring.foundation.database import Connection, Database
+from latchstring.foundation.locks import LoopLock
 
 CATCH_UP_INTERVAL_SECONDS = 1.0
 
@@ -122,7 +122,7 @@ class DatabaseRing:
         self._revision: int | None = None
         self._private: dict[str, TokenKey] = {}
         # One at a time: of two, the one that read earlier must not have the last word.
-        self._turn_to_read = asyncio.Lock()
+        self._turn_to_read = LoopLock()
         self._caught_up_at: float | None = None
 
     @property

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from latchstring.core.accounts import store as accounts
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
-from latchstring.core.sessions.actions import Sessions, SignedIn
+from latchstring.core.sessions.actions import KnownClaims, Sessions, SignedIn
 from latchstring.core.sessions.rules import EndReason
 from latchstring.core.sign_in.actions import SignIn
 from latchstring.core.sign_in.rules import Method, Proof, admit
-from latchstring.errors import Code, HashQueueFullError, Refused
+from latchstring.errors import Code, Refused
 from latchstring.features.password import store
-from latchstring.foundation.audit import Fact, Source, record
+from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database
+from latchstring.foundation.facts import PasswordChanged, PasswordUpgraded, SignInRefused, Source, UserRegistered
 from latchstring.foundation.limits import Counted, Limits
 from latchstring.foundation.passwords import PasswordHasher, Verdict
 
@@ -30,6 +31,11 @@ class Checked:
     counted: Counted
     proof: Proof | None
     """Of the user; None where the password was wrong, or there is nobody."""
+
+    @property
+    def rightly_counted(self) -> Counted:
+        """The place that a right password has taken: if its try comes to nothing, it was no failure."""
+        return self.counted if self.proof else Counted()
 
 
 class Passwords:
@@ -63,7 +69,7 @@ class Passwords:
             counted = await self._limits.count_registration(connection, address=source.address)
         if isinstance(counted, Refused):
             return counted
-        async with self._given_back_if_full(counted):
+        async with self._given_back_if_broken(counted):
             password_hash = await self._hasher.hash(password)
         async with self._database.transaction() as connection:
             user = await self._insert(connection, email, first_name, last_name, password_hash, source=source)
@@ -87,14 +93,15 @@ class Passwords:
         checked = await self._check(email, password, source=source)
         if isinstance(checked, Refused):
             return checked
-        async with self._database.transaction() as connection:
+        known = await self._known(checked)
+        async with self._given_back_if_broken(checked.rightly_counted), self._database.transaction() as connection:
             if checked.proof is None:
                 return await self._refuse(connection, checked.user, source=source)
             opened = await self._sign_in.open(connection, checked.proof, source=source)
             if isinstance(opened, Refused):
                 return await self._refuse(connection, checked.user, source=source)
             await self._accept(connection, checked, source=source)
-        return await self._sign_in.welcome(opened)
+        return await self._sign_in.welcome(opened, known=known)
 
     async def confirm(
         self, caller: Caller, *, password: str, refresh_token: str | None, source: Source
@@ -103,7 +110,8 @@ class Passwords:
         checked = await self._check(caller, password, source=source)
         if isinstance(checked, Refused):
             return checked
-        async with self._database.transaction() as connection:
+        known = await self._known(checked)
+        async with self._given_back_if_broken(checked.rightly_counted), self._database.transaction() as connection:
             if checked.proof is None:
                 return await self._refuse(connection, checked.user, source=source)
             opened = await self._sign_in.confirm(
@@ -115,7 +123,7 @@ class Passwords:
                 await self._limits.give_back(connection, checked.counted)
                 return opened
             await self._accept(connection, checked, source=source)
-        return await self._sign_in.welcome(opened)
+        return await self._sign_in.welcome(opened, known=known)
 
     async def change_password(
         self, caller: Caller, *, current_password: str, new_password: str, source: Source
@@ -124,7 +132,7 @@ class Passwords:
         checked = await self._check(caller, current_password, source=source)
         if isinstance(checked, Refused):
             return checked
-        async with self._given_back_if_full(checked.counted):
+        async with self._given_back_if_broken(checked.counted):
             new_hash = await self._hasher.hash(new_password) if checked.proof else None
         async with self._database.transaction() as connection:
             if checked.proof is None or new_hash is None:
@@ -143,14 +151,8 @@ class Passwords:
                 connection, caller, reason=EndReason.PASSWORD_CHANGED, source=source
             )
             await self._limits.give_back(connection, checked.counted)
-            await record(
-                connection,
-                Fact.PASSWORD_CHANGED,
-                now=now,
-                source=source,
-                user_id=user.id,
-                session_id=caller.session_id,
-            )
+            fact = PasswordChanged(at=now, source=source, user_id=user.id, session_id=caller.session_id)
+            await record(connection, fact)
         self._sessions.announce(revoked)
         return None
 
@@ -174,21 +176,28 @@ class Passwords:
             else:
                 user, password_hash = await store.user_and_hash(connection, who)
         proven_at = self._clock.now()
-        async with self._given_back_if_full(counted):
+        async with self._given_back_if_broken(counted):
             verdict = await self._hasher.verify(password, password_hash)
         proof = Proof(user=user, method=Method.PASSWORD, proven_at=proven_at) if user and verdict.matches else None
         return Checked(user=user, password_hash=password_hash, verdict=verdict, counted=counted, proof=proof)
+
+    async def _known(self, checked: Checked) -> KnownClaims | None:
+        """Ask the application's hook before anything is changed: it may fail."""
+        if checked.proof is None:
+            return None
+        async with self._given_back_if_broken(checked.counted):
+            return await self._sign_in.claims_of(checked.proof.user)
 
     async def _email_of(self, caller: Caller) -> str | None:
         user = await accounts.read_user(self._database, caller.user_id)
         return user.email if user else None
 
     @contextlib.asynccontextmanager
-    async def _given_back_if_full(self, counted: Counted) -> AsyncIterator[None]:
+    async def _given_back_if_broken(self, counted: Counted) -> AsyncIterator[None]:
         try:
             yield
-        except HashQueueFullError:
-            # No password was found wrong: an overload must lock nobody out.
+        except Exception:
+            # No password was found wrong: neither an overload nor what an application has broken may lock anybody out.
             async with self._database.transaction() as connection:
                 await self._limits.give_back(connection, counted)
             raise
@@ -213,21 +222,19 @@ class Passwords:
         user = await accounts.insert_user(connection, email=email, first_name=first_name, last_name=last_name, now=now)
         if user is not None:
             await store.insert_hash(connection, user.id, password_hash, now=now)
-            await record(connection, Fact.USER_REGISTERED, now=now, source=source, user_id=user.id)
+            fact = UserRegistered(
+                at=now, source=source, user_id=user.id, email=email, first_name=first_name, last_name=last_name
+            )
+            await record(connection, fact)
         return user
 
     async def _refuse(self, connection: Connection, user: User | None, *, source: Source) -> Refused:
         # Written for an unknown address as well: an answer that costs one write less would tell which ones exist.
-        await record(
-            connection,
-            Fact.SIGN_IN_REFUSED,
-            now=self._clock.now(),
-            source=source,
-            user_id=user.id if user else None,
-            reason=Method.PASSWORD,
-        )
+        user_id = user.id if user else None
+        fact = SignInRefused(at=self._clock.now(), source=source, user_id=user_id, method=Method.PASSWORD)
+        await record(connection, fact)
         return Refused(Code.INVALID_CREDENTIALS)
 
     async def _upgrade(self, connection: Connection, user: User, *, old: str, new: str, source: Source) -> None:
         if await store.replace_hash(connection, user.id, old=old, new=new):
-            await record(connection, Fact.PASSWORD_UPGRADED, now=self._clock.now(), source=source, user_id=user.id)
+            await record(connection, PasswordUpgraded(at=self._clock.now(), source=source, user_id=user.id))

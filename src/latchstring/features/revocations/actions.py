@@ -5,9 +5,10 @@ import secrets
 
 from latchstring.features.revocations import store
 from latchstring.features.revocations.store import FeedToken
-from latchstring.foundation.audit import Fact, Source, record
+from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock, new_id
 from latchstring.foundation.database import Connection, Database
+from latchstring.foundation.facts import FeedTokenCreated, FeedTokenRevoked, Source
 
 PREFIX = "lsf_"
 """What every feed token begins with, so that a scanner for secrets knows one where it should not be."""
@@ -27,7 +28,7 @@ class FeedTokens:
         async with self._database.transaction() as connection:
             if not await store.insert_feed_token(connection, new_id(now), name, token_hash=_hash(token), now=now):
                 return None
-            await record(connection, Fact.FEED_TOKEN_CREATED, now=now, source=source)
+            await record(connection, FeedTokenCreated(at=now, source=source))
         return token
 
     async def admits(self, token: str) -> bool:
@@ -48,7 +49,7 @@ class FeedTokens:
     async def _revoke(self, connection: Connection, name: str, *, source: Source) -> bool:
         if not await store.delete_feed_token(connection, name):
             return False
-        await record(connection, Fact.FEED_TOKEN_REVOKED, now=self._clock.now(), source=source)
+        await record(connection, FeedTokenRevoked(at=self._clock.now(), source=source))
         return True
 
 

@@ -1,0 +1,252 @@
+"""Facts: what happened to an account, a session or a key. Each is a row of the audit trail, and what subscribers hear.
+
+    Fact
+    ├── UserFact      UserRegistered+ · UserRenamed+ · UserDisabled · UserEnabled+ · UserDeleted · SessionsEnded
+    │   │             PasswordUpgraded
+    │   ├── RoleFact      RoleGranted+ · RoleWithdrawn
+    │   └── SessionFact   SessionOpened+ · SessionProven+ · SessionEnded · RefreshTokenReused · PasswordChanged
+    ├── KeyFact       KeyCreated · KeyRetired · KeyRetiredAtOnce
+    └── EveryoneSignedOut · SignInRefused · SecretChanged · FeedTokenCreated · FeedTokenRevoked
+
+    + and a GivingFact
+
+No fact holds a password, a token or a hash. Facts that take something away must stand whatever a subscriber does, so
+that only giving ones can be joined from inside their transaction.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an action came from: a visitor's request, the application's own code, or the operator's command line."""
+
+    actor: str
+    """`visitor`, `application`, `operator` or `system`."""
+    address: str | None = None
+    user_agent: str | None = None
+    request_id: str | None = None
+
+
+APPLICATION = Source(actor="application")
+OPERATOR = Source(actor="operator")
+SYSTEM = Source(actor="system")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """Something that happened, and is committed or will be with the transaction that recorded it."""
+
+    name: ClassVar[str]
+    """What the trail calls it."""
+    remark: ClassVar[str | None] = None
+    """The field that the trail keeps as the reason."""
+
+    at: datetime
+    source: Source
+
+
+class GivingFact(Fact):
+    """A fact that gives: where it can't be given whole, it isn't."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserFact(Fact):
+    """It speaks of a user."""
+
+    user_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionFact(UserFact):
+    """It speaks of a session, and whose it is."""
+
+    session_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleFact(UserFact):
+    """It speaks of a role."""
+
+    remark: ClassVar[str | None] = "role"
+    role: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyFact(Fact):
+    """It speaks of a signing key."""
+
+    remark: ClassVar[str | None] = "kid"
+    kid: str
+
+
+# --- users -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserRegistered(UserFact, GivingFact):
+    """There is a new user, who signed up or was created."""
+
+    name: ClassVar[str] = "user.registered"
+    email: str
+    first_name: str
+    last_name: str
+
+
+class UserRenamed(UserFact, GivingFact):
+    """A user's names are other ones now."""
+
+    name = "user.renamed"
+
+
+class UserDisabled(UserFact):
+    """A user is shut out, and every session has ended."""
+
+    name = "user.disabled"
+
+
+class UserEnabled(UserFact, GivingFact):
+    """A user who was shut out may sign in again."""
+
+    name = "user.enabled"
+
+
+class UserDeleted(UserFact):
+    """A user is gone for good, and every session has ended."""
+
+    name = "user.deleted"
+
+
+class RoleGranted(RoleFact, GivingFact):
+    """A user has one role more."""
+
+    name = "role.granted"
+
+
+class RoleWithdrawn(RoleFact):
+    """A user has one role less."""
+
+    name = "role.withdrawn"
+
+
+class PasswordChanged(SessionFact):
+    """A user has another password, and the sessions that did not change it have ended."""
+
+    name = "password.changed"
+
+
+class PasswordUpgraded(UserFact):
+    """The same password is kept as a better hash."""
+
+    name = "password.upgraded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignInRefused(Fact):
+    """Somebody did not prove to be whom they said they are."""
+
+    name: ClassVar[str] = "sign_in.refused"
+    remark: ClassVar[str | None] = "method"
+    user_id: UUID | None
+    """None, where there is no such user."""
+    method: str
+    """How they tried: an `amr` value of RFC 8176."""
+
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+
+class SessionOpened(SessionFact, GivingFact):
+    """A user has signed in."""
+
+    name = "session.opened"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionProven(SessionFact, GivingFact):
+    """A user has proved anew, within a session, who they are."""
+
+    name: ClassVar[str] = "session.proven"
+    remark: ClassVar[str | None] = "method"
+    method: str
+    """An `amr` value of RFC 8176."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionEnded(SessionFact):
+    """One session has ended before its time."""
+
+    name: ClassVar[str] = "session.ended"
+    remark: ClassVar[str | None] = "reason"
+    reason: str
+    """`logout`, `operator`, `password_changed`, `revoked` or `too_many`."""
+
+
+class RefreshTokenReused(SessionFact):
+    """An old refresh token was shown: somebody has a copy. The session has ended."""
+
+    name = "session.refresh_reused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionsEnded(UserFact):
+    """Every session of a user has ended."""
+
+    name: ClassVar[str] = "sessions.ended"
+    remark: ClassVar[str | None] = "reason"
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EveryoneSignedOut(Fact):
+    """Every session of every user has ended."""
+
+    name: ClassVar[str] = "everyone.signed_out"
+    remark: ClassVar[str | None] = "reason"
+    reason: str
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+class KeyCreated(KeyFact):
+    """A signing key is published."""
+
+    name = "key.created"
+
+
+class KeyRetired(KeyFact):
+    """A key ends when its last token has expired."""
+
+    name = "key.retired"
+
+
+class KeyRetiredAtOnce(KeyFact):
+    """A key has ended, and every token it signed."""
+
+    name = "key.retired_at_once"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretChanged(Fact):
+    """The keys are sealed under another secret."""
+
+    name: ClassVar[str] = "secret.changed"
+    remark: ClassVar[str | None] = "secret_id"
+    secret_id: str
+    """Names the secret without revealing it."""
+
+
+class FeedTokenCreated(Fact):
+    """Another service may follow the revocation feed."""
+
+    name = "feed_token.created"
+
+
+class FeedTokenRevoked(Fact):
+    """It may no longer."""
+
+    name = "feed_token.revoked"
