@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from latchstring import Code, Settings, UnavailableError
 from latchstring.features.revocations.actions import FeedTokens
-from latchstring.foundation.audit import OPERATOR
+from latchstring.foundation.facts import OPERATOR
 from latchstring.foundation.web import body as body_module
 from latchstring.foundation.web.problem import PROBLEMS
-from tests.support.clock import TurnedClock
+from latchstring.testing import TurnedClock
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
 ERRORS_MD = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -167,6 +167,13 @@ class Visit:
         await self.service.browser().post("/api/auth/logout", headers={"Authorization": f"Bearer {self.access}"})
         return await self.ask()
 
+    async def promoted(self) -> httpx2.Response:
+        user = await self.service.auth.accounts.user_with_email("ada@example.com")
+        assert user is not None
+        change = self.service.auth.sessions.withdraw_role if user.roles else self.service.auth.sessions.grant_role
+        await change(user.id, "editor", source=OPERATOR)
+        return await self.ask()
+
     async def deleted(self) -> httpx2.Response:
         user = await self.service.auth.accounts.user_with_email("ada@example.com")
         assert user is not None
@@ -228,6 +235,7 @@ class Visit:
 PROVOCATIONS: dict[Code, Callable[[Visit], Awaitable[httpx2.Response]]] = {
     Code.BODY_TIMEOUT: Visit.slowly,
     Code.BODY_TOO_LARGE: lambda visit: visit.ask(content=b"x" * 65_537),
+    Code.CLAIMS_CHANGED: Visit.promoted,
     Code.CREDENTIALS_CONFLICT: Visit.others_header,
     Code.DUPLICATE_COOKIE: lambda visit: visit.ask(
         {"Cookie": "access_token=a; access_token=b; refresh_token=a; refresh_token=b"}
@@ -259,8 +267,8 @@ PROVOCATIONS: dict[Code, Callable[[Visit], Awaitable[httpx2.Response]]] = {
 }
 # What is away is provoked further below, with a worker that never got there.
 AWAY = {Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE}
-# No route documents what routing itself answers, and what a bug answers.
-NOWHERE = {Code.METHOD_NOT_ALLOWED, Code.NOT_FOUND, Code.INTERNAL_ERROR}
+# No route documents what routing itself answers, what a bug answers, and what only a host's own routes ask for.
+NOWHERE = {Code.METHOD_NOT_ALLOWED, Code.NOT_FOUND, Code.INTERNAL_ERROR, Code.ROLE_REQUIRED}
 
 
 def assert_refusal(answer: httpx2.Response, operation: Operation, code: Code) -> None:
@@ -356,6 +364,7 @@ async def signed_in(service: Service) -> dict[str, str]:
     return dict(answer.cookies)
 
 
+@pytest.mark.parametrize("backend", ["sqlite"])  # what they look like is no matter of the database
 async def test_every_documented_refusal_is_what_the_document_says(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,7 +159,7 @@ def test_a_token_id_is_derived() -> None:
     ids = {token_id(one, generation, kind) for one in (session, other) for generation in (1, 11) for kind in Kind}
     assert len(ids) == 8
     assert token_id(session, 1, Kind.ACCESS) == token_id(session, 1, Kind.ACCESS)
-    proven = [token_id(session, 3, Kind.ACCESS, proven_at_unix=NOW - ago) for ago in (60, 0)]
+    proven = [token_id(session, 3, Kind.ACCESS, says={"auth_time": NOW - ago, "ver": 1}) for ago in (60, 0)]
     assert KINDS[0][1]["jti"] == proven[0]
     assert proven[1] not in {proven[0], *ids}, "proven anew, it is another token"
     assert KINDS[1][1]["jti"] == token_id(session, 3, Kind.REFRESH)

@@ -1,8 +1,34 @@
 """Who is asking, and how and when they proved it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any, NoReturn
 from uuid import UUID
+
+
+class Claims(dict[str, Any]):
+    """A JSON object that can be read, copied and sent on, and not be changed.
+
+    A caller is remembered for its token: whoever changed a claim would change it for the next request, too.
+    """
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("claims can't be changed: the next request has the same")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __copy__(self) -> "Claims":
+        return self
+
+    def __deepcopy__(self, _memo: object) -> "Claims":
+        return self
+
+    def __reduce__(self) -> tuple[type["Claims"], tuple[dict[str, Any]]]:
+        return Claims, (dict(self),)
+
+
+NO_CLAIMS: Mapping[str, Any] = Claims()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +47,8 @@ class Caller:
     """When they did, in seconds since 1970."""
     issued_at_unix: int
     expires_at_unix: int
+    claims: Mapping[str, Any] = field(default_factory=lambda: NO_CLAIMS, hash=False)
+    """The application's own, by their names; lists are tuples here, and nothing can be changed."""
 
     @property
     def proven_at(self) -> datetime:

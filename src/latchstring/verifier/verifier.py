@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from latchstring.core.caller import Caller
 from latchstring.core.sessions.credentials import bearer_token
-from latchstring.core.sessions.rules import EndReason
+from latchstring.core.sessions.rules import refusal_after
 from latchstring.core.tokens.rules import Party
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
 from latchstring.errors import (
@@ -116,8 +116,8 @@ class TokenVerifier(SecurityBase):
         """Return what a valid access token says. Nothing is fetched for it, unless it names a key of a moment ago.
 
         Raises:
-            RefusedError: `invalid_token`, `token_expired`, or, where revocations are followed, `session_ended` or
-                `user_not_found`.
+            RefusedError: `invalid_token`, `token_expired`, or, where revocations are followed, `session_ended`,
+                `claims_changed` or `user_not_found`.
             KeysUnavailableError: the issuer has not been reached yet.
             RevocationsUnknownError: revocations are followed, and could not be for longer than `max_lag_seconds`.
         """
@@ -133,13 +133,9 @@ class TokenVerifier(SecurityBase):
         if caller.expires_at_unix <= now:
             raise RefusedError(Code.TOKEN_EXPIRED)
         if self._revocations is not None:
-            match self._revocations.ended_because(caller):
-                case None:
-                    pass
-                case EndReason.USER_DELETED:
-                    raise RefusedError(Code.USER_NOT_FOUND)
-                case _:
-                    raise RefusedError(Code.SESSION_ENDED)
+            reason = self._revocations.ended_because(caller)
+            if reason is not None:
+                raise RefusedError(refusal_after(reason))
         return caller
 
     @contextlib.asynccontextmanager

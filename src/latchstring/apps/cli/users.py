@@ -1,4 +1,4 @@
-"""`users create | list | show | disable | enable | delete`."""
+"""`users create | list | show | disable | enable | grant | withdraw | delete`."""
 
 import sys
 from typing import Annotated, Any
@@ -9,14 +9,16 @@ from pydantic import ValidationError
 from latchstring import User
 from latchstring.apps.cli.opened import find_user, no_user, opened_auth, run
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_record, print_table
+from latchstring.core.accounts.rules import InvalidRoleError
 from latchstring.errors import Refused
 from latchstring.features.password.actions import Passwords
 from latchstring.features.password.schemas import Registration
-from latchstring.foundation.audit import OPERATOR
+from latchstring.foundation.facts import OPERATOR
 
 users = typer.Typer(no_args_is_help=True, help="Manage users.")
 
 Who = Annotated[str, typer.Argument(metavar="EMAIL|ID", help="The user's address or id.")]
+Role = Annotated[str, typer.Argument(help="The role's name.")]
 _PAGE = 1000
 
 
@@ -119,6 +121,34 @@ def enable(who: Who, as_json: JsonOption = False) -> None:
 
 
 @users.command()
+def grant(who: Who, role: Role, as_json: JsonOption = False) -> None:
+    """Give a user a role; within a second their tokens are refused, until they are refreshed and say so."""
+
+    async def work() -> User:
+        async with opened_auth() as auth:
+            found = await find_user(auth, who)
+            try:
+                user = await auth.sessions.grant_role(found.id, role, source=OPERATOR)
+            except InvalidRoleError as error:
+                fail(str(error), Exit.USAGE)
+            return user or no_user(who)
+
+    _show(run(work()), as_json=as_json)
+
+
+@users.command()
+def withdraw(who: Who, role: Role, as_json: JsonOption = False) -> None:
+    """Take a role from a user; within a second no token that says so is believed any more."""
+
+    async def work() -> User:
+        async with opened_auth() as auth:
+            user = await auth.sessions.withdraw_role((await find_user(auth, who)).id, role, source=OPERATOR)
+            return user or no_user(who)
+
+    _show(run(work()), as_json=as_json)
+
+
+@users.command()
 def delete(
     who: Who,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
@@ -170,4 +200,5 @@ def _record(user: User) -> dict[str, Any]:
         "created_at": user.created_at.isoformat(),
         "email_verified": user.email_verified,
         "disabled": user.is_disabled,
+        "roles": list(user.roles),
     }

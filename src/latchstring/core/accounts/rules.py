@@ -1,5 +1,6 @@
 """What a user is, and when two e-mail addresses are the same."""
 
+import re
 import string
 import unicodedata
 from dataclasses import dataclass
@@ -10,6 +11,11 @@ from email_validator import EmailNotValidError, validate_email
 
 EMAIL_MAX_LENGTH = 254
 NAME_MAX_LENGTH = 100
+ROLE_MAX_LENGTH = 32
+MOST_ROLES = 24
+"""All of them ride in every access token, which a cookie must hold."""
+
+_ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", re.ASCII)
 
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -36,6 +42,27 @@ class User:
     def is_disabled(self) -> bool:
         """Whether the operator has shut this user out."""
         return self.disabled_at is not None
+
+
+class InvalidRoleError(ValueError):
+    """The text is no name of a role, or one role more than a user may have."""
+
+
+def with_role(roles: tuple[str, ...], role: str) -> tuple[str, ...]:
+    """Return the roles and one more; the same, where it is among them.
+
+    Raises:
+        InvalidRoleError: no name, or too many.
+    """
+    if len(role) > ROLE_MAX_LENGTH or _ROLE.fullmatch(role) is None:
+        raise InvalidRoleError(
+            f"a role's name has at most {ROLE_MAX_LENGTH} letters, digits and _.:- and begins with one of the first two"
+        )
+    if role in roles:
+        return roles
+    if len(roles) >= MOST_ROLES:
+        raise InvalidRoleError(f"a user has at most {MOST_ROLES} roles")
+    return tuple(sorted((*roles, role)))
 
 
 class InvalidEmailError(ValueError):

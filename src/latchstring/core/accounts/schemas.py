@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from latchstring.core.accounts.rules import EMAIL_MAX_LENGTH, NAME_MAX_LENGTH, User, canonical_email
+from latchstring.foundation.web.openapi import example
 
 CanonicalEmail = Annotated[
     str,
@@ -26,6 +27,17 @@ Name = Annotated[
 
 class UserResponse(BaseModel):
     """The user, as every answer gives it; never anything of the password."""
+
+    model_config = example(
+        {
+            "id": "01a20ab4-9a92-7632-bd4a-562e58e1cd52",
+            "first_name": "Ada",
+            "last_name": "Lovelace",
+            "email": "ada@example.com",
+            "created_at": "2026-11-23T23:18:57.938658Z",
+            "email_verified": False,
+        }
+    )
 
     id: UUID
     first_name: str

@@ -1,5 +1,6 @@
 """Named questions about users, and the writes."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -132,6 +133,13 @@ async def raise_claims_version(connection: Connection, user_id: UUID) -> None:
     """Give the tokens issued from now on another version than those before."""
     await connection.execute(
         users.update().where(users.c.id == user_id).values(claims_version=users.c.claims_version + 1)
+    )
+
+
+async def update_roles(connection: Connection, user_id: UUID, *, roles: Collection[str]) -> None:
+    """Change a user's roles; tokens issued from now on have another version than those before."""
+    await connection.execute(
+        users.update().where(users.c.id == user_id).values(roles=list(roles), claims_version=users.c.claims_version + 1)
     )
 
 

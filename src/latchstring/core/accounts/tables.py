@@ -19,3 +19,4 @@ users = sa.Table(
     sa.Column("claims_version", sa.Integer(), nullable=False),
     sa.Column("roles", sa.JSON(), nullable=False),
 )
+"""Users, to be joined with an application's own tables and referred to by their foreign keys. Never write to it."""

@@ -1,14 +1,15 @@
 """What can be done with sessions: renew, prove anew, list, end, shut out."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from latchstring.core.accounts import store as accounts
-from latchstring.core.accounts.rules import User
-from latchstring.core.caller import Caller
+from latchstring.core.accounts.rules import User, with_role
+from latchstring.core.caller import NO_CLAIMS, Caller
 from latchstring.core.sessions import store
 from latchstring.core.sessions.feed import RevocationFeed
 from latchstring.core.sessions.rules import (
@@ -26,12 +27,36 @@ from latchstring.core.sessions.rules import (
 from latchstring.core.sessions.store import EndedSession, Rotation
 from latchstring.core.tokens.actions import Keys
 from latchstring.core.tokens.rotation import KeyChange, KeyConflict
-from latchstring.core.tokens.rules import RefreshClaims
+from latchstring.core.tokens.rules import RefreshClaims, custom_claims
 from latchstring.core.tokens.tokens import TokenPair, Tokens
 from latchstring.errors import Code, Refused
-from latchstring.foundation.audit import Fact, Source, record
+from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database, lock_exclusively
+from latchstring.foundation.facts import (
+    APPLICATION,
+    EveryoneSignedOut,
+    RefreshTokenReused,
+    RoleGranted,
+    RoleWithdrawn,
+    SessionEnded,
+    SessionsEnded,
+    Source,
+    UserDeleted,
+    UserDisabled,
+    UserEnabled,
+)
+
+ClaimsHook = Callable[[User], Awaitable[Mapping[str, Any]]]
+"""An application's function: what a user's access tokens say beside what is ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownClaims:
+    """What an application's hook said of a user as it was then."""
+
+    user: User
+    claims: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +85,7 @@ class Sessions:
         *,
         lifetimes: Lifetimes,
         refresh_limit: RefreshLimit | None,
+        claims: ClaimsHook | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -68,9 +94,18 @@ class Sessions:
         self._feed = feed
         self._lifetimes = lifetimes
         self._refresh_limit = refresh_limit
+        self._claims = claims
 
-    async def signed_in(self, user: User, session: Session) -> SignedIn:
-        """Sign both tokens of the session's present generation; the same row gives the same claims every time."""
+    async def signed_in(self, user: User, session: Session, *, known: KnownClaims | None = None) -> SignedIn:
+        """Sign both tokens of the session's present generation; the same row gives the same claims every time.
+
+        Args:
+            user: as it is now.
+            session: whose.
+            known: the application's own claims, where they were asked for already.
+        """
+        if known is None or known.user != user:
+            known = await self.claims_of(user)
         begun_at, proven_at = int(session.rotated_at.timestamp()), int(session.proven_at.timestamp())
         caller = Caller(
             user_id=user.id,
@@ -83,6 +118,7 @@ class Sessions:
             # A proof given within the generation came after its beginning, and a token can't speak of the future.
             issued_at_unix=max(begun_at, proven_at),
             expires_at_unix=int(session.generation_access_expires_at.timestamp()),
+            claims=known.claims,
         )
         bearer = RefreshClaims(
             user_id=user.id,
@@ -108,13 +144,27 @@ class Sessions:
             return Refused(Code.INVALID_TOKEN)
         if bearer.expires_at_unix <= now.timestamp():
             return Refused(Code.TOKEN_EXPIRED)
+        # Asked before the token is used up: an application's hook that fails must not make a thief of an honest client.
+        asked = await accounts.read_user(self._database, bearer.user_id) if self._claims else None
+        known = await self.claims_of(asked) if asked else None
         revoked: list[Revocation] = []
         async with self._database.transaction() as connection:
             outcome = await self._rotate(connection, bearer, now=now, source=source, revoked=revoked)
         self.announce(revoked)
         # Signing takes milliseconds: after the commit, when no connection is held. A crash in between costs nothing,
         # since asking again gives the same successor.
-        return outcome if isinstance(outcome, Refused) else await self.signed_in(*outcome)
+        if isinstance(outcome, Refused):
+            return outcome
+        user, session = outcome
+        return await self.signed_in(user, session, known=known)
+
+    async def claims_of(self, user: User) -> KnownClaims:
+        """Ask the application's hook, with no connection held.
+
+        Raises:
+            ConfigurationError: it said what no token can say.
+        """
+        return KnownClaims(user, custom_claims(await self._claims(user)) if self._claims else NO_CLAIMS)
 
     async def _rotate(
         self, connection: Connection, bearer: RefreshClaims, *, now: datetime, source: Source, revoked: list[Revocation]
@@ -255,7 +305,7 @@ class Sessions:
             now = self._clock.now()
             revocation = await self._end_all(connection, user, reason, now=now)
             await accounts.raise_claims_version(connection, user_id)
-            await record(connection, Fact.SESSIONS_ENDED, now=now, source=source, user_id=user_id, reason=reason)
+            await record(connection, SessionsEnded(at=now, source=source, user_id=user_id, reason=reason))
         self.announce([revocation])
         return True
 
@@ -279,7 +329,7 @@ class Sessions:
         await lock_exclusively(connection, "latchstring_epoch")
         now = self._clock.now()
         revocation = await store.begin_epoch(connection, reason=EndReason.OPERATOR, now=now)
-        await record(connection, Fact.EVERYONE_SIGNED_OUT, now=now, source=source, reason=EndReason.OPERATOR)
+        await record(connection, EveryoneSignedOut(at=now, source=source, reason=EndReason.OPERATOR))
         return revocation
 
     async def sign_out(self, shown: Iterable[str], *, source: Source) -> None:
@@ -298,7 +348,7 @@ class Sessions:
         for session_id, user_id in owners.items():
             await self.revoke_session(session_id, user_id=user_id, reason=EndReason.LOGOUT, source=source)
 
-    async def disable_user(self, user_id: UUID, *, source: Source) -> User | None:
+    async def disable_user(self, user_id: UUID, *, source: Source = APPLICATION) -> User | None:
         """Shut a user out: no sign-in, and every token it holds is refused everywhere. None when there is none."""
         async with self._database.transaction() as connection:
             user = await accounts.lock_user(connection, user_id)
@@ -307,22 +357,22 @@ class Sessions:
             now = self._clock.now()
             revocation = await self._end_all(connection, user, EndReason.USER_DISABLED, now=now)
             await accounts.update_disabled(connection, user_id, disabled_at=now)
-            await record(connection, Fact.USER_DISABLED, now=now, source=source, user_id=user_id)
+            await record(connection, UserDisabled(at=now, source=source, user_id=user_id))
             disabled = await accounts.user_by_id(connection, user_id)
         self.announce([revocation])
         return disabled
 
-    async def enable_user(self, user_id: UUID, *, source: Source) -> User | None:
+    async def enable_user(self, user_id: UUID, *, source: Source = APPLICATION) -> User | None:
         """Let a disabled user sign in again; its old sessions stay ended. None when there is none."""
         async with self._database.transaction() as connection:
             user = await accounts.lock_user(connection, user_id)
             if user is None or not user.is_disabled:
                 return user
             await accounts.update_disabled(connection, user_id, disabled_at=None)
-            await record(connection, Fact.USER_ENABLED, now=self._clock.now(), source=source, user_id=user_id)
+            await record(connection, UserEnabled(at=self._clock.now(), source=source, user_id=user_id))
             return await accounts.user_by_id(connection, user_id)
 
-    async def delete_user(self, user_id: UUID, *, source: Source) -> bool:
+    async def delete_user(self, user_id: UUID, *, source: Source = APPLICATION) -> bool:
         """Delete a user for good; its tokens get 404 everywhere and its address is free. False when there is none."""
         async with self._database.transaction() as connection:
             user = await accounts.lock_user(connection, user_id)
@@ -331,9 +381,58 @@ class Sessions:
             now = self._clock.now()
             revocation = await self._end_all(connection, user, EndReason.USER_DELETED, now=now)
             await accounts.delete_user(connection, user_id)
-            await record(connection, Fact.USER_DELETED, now=now, source=source, user_id=user_id)
+            await record(connection, UserDeleted(at=now, source=source, user_id=user_id))
         self.announce([revocation])
         return True
+
+    async def grant_role(self, user_id: UUID, role: str, *, source: Source = APPLICATION) -> User | None:
+        """Give a user a role; tokens that do not know of it are refused with `claims_changed`, until refreshed.
+
+        Returns the user as it is now; None when there is none.
+
+        Raises:
+            InvalidRoleError: no name of a role, or more of them than a user may have.
+        """
+        return await self._change_roles(user_id, lambda roles: with_role(roles, role), RoleGranted, role, source)
+
+    async def withdraw_role(self, user_id: UUID, role: str, *, source: Source = APPLICATION) -> User | None:
+        """Take a role from a user; no token that says so is believed any more, on any worker, within a second."""
+
+        def without(roles: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(each for each in roles if each != role)
+
+        return await self._change_roles(user_id, without, RoleWithdrawn, role, source)
+
+    async def _change_roles(
+        self,
+        user_id: UUID,
+        changed: Callable[[tuple[str, ...]], tuple[str, ...]],
+        kind: type[RoleGranted | RoleWithdrawn],
+        role: str,
+        source: Source,
+    ) -> User | None:
+        async with self._database.transaction() as connection:
+            user = await accounts.lock_user(connection, user_id)
+            if user is None:
+                return None
+            roles = changed(user.roles)
+            if roles == user.roles:
+                return user
+            now = self._clock.now()
+            await accounts.update_roles(connection, user_id, roles=roles)
+            latest = await store.latest_access_expiry(connection, user_id)
+            revocation = Revocation(
+                kind=RevocationKind.USER,
+                session_id=None,
+                user_id=user_id,
+                below_version=user.claims_version + 1,
+                reason=EndReason.CLAIMS_CHANGED,
+                expires_at=max(now + self._lifetimes.access, latest or now) + REVOCATION_MARGIN,
+            )
+            await store.insert_revocations(connection, [revocation], now=now)
+            await record(connection, kind(at=now, source=source, user_id=user_id, role=role))
+        self.announce([revocation])
+        return replace(user, roles=roles, claims_version=user.claims_version + 1)
 
     def announce(self, revoked: Sequence[Revocation]) -> None:
         """Let this worker know what a committed transaction ended, before anybody is answered."""
@@ -371,17 +470,13 @@ class Sessions:
             for session in ended
         ]
         await store.insert_revocations(connection, revoked, now=now)
-        reused = reason is EndReason.REFRESH_REUSED
         for session in ended:
-            await record(
-                connection,
-                Fact.SESSION_REFRESH_REUSED if reused else Fact.SESSION_ENDED,
-                now=now,
-                source=source,
-                user_id=user_id,
-                session_id=session.id,
-                reason=None if reused else reason,
-            )
+            if reason is EndReason.REFRESH_REUSED:
+                reused = RefreshTokenReused(at=now, source=source, user_id=user_id, session_id=session.id)
+                await record(connection, reused)
+            else:
+                fact = SessionEnded(at=now, source=source, user_id=user_id, session_id=session.id, reason=reason)
+                await record(connection, fact)
         return revoked
 
     async def _end_all(self, connection: Connection, user: User, reason: EndReason, *, now: datetime) -> Revocation:

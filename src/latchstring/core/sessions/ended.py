@@ -10,6 +10,11 @@ from latchstring.core.caller import Caller
 from latchstring.core.sessions.rules import EndReason, Revocation, RevocationKind
 
 
+def _weight(reason: str) -> int:
+    """Tell which of a user's entries counts first: a deleted one is not found, one with other claims lives."""
+    return {EndReason.USER_DELETED.value: 0, EndReason.CLAIMS_CHANGED.value: 2}.get(reason, 1)
+
+
 class Ended:
     """Knows what has ended, for as long as a token of it could still be shown."""
 
@@ -26,17 +31,20 @@ class Ended:
 
     def because(self, caller: Caller) -> str | None:
         """Return why the caller's session has ended, an `EndReason` as far as this version knows; None: it lives."""
+        of_user: str | None = None
         if self._users:
             entries = self._users.get(caller.user_id)
             if entries is not None:
                 reasons = [reason for reason, (below, _) in entries.items() if caller.claims_version < below]
-                if EndReason.USER_DELETED in reasons:
-                    return EndReason.USER_DELETED
-                if reasons:
-                    return reasons[0]
+                of_user = min(reasons, key=_weight, default=None)
+                if of_user is not None and of_user != EndReason.CLAIMS_CHANGED:
+                    return of_user
         if caller.session_id.int in self._sessions:
             return EndReason.LOGOUT
-        return EndReason.OPERATOR if caller.epoch < self._epoch else None
+        if caller.epoch < self._epoch:
+            return EndReason.OPERATOR
+        # Other claims come last: whoever was told to refresh, and does so in vain, was told the wrong thing.
+        return of_user
 
     def add(self, revocations: Iterable[Revocation]) -> None:
         """Take entries into memory; knowing one already changes nothing, and nothing known is lost."""

@@ -12,7 +12,7 @@ minute. The last goes on a page at a time beside the polls, so that a hundred th
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from latchstring.core.caller import Caller
 from latchstring.core.sessions import store
@@ -48,6 +48,11 @@ class RevocationFeed:
         self._day_at_boot = 0.0
         self._current_as_of: float | None = None
         self._ended = Ended()
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever this process learns something, or fails to."""
+        self._listeners.append(listener)
 
     def refuse_if_stale(self) -> None:
         """Pass, while what this process knows is recent.
@@ -68,7 +73,10 @@ class RevocationFeed:
 
     def apply(self, revocations: Iterable[Revocation]) -> None:
         """Take entries into memory; knowing one already changes nothing, and nothing known is lost."""
+        revocations = tuple(revocations)
         self._ended.add(revocations)
+        if revocations:
+            self._tell_listeners()
 
     async def poll(self) -> None:
         """Look at the database once: for what is new, or, where no cursor can be trusted, for all.
@@ -87,11 +95,17 @@ class RevocationFeed:
                 await self._go_on(self._cursor, began=began)
         except TimeoutError:
             self._cursor = None
+            self._tell_listeners()
             raise RevocationsUnknownError("the database did not answer in time") from None
         except BaseException:
             self._cursor = None
+            self._tell_listeners()
             raise
         self._current_as_of = began
+
+    def _tell_listeners(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     async def _load(self, *, began: float) -> None:
         # The cursor first: what commits while the pages are read is found from there.
@@ -180,6 +194,8 @@ class RevocationFeed:
 
     def following(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Follow the database as long as the block runs. The first poll has been tried when it begins."""
+        # Begun anew, it may be another database, or this one long after.
+        self._cursor, self._current_as_of, self._ended = None, None, Ended()
         # Until one succeeds, and when none has for too long, `refuse_if_stale` keeps the door shut.
         return following(
             self.poll, what="revocations", every_seconds=POLL_INTERVAL_SECONDS, expected=UnavailableError, log=_log

@@ -6,34 +6,49 @@ async def reports(caller: CallerDep): ...      who is asking, from the token alo
 @app.get("/me")
 async def me(user: CurrentUser): ...           the same, and the user's row read
 
+@app.get("/")
+async def home(user: OptionalUser): ...        the user, or None where nobody is signed in
+
 @app.delete("/account")
 async def delete(caller: Annotated[Caller, Depends(fresh(minutes=5))]): ...     who proved it a moment ago: no I/O
+
+@app.get("/admin")
+async def admin(caller: Annotated[Caller, Depends(requires(role="admin"))]): ...     who has a role: no I/O
+
+The same on WebSockets, which are closed when what let their caller in no longer holds.
 """
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Hashable
+from contextlib import AsyncExitStack
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Depends
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from latchstring.core.accounts.actions import Accounts
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
 from latchstring.core.sessions.credentials import RawHeaders, bearer_token, cookie_token, every_token
 from latchstring.core.sessions.feed import RevocationFeed
-from latchstring.core.sessions.rules import EndReason, is_fresh
+from latchstring.core.sessions.rules import is_fresh, refusal_after
+from latchstring.core.sessions.sockets import OpenSocket, Sockets
 from latchstring.core.tokens.tokens import Tokens
 from latchstring.errors import Code, ConfigurationError, Refused, UnavailableError
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.web.edge import Edge
+from latchstring.foundation.web.openapi import BEARER_SCHEME
 from latchstring.foundation.web.origin import SAFE_METHODS, is_navigation
-from latchstring.foundation.web.problem import ProblemError
+from latchstring.foundation.web.problem import PROBLEMS, ProblemError
 
 GUARD_REFUSALS = (
+    Code.CLAIMS_CHANGED,
     Code.CREDENTIALS_CONFLICT,
     Code.DUPLICATE_COOKIE,
     Code.INVALID_AUTHORIZATION_HEADER,
@@ -48,16 +63,33 @@ GUARD_REFUSALS = (
 )
 """What every guarded route may answer instead of its own."""
 
+_NOBODY_SIGNED_IN = {HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND}
+OPEN_REFUSALS = (
+    *(code for code in GUARD_REFUSALS if PROBLEMS[code][0] not in _NOBODY_SIGNED_IN),
+    Code.DATABASE_UNAVAILABLE,
+)
+"""What a route open to visitors may answer instead of its own."""
+
 
 class Guard:
     """Decides who is asking."""
 
-    def __init__(self, edge: Edge, clock: Clock, tokens: Tokens, feed: RevocationFeed, accounts: Accounts) -> None:
+    def __init__(
+        self,
+        edge: Edge,
+        clock: Clock,
+        tokens: Tokens,
+        feed: RevocationFeed,
+        *,
+        accounts: Accounts,
+        sockets: Sockets,
+    ) -> None:
         self._edge = edge
         self._clock = clock
         self._tokens = tokens
         self._feed = feed
         self._accounts = accounts
+        self._sockets = sockets
         self._cookie_name = edge.cookies.access_name.encode()
 
     async def caller(self, scope: Scope) -> Caller:
@@ -69,7 +101,9 @@ class Guard:
         try:
             return self._caller(scope)
         except ProblemError as problem:
-            if problem.code is not Code.INVALID_TOKEN or not await self._learns_keys(scope["headers"]):
+            if problem.code is Code.REVOCATIONS_UNKNOWN:
+                await self._edge.begin()
+            elif problem.code is not Code.INVALID_TOKEN or not await self._learns_keys(scope["headers"]):
                 raise
         return self._caller(scope)
 
@@ -107,6 +141,21 @@ class Guard:
             raise ProblemError(Code.INSUFFICIENT_USER_AUTHENTICATION, max_age_seconds=within.total_seconds())
         return caller
 
+    async def caller_with_role(self, scope: Scope, *, role: str) -> Caller:
+        """Return who is asking, if the token says that they have the role.
+
+        Raises:
+            ProblemError: nobody we let in, or 403 `role_required`.
+        """
+        caller = await self.caller(scope)
+        if role not in caller.roles:
+            raise ProblemError(Code.ROLE_REQUIRED)
+        return caller
+
+    def watching(self, caller: Caller, receive: Receive, send: Send) -> contextlib.AbstractContextManager[OpenSocket]:
+        """Close a WebSocket if its caller would be let in no longer while the block runs."""
+        return self._sockets.watching(caller, receive, send)
+
     async def user(self, caller: Caller) -> User:
         """Read the caller's user.
 
@@ -136,13 +185,10 @@ class Guard:
                 raise ProblemError(Code.CREDENTIALS_CONFLICT)
         if caller.expires_at_unix <= now:
             raise ProblemError(Code.TOKEN_EXPIRED, token_sent=True)
-        match self._feed.ended_because(caller):
-            case None:
-                return caller
-            case EndReason.USER_DELETED:
-                raise ProblemError(Code.USER_NOT_FOUND)
-            case _:
-                raise ProblemError(Code.SESSION_ENDED, token_sent=True)
+        reason = self._feed.ended_because(caller)
+        if reason is not None:
+            raise ProblemError(refusal_after(reason), token_sent=True)
+        return caller
 
     def _origin_allowed(self, scope: Scope) -> bool:
         # A cookie comes along whoever made the browser ask. A bearer token does not, and needs no such check.
@@ -152,35 +198,73 @@ class Guard:
         return scope["type"] == "http" and scope["method"] in SAFE_METHODS and is_navigation(headers)
 
 
-class _GuardDependency(SecurityBase):
-    """FastAPI's view of the guard: a dependency that is also a security scheme of the OpenAPI document."""
+class GuardDependency(SecurityBase):
+    """FastAPI's view of the guard: a dependency that is also a security scheme of the OpenAPI document.
 
-    def __init__(self) -> None:
+    Two that ask the same are equal, so that FastAPI solves one for both, and a test can override it by another.
+    """
+
+    lets_everyone_in = False
+    refusals: Collection[Code] = GUARD_REFUSALS
+
+    def __init__(self, guard: Guard | None = None, *asked: Hashable) -> None:
         self.model = HTTPBearerModel(bearerFormat="JWT", description="An access token; or the `access_token` cookie.")
-        self.scheme_name = "accessToken"
+        self.scheme_name = BEARER_SCHEME
+        self._guard = guard
+        self._asked = (type(self), guard, *asked)
+
+    def __str__(self) -> str:
+        return "CallerDep"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GuardDependency) and self._asked == other._asked
+
+    def __hash__(self) -> int:
+        return hash(self._asked)
 
 
-class _CallerDependency(_GuardDependency):
+def _watch(guard: Guard, connection: HTTPConnection, caller: Caller) -> None:
+    if isinstance(connection, WebSocket):
+        # Until the route has returned, when FastAPI closes this; a dependency that yields would cost each request more.
+        # And not by Starlette's own `close`, after which a route that is about to send would break.
+        route: AsyncExitStack = connection.scope["fastapi_inner_astack"]
+        server = connection._receive, connection._send  # noqa: SLF001 -- see above
+        socket = route.enter_context(guard.watching(caller, *server))
+        connection._receive, connection._send = socket.receive, socket.send  # noqa: SLF001 -- see above
+
+
+class CallerDependency(GuardDependency):
     """Who is asking."""
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
-        return await guard_of(connection).caller(connection.scope)
+        guard = self._guard or guard_of(connection)
+        caller = await guard.caller(connection.scope)
+        _watch(guard, connection, caller)
+        return caller
 
 
-current_caller = _CallerDependency()
+current_caller = CallerDependency()
 CallerDep = Annotated[Caller, Depends(current_caller)]
 """Who is asking, known from the token alone: no I/O. The default choice."""
 
 
-class _FreshDependency(_GuardDependency):
+class FreshDependency(GuardDependency):
     """Who is asking, proven a moment ago."""
 
-    def __init__(self, within: timedelta) -> None:
-        super().__init__()
+    refusals = (*GUARD_REFUSALS, Code.INSUFFICIENT_USER_AUTHENTICATION)
+
+    def __init__(self, within: timedelta, guard: Guard | None = None) -> None:
+        super().__init__(guard, within)
         self._within = within
 
+    def __str__(self) -> str:
+        return f"fresh(minutes={self._within.total_seconds() / 60:g})"
+
     async def __call__(self, connection: HTTPConnection) -> Caller:
-        return await guard_of(connection).fresh_caller(connection.scope, within=self._within)
+        guard = self._guard or guard_of(connection)
+        caller = await guard.fresh_caller(connection.scope, within=self._within)
+        _watch(guard, connection, caller)
+        return caller
 
 
 def fresh(*, minutes: float) -> Callable[[HTTPConnection], Awaitable[Caller]]:
@@ -190,20 +274,84 @@ def fresh(*, minutes: float) -> Callable[[HTTPConnection], Awaitable[Caller]]:
     hears 401 `insufficient_user_authentication` with `max_age` in seconds (RFC 9470), proves it again at
     `POST …/confirm` or by signing in, and comes back.
     """
-    return _FreshDependency(timedelta(minutes=minutes))
+    return FreshDependency(timedelta(minutes=minutes))
 
 
-class _UserDependency(_GuardDependency):
+class RoleDependency(GuardDependency):
+    """Who is asking, with a role."""
+
+    refusals = (*GUARD_REFUSALS, Code.ROLE_REQUIRED)
+
+    def __init__(self, role: str, guard: Guard | None = None) -> None:
+        super().__init__(guard, role)
+        self._role = role
+
+    def __str__(self) -> str:
+        return f"requires(role={self._role!r})"
+
+    async def __call__(self, connection: HTTPConnection) -> Caller:
+        guard = self._guard or guard_of(connection)
+        caller = await guard.caller_with_role(connection.scope, role=self._role)
+        _watch(guard, connection, caller)
+        return caller
+
+
+def requires(*, role: str) -> Callable[[HTTPConnection], Awaitable[Caller]]:
+    """Return a dependency that lets in callers who have a role: no I/O, the token says so.
+
+    `Annotated[Caller, Depends(requires(role="admin"))]`. Everybody else who is signed in hears 403 `role_required`. A
+    role that was withdrawn lets nobody in within a second, on every worker.
+    """
+    return RoleDependency(role)
+
+
+class UserDependency(GuardDependency):
     """The same, and the user: one dependency and not two, since each costs a tenth of a bare request."""
 
+    refusals = (*GUARD_REFUSALS, Code.DATABASE_UNAVAILABLE)
+
+    def __str__(self) -> str:
+        return "CurrentUser"
+
     async def __call__(self, connection: HTTPConnection) -> User:
-        guard = guard_of(connection)
-        return await guard.user(await guard.caller(connection.scope))
+        guard = self._guard or guard_of(connection)
+        caller = await guard.caller(connection.scope)
+        user = await guard.user(caller)
+        _watch(guard, connection, caller)
+        return user
 
 
-current_user = _UserDependency()
+current_user = UserDependency()
 CurrentUser = Annotated[User, Depends(current_user)]
 """The user who is asking, read from the database at each request; no connection is held while the route runs."""
+
+
+class OptionalUserDependency(GuardDependency):
+    """The user who is asking, or None."""
+
+    lets_everyone_in = True
+    refusals = OPEN_REFUSALS
+
+    async def __call__(self, connection: HTTPConnection) -> User | None:
+        guard = self._guard or guard_of(connection)
+        try:
+            caller = await guard.caller(connection.scope)
+            user = await guard.user(caller)
+        except ProblemError as problem:
+            if problem.status_code in _NOBODY_SIGNED_IN:
+                return None
+            raise
+        _watch(guard, connection, caller)
+        return user
+
+
+optional_user = OptionalUserDependency()
+OptionalUser = Annotated[User | None, Depends(optional_user)]
+"""The user who is asking, or None where a guarded route would answer 401 or 404.
+
+What is no visitor's innocent state is refused here as well: a malformed header, two cookies, a foreign origin, a
+service that can't know for now (503).
+"""
 
 
 def guard_of(connection: HTTPConnection) -> Guard:
@@ -214,5 +362,7 @@ def guard_of(connection: HTTPConnection) -> Guard:
     """
     guard = getattr(getattr(connection.app.state, "latchstring", None), "guard", None)
     if not isinstance(guard, Guard):
-        raise ConfigurationError("no Auth is installed in this application: call auth.install(app) first")
+        raise ConfigurationError(
+            "no Auth is installed in this application: call auth.install(app), or auth.attach(app) where it is mounted"
+        )
     return guard

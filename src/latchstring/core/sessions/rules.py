@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum, auto
 from uuid import UUID
 
+from latchstring.errors import Code
+
 REVOCATION_MARGIN = timedelta(seconds=60)
 """How much longer than the last token a revocation is remembered: instances' clocks differ."""
 
@@ -24,8 +26,10 @@ EVERYONE = "everyone"
 
 
 class EndReason(StrEnum):
-    """Why sessions ended."""
+    """Why sessions ended, or what tokens say is out of date."""
 
+    CLAIMS_CHANGED = "claims_changed"
+    """The user has other roles: the session lives, and its next token says so."""
     LOGOUT = "logout"
     OPERATOR = "operator"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 -- a reason, not a password
@@ -36,6 +40,17 @@ class EndReason(StrEnum):
     """The oldest, when its user signed in once more than the limit of sessions allows."""
     USER_DELETED = "user_deleted"
     USER_DISABLED = "user_disabled"
+
+
+def refusal_after(reason: str) -> Code:
+    """Return what a caller hears of whom the feed says so."""
+    match reason:
+        case EndReason.USER_DELETED:
+            return Code.USER_NOT_FOUND
+        case EndReason.CLAIMS_CHANGED:
+            return Code.CLAIMS_CHANGED
+        case _:
+            return Code.SESSION_ENDED
 
 
 class RevocationKind(StrEnum):

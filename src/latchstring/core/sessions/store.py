@@ -21,8 +21,8 @@ from latchstring.core.sessions.rules import (
 )
 from latchstring.core.sessions.tables import revocations, sessions
 from latchstring.core.tokens.store import REVISION
-from latchstring.foundation.audit import Source
 from latchstring.foundation.database import Connection, is_postgresql, xid8
+from latchstring.foundation.facts import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +244,28 @@ async def is_living(connection: Connection, session_id: UUID, *, user_id: UUID, 
     """Tell whether a session of a user lives."""
     parameters = {"session_id": session_id, "owner_id": user_id, "now": now}
     return (await connection.execute(_IS_LIVING, parameters)).one_or_none() is not None
+
+
+_LATEST_ACCESS = sa.select(sa.func.max(sessions.c.access_expires_at)).where(
+    sessions.c.user_id == sa.bindparam("owner_id"), sessions.c.revoked_at.is_(None)
+)
+
+
+async def latest_access_expiry(connection: Connection, user_id: UUID) -> datetime | None:
+    """Read when the last access token expires of all that were ever issued for a user's sessions."""
+    latest: datetime | None = await connection.scalar(_LATEST_ACCESS, {"owner_id": user_id})
+    return latest
+
+
+_LIVING_AMONG = sa.select(sessions.c.id, sessions.c.expires_at).where(
+    sessions.c.id.in_(sa.bindparam("ids", expanding=True)), *_LIVING
+)
+
+
+async def living_among(connection: Connection, session_ids: Collection[UUID], *, now: datetime) -> dict[UUID, datetime]:
+    """Return which of these sessions live, each with when it ends unless it is refreshed."""
+    rows = await connection.execute(_LIVING_AMONG, {"ids": list(session_ids), "now": now})
+    return {row.id: row.expires_at for row in rows}
 
 
 _ENDED = {

@@ -93,7 +93,7 @@ def _decoded(part: str) -> bytes:
 def _object(part: str) -> dict[str, Any]:
     try:
         text = _decoded(part).decode("utf-8")
-        value = _read_json(text)
+        value = read_json(text)
         # Only an escape can spell a lone surrogate, which can't be encoded.
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -122,6 +122,7 @@ def _refused_number(_text: str) -> NoReturn:
     raise MalformedTokenError("a number that is not whole")
 
 
-_read_json = json.JSONDecoder(
+read_json = json.JSONDecoder(
     object_pairs_hook=unique_names, parse_float=_refused_number, parse_constant=_refused_number
 ).decode
+"""Reads what a token may say: no name twice, and no number that is not whole."""

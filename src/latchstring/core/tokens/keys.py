@@ -62,6 +62,11 @@ class KeySet:
     signing: TokenKey
     verifying: Mapping[str, TokenKey]
 
+    def rsa_sizes(self) -> dict[str, int]:
+        """Return the bits of each RSA key, by its name."""
+        sizes = {kid: token_key.key for kid, token_key in self.verifying.items()}
+        return {kid: key.public_key.key_size for kid, key in sizes.items() if isinstance(key, RSAKey)}
+
     def jwks(self) -> dict[str, Any]:
         """Return the JSON Web Key Set (RFC 7517): the public halves."""
         return {

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +10,18 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from latchstring.core.caller import Caller
+from latchstring.core.caller import NO_CLAIMS, Caller, Claims
+from latchstring.core.tokens.compact import read_json
+from latchstring.errors import ConfigurationError
 
 CLIENT_ID = "latchstring"
 CLOCK_SKEW_SECONDS = 5
 _MAX_SAFE_INTEGER = 2**53 - 1
 _MAX_TIME = 253_402_300_799  # the last second of the year 9999
 _MAX_GENERATION = 2**31 - 1  # what the column holds
+CUSTOM_CLAIMS_MAX_BYTES = 768
+# A URI (RFC 3986): a scheme, a colon, and something. No registered claim has a colon in its name.
+_CUSTOM_NAME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+", re.ASCII)
 # One spelling: Python's own parser takes braces, capitals and no hyphens as well.
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
@@ -57,8 +63,9 @@ class Party:
 
 def access_claims(caller: Caller, *, generation: int, party: Party) -> dict[str, Any]:
     """Return the JSON claims of an access token."""
+    says = {"auth_time": caller.proven_at_unix, "ver": caller.claims_version, **caller.claims}
     claims = _registered(caller, kind=Kind.ACCESS, generation=generation, party=party) | {
-        "jti": token_id(caller.session_id, generation, Kind.ACCESS, proven_at_unix=caller.proven_at_unix),
+        "jti": token_id(caller.session_id, generation, Kind.ACCESS, says=says),
         "auth_time": caller.proven_at_unix,
         "amr": list(caller.methods),
         "ver": caller.claims_version,
@@ -68,7 +75,8 @@ def access_claims(caller: Caller, *, generation: int, party: Party) -> dict[str,
         claims["epoch"] = caller.epoch
     if caller.roles:
         claims["roles"] = list(caller.roles)
-    return claims
+    # First those of the application, so that none of ours could be one of theirs, whatever they are called.
+    return {**caller.claims, **claims}
 
 
 def refresh_claims(bearer: RefreshClaims, *, party: Party) -> dict[str, Any]:
@@ -98,6 +106,7 @@ def read_access_claims(claims: Mapping[str, Any], *, party: Party, now: float) -
         proven_at_unix=_time(claims, "auth_time"),
         issued_at_unix=_time(claims, "iat"),
         expires_at_unix=_time(claims, "exp"),
+        claims=_custom(claims),
     )
 
 
@@ -117,14 +126,48 @@ def read_refresh_claims(claims: Mapping[str, Any], *, party: Party, now: float) 
     )
 
 
-def token_id(session_id: UUID, generation: int, kind: Kind, *, proven_at_unix: int | None = None) -> str:
+def token_id(session_id: UUID, generation: int, kind: Kind, *, says: Mapping[str, Any] | None = None) -> str:
     """Return the `jti`: the same for the same session, generation and kind, so that a repeated answer is the same.
 
-    Of access tokens the time of the proof is a part: one generation may be proven anew, and says so in another token.
+    Of access tokens it also follows from what they say that may change within a generation: when the user proved who
+    they are, their roles, and the application's own claims.
     """
-    proof = "" if proven_at_unix is None else f"/{proven_at_unix}"
-    digest = hashlib.sha256(f"{session_id}/{generation}/{kind}{proof}".encode()).digest()
+    said = "" if says is None else "/" + json.dumps(says, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(f"{session_id}/{generation}/{kind}{said}".encode()).digest()
     return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
+
+
+def custom_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an application's own claims, checked.
+
+    Raises:
+        ConfigurationError: a name that is no URI (`shop:tenant`, `https://example.com/tenant`), and so might be one of
+            a registered claim now or one day (RFC 7519, section 4.2); a value that is not JSON of whole numbers; or
+            more than a token has room for.
+    """
+    for name in claims:
+        if _CUSTOM_NAME.fullmatch(name) is None:
+            raise ConfigurationError(f"a claim of your own is named by a URI, such as shop:tenant, and not {name!r}")
+    try:
+        text = json.dumps(dict(claims), separators=(",", ":"), ensure_ascii=False)
+        checked: dict[str, Any] = read_json(text)
+        size = len(text.encode("utf-8"))
+    except (TypeError, ValueError, RecursionError):
+        raise ConfigurationError("claims are JSON: texts, whole numbers, lists and objects of them") from None
+    if size > CUSTOM_CLAIMS_MAX_BYTES:
+        raise ConfigurationError(f"claims have at most {CUSTOM_CLAIMS_MAX_BYTES} bytes of JSON together, not {size}")
+    return checked
+
+
+def _custom(claims: Mapping[str, Any]) -> Mapping[str, Any]:
+    own = {name: _frozen(value) for name, value in claims.items() if ":" in name}
+    return Claims(own) if own else NO_CLAIMS
+
+
+def _frozen(value: Any) -> Any:  # noqa: ANN401 -- any JSON
+    if isinstance(value, dict):
+        return Claims({name: _frozen(member) for name, member in value.items()})
+    return tuple(_frozen(member) for member in value) if isinstance(value, list) else value
 
 
 def _registered(bearer: Caller | RefreshClaims, *, kind: Kind, generation: int, party: Party) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _TRY_AGAIN_SECONDS = 1.0
 PROBLEMS: Mapping[Code, tuple[int, str]] = {
     Code.BODY_TIMEOUT: (408, "The body was not sent in time."),
     Code.BODY_TOO_LARGE: (413, "The body may have at most 65536 bytes."),
+    Code.CLAIMS_CHANGED: (401, "You must refresh"),
     Code.CREDENTIALS_CONFLICT: (400, "The Authorization header and the cookie name different users."),
     Code.DATABASE_UNAVAILABLE: (503, "The database is away for now."),
     Code.DUPLICATE_COOKIE: (400, "A cookie was sent more than once."),
@@ -42,6 +43,7 @@ PROBLEMS: Mapping[Code, tuple[int, str]] = {
     Code.PASSWORDS_DO_NOT_MATCH: (400, "Passwords do not match!"),
     Code.REFRESH_TOKEN_REUSED: (401, "The refresh token was used before; the session has ended."),
     Code.REVOCATIONS_UNKNOWN: (503, "Revocations can't be followed for now."),
+    Code.ROLE_REQUIRED: (403, "This takes a role that you do not have."),
     Code.SESSION_ENDED: (401, "The session has ended."),
     Code.SESSION_NOT_FOUND: (404, "There is no such session."),
     Code.TOKEN_EXPIRED: (401, "You must refresh"),
