@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from latchstring.apps.server import build_app
 from latchstring.features.revocations.actions import FeedTokens
-from latchstring.foundation.audit import OPERATOR
+from latchstring.foundation.facts import OPERATOR
 from tests.support.service import ADDRESS, cheap_settings, credentials, registration, running_service
 
 EXAMPLES = 40

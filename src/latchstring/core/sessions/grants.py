@@ -19,10 +19,11 @@ from starlette.responses import JSONResponse, Response
 from latchstring.core.sessions.actions import Sessions, SignedIn
 from latchstring.core.tokens.rules import CLIENT_ID
 from latchstring.errors import Code, Refused
-from latchstring.foundation.audit import Source
 from latchstring.foundation.clock import Clock
+from latchstring.foundation.facts import Source
 from latchstring.foundation.web.body import read_form
 from latchstring.foundation.web.edge import Edge
+from latchstring.foundation.web.openapi import example
 from latchstring.foundation.web.problem import PROBLEMS, ProblemError
 from latchstring.foundation.web.request_id import request_id
 
@@ -68,6 +69,15 @@ class Grant(Protocol):
 
 class TokenResponse(BaseModel):
     """Both tokens (RFC 6749, section 5.1)."""
+
+    model_config = example(
+        {
+            "access_token": "eyJhbGciOiJSUzI1NiIs…",
+            "token_type": "bearer",
+            "expires_in": 900,
+            "refresh_token": "eyJhbGciOiJSUzI1NiIs…",
+        }
+    )
 
     access_token: str
     token_type: str = "bearer"  # noqa: S105 -- the name of a type

@@ -7,10 +7,24 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from latchstring.core.sessions.rules import ListedSession, Revocation, RevocationKind
+from latchstring.foundation.web.openapi import example
 
 
 class SessionResponse(BaseModel):
     """A session, as its owner sees it; never a token."""
+
+    model_config = example(
+        {
+            "id": "01a20ab4-9a92-7632-bd4a-562e58e1cd52",
+            "created_at": "2026-11-23T23:18:57.938658Z",
+            "last_used_at": "2026-11-23T23:41:07.118201Z",
+            "expires_at": "2026-11-24T00:41:07Z",
+            "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0",
+            "ip": "203.0.113.7",
+            "current": True,
+            "methods": ["pwd"],
+        }
+    )
 
     id: UUID = Field(description="The `sid` of its tokens.")
     created_at: datetime
@@ -65,7 +79,15 @@ class FeedEntry(BaseModel):
 class FeedPageResponse(BaseModel):
     """A part of the revocation feed."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = example(
+        {
+            "cursor": "812",
+            "resync": False,
+            "more": False,
+            "entries": [],
+            "retired_keys": [],
+        }
+    ) | ConfigDict(from_attributes=True)
 
     cursor: str
     resync: bool = Field(description="Everything is told anew, from this page on: forget what you knew.")

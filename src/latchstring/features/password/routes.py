@@ -14,7 +14,7 @@ from latchstring.core.sessions.routes import SignedInAnswer
 from latchstring.errors import Code, Refused
 from latchstring.features.password.actions import Passwords
 from latchstring.features.password.schemas import Confirmation, Credentials, PasswordChange, Registration
-from latchstring.foundation.audit import Source
+from latchstring.foundation.facts import Source
 from latchstring.foundation.web.edge import Edge
 from latchstring.foundation.web.problem import ProblemError, refusals
 from latchstring.foundation.web.route import BODY_REFUSALS

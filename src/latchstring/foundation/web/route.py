@@ -4,10 +4,11 @@ It belongs to the route and not to the application, so that a host's exception h
 limits stay as they are.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from fastapi import APIRouter
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -28,6 +29,27 @@ BODY_REFUSALS = (
 )
 """What every route that takes a body may answer instead of its own."""
 
+
+@runtime_checkable
+class Guards(Protocol):
+    """A dependency of ours that decides who may come to a route."""
+
+    lets_everyone_in: bool
+    """Whether it is open to visitors as well."""
+    refusals: Collection[Code]
+    """What the route may answer instead of its own."""
+
+
+def dependencies_of(route: object) -> Iterator[object]:
+    """Return what FastAPI calls before a route, and before that."""
+    dependant = getattr(route, "dependant", None)
+    waiting = list(dependant.dependencies) if isinstance(dependant, Dependant) else []
+    while waiting:
+        dependency = waiting.pop(0)
+        yield dependency.call
+        waiting += dependency.dependencies
+
+
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -40,7 +62,7 @@ class ProblemRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             try:
-                self.admit(request)
+                await self.admit(request)
                 refuse_announced_size(request)
                 if self.body_field is not None:
                     request = _JsonRequest(request.scope, await read_json(request))
@@ -58,7 +80,7 @@ class ProblemRoute(APIRoute):
 
         return guarded
 
-    def admit(self, request: Request) -> None:
+    async def admit(self, request: Request) -> None:
         """Refuse a request by its headers alone; the plain route admits all."""
 
     def refuse(self, request: Request, problem: ProblemError) -> Response:
@@ -96,7 +118,11 @@ class PrefixRouter(APIRouter):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Tell whether address and method are ours; which route it is, FastAPI finds out afterwards."""
-        address = scope["path"].removeprefix(scope.get("root_path", ""))
+        address = scope["path"]
+        root = scope.get("root_path", "")
+        # As Starlette does: a part of the path, and not of a word in it.
+        if root and address.startswith(root) and address[len(root) : len(root) + 1] in {"", "/"}:
+            address = address[len(root) :]
         methods = self._methods.get(address)
         if methods is not None:
             return (Match.FULL if scope.get("method") in methods else Match.PARTIAL), {}
