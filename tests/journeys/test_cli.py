@@ -124,7 +124,7 @@ COMMANDS = dict(options_of(get_command(app)))
 
 def test_the_commands_are_those_of_the_contract() -> None:
     """A script that an operator wrote finds each of them, and none is there that the contract does not name."""
-    users = {f"users {verb}" for verb in ("create", "list", "show", "disable", "enable", "delete")}
+    users = {f"users {verb}" for verb in ("create", "list", "show", "disable", "enable", "grant", "withdraw", "delete")}
     keys = {f"keys {verb}" for verb in ("list", "rotate", "retire")}
     feed_tokens = {f"feed-token {verb}" for verb in ("create", "list", "revoke")}
     others = {"sessions list", "sessions revoke", "serve", "migrate", "doctor", "openapi", "config"}
@@ -161,6 +161,7 @@ def test_a_users_life(installation: Installation) -> None:
         "created_at": grace["created_at"],
         "email_verified": False,
         "disabled": False,
+        "roles": [],
     }
     assert "registered already" in installation.run(*create, stdin=PASSWORD, code=Exit.CONFLICT)
     assert installation.json("users", "list") == [grace]

@@ -6,9 +6,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
-from latchstring.apps.migrations import schema_is_current
 from latchstring.auth import Auth
 from latchstring.errors import UnavailableError
+from latchstring.inspection import public
+from latchstring.migrations import schema_is_current
 
 
 class Health(BaseModel):
@@ -31,6 +32,7 @@ def health_router(auth: Auth) -> APIRouter:
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz", operation_id="get_health", summary="The process is up")
+    @public
     async def get_health() -> Health:
         return Health(status="ok")
 
@@ -41,6 +43,7 @@ def health_router(auth: Auth) -> APIRouter:
         response_model=Readiness,
         responses={503: {"model": Readiness, "description": "Something is not there"}},
     )
+    @public
     async def get_readiness() -> Response:
         state = {"database": False, "schema_current": False, "keys": False, "revocations": False}
         with contextlib.suppress(UnavailableError):

@@ -2,11 +2,12 @@
 
     app.py       the commands, put together
     serve.py     serve, migrate
-    users.py     users create | list | show | disable | enable | delete
+    users.py     users create | list | show | disable | enable | grant | withdraw | delete
     sessions.py  sessions list | revoke
     keys.py      keys list | rotate | retire
     feed_tokens.py  feed-token create | list | revoke
     inspect.py   doctor, openapi, config
+    application.py  an application that a command names
     output.py    results on stdout, words on stderr, exit codes
 
 This module stays light: each worker process imports it once more, as the script that it was started from.

@@ -8,6 +8,7 @@ import typer
 from latchstring.apps.cli.feed_tokens import feed_tokens
 from latchstring.apps.cli.inspect import config, doctor, openapi
 from latchstring.apps.cli.keys import keys
+from latchstring.apps.cli.opened import application
 from latchstring.apps.cli.serve import migrate, serve
 from latchstring.apps.cli.sessions import sessions
 from latchstring.apps.cli.users import users
@@ -34,8 +35,17 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 -- typer's way to call
 
 @app.callback()
 def latchstring(
+    app_name: Annotated[
+        str | None,
+        typer.Option(
+            "--app",
+            metavar="MODULE:NAME",
+            help="The FastAPI application whose users, sessions and keys are meant; otherwise the environment's.",
+        ),
+    ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Sign-in for FastAPI that is right under concurrency."""
+    application.set(app_name)

@@ -9,7 +9,7 @@ from latchstring.apps.cli.opened import opened_auth, run
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_table, say
 from latchstring.features.revocations.actions import FeedTokens
 from latchstring.features.revocations.store import FeedToken
-from latchstring.foundation.audit import OPERATOR
+from latchstring.foundation.facts import OPERATOR
 
 feed_tokens = typer.Typer(no_args_is_help=True, help="Let other services follow revocations.")
 

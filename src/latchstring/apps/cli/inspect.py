@@ -1,21 +1,23 @@
 """`doctor`, `openapi` and `config`."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import typer
 from pydantic import SecretStr
 
-from latchstring import Auth, Settings
-from latchstring.apps.cli.opened import environment_settings, run
-from latchstring.apps.cli.output import Exit, JsonOption, print_json, print_record
+from latchstring import Auth, Inspection, Settings
+from latchstring.apps.cli.application import auth_of, loaded
+from latchstring.apps.cli.opened import application, environment_settings, refuse_application, run
+from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_record
 from latchstring.apps.environment import read_variables, settings_from, unknown_variables, variable_name
 from latchstring.apps.home import folder_is_private, move_in
-from latchstring.apps.migrations import HEAD, schema_revision
 from latchstring.apps.server import build_app
 from latchstring.errors import ConfigurationError, KeysUnavailableError, UnavailableError
 from latchstring.foundation.crypto import new_secret
+from latchstring.migrations import HEAD, schema_revision
 
 _OWASP_MEMORY_KIB = 19_456
 
@@ -29,20 +31,75 @@ class Check:
     words: str = ""
 
 
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(
+    app: Annotated[
+        str | None,
+        typer.Argument(metavar="[APP]", help="A FastAPI application to look at, MODULE:NAME; otherwise the server."),
+    ] = None,
+    public: Annotated[
+        list[str] | None,
+        typer.Option(help="With APP: a path that everybody may come to; * at its end means all below."),
+    ] = None,
+    development: Annotated[
+        bool, typer.Option("--development", help="With APP: what is insecure for lack of https is a warning.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Check the set-up. Exits with 1 when something is broken, 3 when the settings can't be used."""
+    named = application.get() if app is None else app
+    if named is not None:
+        _doctor_of(named, public=public or (), development=development, as_json=as_json)
+        return
+    if public or development:
+        fail("--public and --development speak of an application: name it, MODULE:NAME", Exit.USAGE)
     checks = run(_checks())
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
-        for check in checks:
-            print(f"{check.state:<8} {check.name}" + (f": {check.words}" if check.words else ""))
+        _print_checks(checks)
     if any(check.state == "failure" for check in checks):
         raise typer.Exit(Exit.CONFIGURATION if checks[0].state == "failure" else Exit.FAILED)
 
 
+def _doctor_of(named: str, *, public: Sequence[str], development: bool, as_json: bool) -> None:
+    app = loaded(named)
+    auth = auth_of(app)
+
+    async def look() -> Inspection:
+        try:
+            return await auth.audit(app, public=public)
+        finally:
+            await auth.close()
+
+    inspection = run(look())
+    checks = [
+        Check(
+            finding.name, "warning" if development and finding.name == "insecure_cookies" else "failure", finding.words
+        )
+        for finding in inspection.findings
+    ]
+    if as_json:
+        routes = [asdict(route) for route in inspection.routes]
+        print_json({"routes": routes, "checks": [asdict(check) for check in checks]})
+    else:
+        for route in inspection.routes:
+            print(route)
+        _print_checks(checks)
+    if any(check.state == "failure" for check in checks):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _print_checks(checks: Iterable[Check]) -> None:
+    for check in checks:
+        print(f"{check.state:<8} {check.name}" + (f": {check.words}" if check.words else ""))
+
+
 def openapi(as_json: JsonOption = True) -> None:  # noqa: ARG001 -- it is JSON, asked for or not
-    """Print the OpenAPI document of the server."""
+    """Print the OpenAPI document of the server, or of the application that `--app` names."""
+    named = application.get()
+    if named is not None:
+        print_json(loaded(named).openapi())
+        return
     # The document depends on settings, but not on secrets: any secret will do.
     settings = environment_settings()
     if settings.secret is None and not settings.keys_from_environment:
@@ -52,6 +109,7 @@ def openapi(as_json: JsonOption = True) -> None:  # noqa: ARG001 -- it is JSON, 
 
 def config(as_json: JsonOption = False) -> None:
     """Print the settings in force, without secrets."""
+    refuse_application("an application's settings are in its code")
     settings = environment_settings()
     shown = {variable_name(field): "(set)" if isinstance(value, SecretStr) else value for field, value in settings}
     if as_json:
@@ -64,7 +122,7 @@ async def _checks() -> list[Check]:
     variables = read_variables()
     try:
         settings = move_in(settings_from(variables))
-        auth = Auth(settings, features=())
+        auth = Auth.from_settings(settings, features=())
     except ConfigurationError as error:
         return [Check("settings", "failure", str(error))]
     checks = [Check("settings", "ok")]

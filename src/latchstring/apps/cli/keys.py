@@ -12,7 +12,7 @@ from latchstring.apps.cli.opened import opened_auth, run
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_table, say
 from latchstring.core.tokens.ring import ListedKey
 from latchstring.core.tokens.rotation import KeyChange, KeyConflict
-from latchstring.foundation.audit import OPERATOR
+from latchstring.foundation.facts import OPERATOR
 
 keys = typer.Typer(no_args_is_help=True, help="Look at the signing keys, rotate and retire them.")
 

@@ -1,19 +1,28 @@
-"""What most commands begin with: the settings of the environment, an Auth on a database with a schema, a user."""
+"""What most commands begin with: an Auth on a database with a schema, a user.
+
+The Auth is that of the environment's settings, or, with `latchstring --app MODULE:NAME …`, the application's own.
+"""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
+from contextvars import ContextVar
 from typing import Any, TypeVar
 from uuid import UUID
 
 from latchstring import Auth, Settings, User
+from latchstring.apps.cli.application import auth_of, loaded
 from latchstring.apps.cli.output import Exit, fail
 from latchstring.apps.environment import read_variables, settings_from
 from latchstring.apps.home import move_in
-from latchstring.apps.migrations import schema_is_current
 from latchstring.core.accounts.rules import InvalidEmailError, canonical_email
+from latchstring.migrations import schema_is_current
 
 _Result = TypeVar("_Result")
+
+
+application: ContextVar[str | None] = ContextVar("application", default=None)
+"""What `--app` names."""
 
 
 def environment_settings() -> Settings:
@@ -21,10 +30,24 @@ def environment_settings() -> Settings:
     return settings_from(read_variables())
 
 
+def chosen_auth() -> Auth:
+    """Return the Auth that is meant: the application's that `--app` names, or else the environment's."""
+    named = application.get()
+    if named is None:
+        return Auth.from_settings(move_in(environment_settings()), features=())
+    return auth_of(loaded(named))
+
+
+def refuse_application(words: str) -> None:
+    """End with exit code 2, saying what to do instead, where `--app` was given."""
+    if application.get() is not None:
+        fail(f"--app does not go with this command: {words}", Exit.USAGE)
+
+
 @contextlib.asynccontextmanager
 async def opened_auth() -> AsyncIterator[Auth]:
-    """Open the environment's Auth for one command."""
-    auth = Auth(move_in(environment_settings()), features=())
+    """Open the Auth that is meant for one command."""
+    auth = chosen_auth()
     try:
         if not await schema_is_current(auth.database):
             fail("the database's schema is not current: run latchstring migrate")

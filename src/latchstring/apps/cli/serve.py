@@ -11,15 +11,15 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from latchstring import Auth, Settings
-from latchstring.apps.cli.opened import environment_settings, run
+from latchstring.apps.cli.opened import chosen_auth, environment_settings, refuse_application, run
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, say
 from latchstring.apps.connections import LimitedHeadProtocol
 from latchstring.apps.home import move_in
 from latchstring.apps.logs import configure_logging
-from latchstring.apps.migrations import HEAD, schema_revision, upgrade
 from latchstring.apps.server import prepare
 from latchstring.errors import ConfigurationError
 from latchstring.foundation.web.settings import is_loopback
+from latchstring.migrations import HEAD, schema_revision
 
 SHUTDOWN_SECONDS = 10
 
@@ -31,6 +31,7 @@ def serve(
     migrate: Annotated[bool, typer.Option(help="Bring the schema up to date first.")] = True,
 ) -> None:
     """Serve sign-in over HTTP."""
+    refuse_application("serve it as you serve any FastAPI application, such as by uvicorn")
     settings = environment_settings()
     _refuse_development_in_public(settings, host)
     settings = move_in(settings)
@@ -71,7 +72,7 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """Bring the database's schema up to date, and make the first signing key where there is none."""
-    before, after = run(_migrate(move_in(environment_settings()), check=check))
+    before, after = run(_migrate(chosen_auth(), check=check))
     if as_json:
         print_json({"before": before, "now": after, "newest": HEAD, "current": after == HEAD})
     elif after == HEAD:
@@ -82,14 +83,11 @@ def migrate(
         raise typer.Exit(Exit.FAILED)
 
 
-async def _migrate(settings: Settings, *, check: bool) -> tuple[str | None, str | None]:
-    auth = Auth(settings, features=())
+async def _migrate(auth: Auth, *, check: bool) -> tuple[str | None, str | None]:
     try:
         before = await schema_revision(auth.database)
         if not check:
-            if before != HEAD:
-                await upgrade(auth.database)
-            await auth.keys.prepare()
+            await auth.prepare()
         return before, await schema_revision(auth.database)
     finally:
         await auth.close()

@@ -8,7 +8,7 @@ import typer
 from latchstring.apps.cli.opened import find_user, opened_auth, run
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_table
 from latchstring.core.sessions.rules import EndReason
-from latchstring.foundation.audit import OPERATOR
+from latchstring.foundation.facts import OPERATOR
 
 sessions = typer.Typer(no_args_is_help=True, help="Look at sessions, and end them.")
 

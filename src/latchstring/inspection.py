@@ -1,0 +1,263 @@
+"""What an application lets in, looked at before somebody else does: its routes, CORS, cookies, keys and schema.
+
+    guarded      a dependency of ours decides who may come in, or one that the application names
+    public       it was said that everybody may: `@public`, `OptionalUser`, a path that is named, our own ways in
+    undeclared   nobody said anything
+
+Routes are read off the application as it is put together; none is called.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi.routing import iter_route_contexts
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Host, Mount
+
+from latchstring.core.sessions.guard import GuardDependency
+from latchstring.core.sessions.middleware import GuardMiddleware
+from latchstring.core.tokens.keys import KeySet
+from latchstring.foundation.web.route import ProblemRoute, dependencies_of
+from latchstring.settings import Settings
+
+_PUBLIC = "__latchstring_public__"
+_GUARDS = "__latchstring_guards__"
+_Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
+# Of a secret of 32 characters drawn at random, however it is written, hardly one in a billion has fewer.
+_FEWEST_DIFFERENT_CHARACTERS = 10
+_RSA_GOOD_BITS = 3072
+_SESSIONS_MODULE = "starlette.middleware.sessions"
+_FOREIGN_ORIGIN = "https://nobody.example"
+
+
+class Access(StrEnum):
+    """Whom a route lets in."""
+
+    GUARDED = "guarded"
+    PUBLIC = "public"
+    UNDECLARED = "undeclared"
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedRoute:
+    """A route, a WebSocket or a mounted application."""
+
+    path: str
+    methods: tuple[str, ...]
+    """Empty, where it is no route of HTTP."""
+    access: Access
+    why: str
+    """What says so."""
+
+    def __str__(self) -> str:
+        """Return it in one line."""
+        return f"{self.access:<10} {' '.join(self.methods) or '-':<7} {self.path}  ({self.why})"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that must not stay so."""
+
+    name: str
+    """`undeclared_route`, `overridden_guard`, `wildcard_cors`, `insecure_cookies`, `weak_secret`, `weak_key` or
+    `schema_drift`."""
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was seen."""
+
+    routes: tuple[InspectedRoute, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def __str__(self) -> str:
+        """Return all of it for a person: a line for each route, and for each finding."""
+        lines = [str(route) for route in self.routes]
+        return "\n".join([*lines, *(f"FOUND {finding.name}: {finding.words}" for finding in self.findings)])
+
+
+def public(endpoint: _Endpoint) -> _Endpoint:
+    """Declare that everybody may come to a route: a decorator below the one that adds it. Nothing changes but that."""
+    setattr(endpoint, _PUBLIC, True)
+    return endpoint
+
+
+def guarding(dependency: _Endpoint) -> _Endpoint:
+    """Declare that a dependency of your own lets nobody in unasked: a decorator. Nothing changes but that."""
+    # The very function: what wraps it, and takes over its attributes, may catch what it refuses with.
+    setattr(dependency, _GUARDS, dependency)
+    return dependency
+
+
+def inspected_routes(app: Starlette, *, public_paths: Iterable[str] = ()) -> tuple[InspectedRoute, ...]:
+    """Return every route of an application and of those mounted in it, in the order of their paths.
+
+    Args:
+        app: the application.
+        public_paths: addresses that everybody may come to; one that ends with `*` means all that begin so.
+    """
+    declared = (public_paths,) if isinstance(public_paths, str) else tuple(public_paths)
+    found = [
+        _named_public(route, declared) if route.access is Access.UNDECLARED else route
+        for route in _routes(app, prefix="")
+    ]
+    return tuple(sorted(found, key=lambda route: (route.path, route.methods)))
+
+
+def found_in_routes(routes: Iterable[InspectedRoute]) -> Iterator[Finding]:
+    """Find routes of which nobody said whom they let in."""
+    for route in routes:
+        if route.access is Access.UNDECLARED:
+            methods = " ".join(route.methods)
+            yield Finding("undeclared_route", f"{methods} {route.path} is neither guarded nor declared public".strip())
+
+
+def found_in_applications(app: Starlette) -> Iterator[Finding]:
+    """Find CORS that lets every site read what only one person may, cookies in the clear, and overridden guards.
+
+    In an application, in all that are mounted in it, and in whatever stands around any of them.
+    """
+    for path, layer in _layers(app, path=""):
+        where = path or "the application"
+        if isinstance(layer, CORSMiddleware) and layer.allow_credentials and layer.is_allowed_origin(_FOREIGN_ORIGIN):
+            yield Finding("wildcard_cors", f"{where} lets any site call with credentials")
+        if type(layer).__module__ == _SESSIONS_MODULE and "secure" not in getattr(layer, "security_flags", ""):
+            yield Finding(
+                "insecure_cookies", f"SessionMiddleware of {where} sends its cookie by http: say https_only=True"
+            )
+        for overridden in getattr(layer, "dependency_overrides", ()):
+            if isinstance(overridden, GuardDependency):
+                yield Finding("overridden_guard", f"{where} has something else in the place of {overridden}")
+
+
+def _layers(app: object, *, path: str) -> Iterator[tuple[str, object]]:
+    # As they are configured, not as their arguments are spelled: each middleware is built around nothing.
+    yield path, app
+    for middleware in getattr(app, "user_middleware", ()):
+        kind = middleware.cls.func if isinstance(middleware.cls, partial) else middleware.cls
+        is_cors = isinstance(kind, type) and issubclass(kind, CORSMiddleware)
+        # No other one: to make it may mean to open something.
+        if is_cors or getattr(kind, "__module__", "") == _SESSIONS_MODULE:
+            yield path, middleware.cls(_nowhere, *middleware.args, **middleware.kwargs)
+    for route in getattr(app, "routes", ()):
+        if isinstance(route, Mount | Host):
+            yield from _layers(route.app, path=path + getattr(route, "path", ""))
+    inner = getattr(app, "app", None)
+    if inner is not None:
+        yield from _layers(inner, path=path)
+
+
+def found_in_settings(settings: Settings, keys: KeySet | None) -> Iterator[Finding]:
+    """Find cookies that travel in the clear, a secret that can be guessed, and keys that are too short.
+
+    Args:
+        settings: those in force.
+        keys: those in force, where they are known.
+    """
+    if not settings.is_https:
+        yield Finding("insecure_cookies", "cookies are not Secure: set the public URL to an https address")
+    secret = settings.secret.get_secret_value() if settings.secret else None
+    if secret is not None and len(set(secret)) < _FEWEST_DIFFERENT_CHARACTERS:
+        yield Finding("weak_secret", "the secret repeats itself: make one with python -m secrets")
+    for kid, bits in keys.rsa_sizes().items() if keys else ():
+        if bits < _RSA_GOOD_BITS:
+            yield Finding("weak_key", f"the RSA key {kid} has {bits} bits, and less than {_RSA_GOOD_BITS}")
+
+
+def _routes(app: Starlette, *, prefix: str) -> Iterator[InspectedRoute]:
+    around: list[object] = [middleware.cls for middleware in app.user_middleware]
+    if GuardMiddleware in around:
+        yield InspectedRoute(prefix + "/*", (), Access.GUARDED, "GuardMiddleware")
+        return
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        path = prefix + (context.path or getattr(route, "path", None) or "")
+        if isinstance(route, Mount | Host):
+            yield from _mounted(route, path)
+            continue
+        methods = tuple(sorted(set(context.methods or ()) - {"HEAD"}))
+        access, why = _access(context, route)
+        yield InspectedRoute(path or "/", methods, access, why)
+    yield from _frontends(app, prefix=prefix)
+
+
+def _frontends(app: Starlette, *, prefix: str) -> Iterator[InspectedRoute]:
+    # What `app.frontend(…)` serves FastAPI keeps apart from all other routes, under a name of its own.
+    for found in getattr(app.router, "_iter_low_priority_routes", tuple)():
+        group = getattr(found, "original_route", found)
+        for route in getattr(group, "routes", ()):
+            path = prefix + getattr(found, "frontend_prefix", "") + route.path
+            guards = [str(call) for call in dependencies_of(found) if _is_guard(call)]
+            access, why = (Access.GUARDED, guards[0]) if guards else (Access.UNDECLARED, "frontend")
+            yield InspectedRoute(path.rstrip("/") + "/*", (), access, why)
+
+
+def _mounted(route: Mount | Host, path: str) -> Iterator[InspectedRoute]:
+    where = path.rstrip("/") + "/*"
+    around = list(_unwrapped(route.app))
+    inner = around[-1]
+    if any(isinstance(layer, GuardMiddleware) for layer in around):
+        yield InspectedRoute(where, (), Access.GUARDED, "auth.protect")
+    elif isinstance(inner, Starlette):
+        yield from _routes(inner, prefix=path.rstrip("/"))
+    elif hasattr(inner, "routes"):
+        yield from _routes(Starlette(routes=list(inner.routes)), prefix=path.rstrip("/"))
+    elif any(getattr(layer, _PUBLIC, False) for layer in around):
+        yield InspectedRoute(where, (), Access.PUBLIC, "declared")
+    else:
+        yield InspectedRoute(where, (), Access.UNDECLARED, type(inner).__name__)
+
+
+def _unwrapped(app: Any) -> Iterator[Any]:  # noqa: ANN401 -- any ASGI application
+    # A middleware keeps what it stands around as `app`; so do ours, and all of Starlette's.
+    while app is not None:
+        yield app
+        app = None if hasattr(app, "routes") else getattr(app, "app", None)
+
+
+def _access(context: Any, route: Any) -> tuple[Access, str]:  # noqa: ANN401 -- FastAPI's own kinds of routes
+    asked = list(dependencies_of(context))
+    for call in asked:
+        if _is_guard(call):
+            return Access.GUARDED, str(call) if isinstance(call, GuardDependency) else _name(call)
+    if any(isinstance(call, GuardDependency) for call in asked):
+        return Access.PUBLIC, "OptionalUser"
+    endpoint = context.endpoint
+    if getattr(endpoint, _PUBLIC, False):
+        return Access.PUBLIC, "declared"
+    module = getattr(endpoint, "__module__", "")
+    if isinstance(route, ProblemRoute) and module.startswith("latchstring."):
+        return Access.PUBLIC, "Latchstring's own"
+    if module == "fastapi.applications":
+        return Access.PUBLIC, "FastAPI's documentation"
+    return Access.UNDECLARED, _name(endpoint)
+
+
+def _is_guard(call: object) -> bool:
+    # One of ours says so itself, and one of the application's was marked.
+    return getattr(call, "lets_everyone_in", None) is False or getattr(call, _GUARDS, None) is call
+
+
+def _name(something: object) -> str:
+    return getattr(something, "__qualname__", type(something).__name__)
+
+
+def _named_public(route: InspectedRoute, declared: Sequence[str]) -> InspectedRoute:
+    for path in declared:
+        if route.path == path or (path.endswith("*") and route.path.startswith(path[:-1])):
+            return InspectedRoute(route.path, route.methods, Access.PUBLIC, f"named: {path}")
+    return route
+
+
+async def _nowhere(_scope: object, _receive: object, _send: object) -> None:
+    """Stand where an application would, for a middleware that is only looked at."""
