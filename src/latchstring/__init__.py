@@ -1,7 +1,8 @@
 """Sign-in for FastAPI that is right under concurrency.
 
-Every public name is here, but for `latchstring.verifier`, and nothing else is public. Each is imported when it is first
-asked for, so that a service which only verifies tokens loads no database and no password hashing.
+Every public name is here, but for `latchstring.verifier` and `latchstring.testing`, and nothing else is public. Each is
+imported when it is first asked for, so that a service which only verifies tokens loads no database and no password
+hashing.
 """
 
 from importlib import import_module
@@ -9,10 +10,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from latchstring.auth import Auth
-    from latchstring.core.accounts.rules import User
+    from latchstring.core.accounts.rules import (
+        InvalidRoleError,
+        User,
+    )
+    from latchstring.core.accounts.tables import users
     from latchstring.core.caller import Caller
-    from latchstring.core.feature import Core, Feature, Foundation, Room
-    from latchstring.core.sessions.guard import CallerDep, CurrentUser, current_caller, current_user, fresh
+    from latchstring.core.feature import (
+        Core,
+        Feature,
+        Foundation,
+        Room,
+    )
+    from latchstring.core.sessions.guard import (
+        CallerDep,
+        CurrentUser,
+        OptionalUser,
+        current_caller,
+        current_user,
+        fresh,
+        optional_user,
+        requires,
+    )
+    from latchstring.core.sessions.middleware import GuardMiddleware
     from latchstring.errors import (
         Code,
         ConfigurationError,
@@ -22,16 +42,62 @@ if TYPE_CHECKING:
         LatchstringError,
         RefusedError,
         RevocationsUnknownError,
+        SubscriberError,
         UnavailableError,
     )
     from latchstring.features import DEFAULT_FEATURES
     from latchstring.features.password import PasswordFeature
     from latchstring.features.profile import ProfileFeature
     from latchstring.features.revocations import RevocationsFeature
+    from latchstring.foundation.facts import (
+        APPLICATION,
+        OPERATOR,
+        EveryoneSignedOut,
+        Fact,
+        FeedTokenCreated,
+        FeedTokenRevoked,
+        GivingFact,
+        KeyCreated,
+        KeyFact,
+        KeyRetired,
+        KeyRetiredAtOnce,
+        PasswordChanged,
+        PasswordUpgraded,
+        RefreshTokenReused,
+        RoleFact,
+        RoleGranted,
+        RoleWithdrawn,
+        SecretChanged,
+        SessionEnded,
+        SessionFact,
+        SessionOpened,
+        SessionProven,
+        SessionsEnded,
+        SignInRefused,
+        Source,
+        UserDeleted,
+        UserDisabled,
+        UserEnabled,
+        UserFact,
+        UserRegistered,
+        UserRenamed,
+    )
+    from latchstring.inspection import (
+        Access,
+        Finding,
+        InspectedRoute,
+        Inspection,
+        guarding,
+        public,
+    )
+    from latchstring.migrations import alembic_include_name
     from latchstring.settings import Settings
 
 __all__ = [
+    "APPLICATION",
     "DEFAULT_FEATURES",
+    "OPERATOR",
+    "Access",
     "Auth",
     "Caller",
     "CallerDep",
@@ -40,31 +106,92 @@ __all__ = [
     "Core",
     "CurrentUser",
     "DatabaseUnavailableError",
+    "EveryoneSignedOut",
+    "Fact",
     "Feature",
+    "FeedTokenCreated",
+    "FeedTokenRevoked",
+    "Finding",
     "Foundation",
+    "GivingFact",
+    "GuardMiddleware",
     "HashQueueFullError",
+    "InspectedRoute",
+    "Inspection",
+    "InvalidRoleError",
+    "KeyCreated",
+    "KeyFact",
+    "KeyRetired",
+    "KeyRetiredAtOnce",
     "KeysUnavailableError",
     "LatchstringError",
+    "OptionalUser",
+    "PasswordChanged",
     "PasswordFeature",
+    "PasswordUpgraded",
     "ProfileFeature",
+    "RefreshTokenReused",
     "RefusedError",
     "RevocationsFeature",
     "RevocationsUnknownError",
+    "RoleFact",
+    "RoleGranted",
+    "RoleWithdrawn",
     "Room",
+    "SecretChanged",
+    "SessionEnded",
+    "SessionFact",
+    "SessionOpened",
+    "SessionProven",
+    "SessionsEnded",
     "Settings",
+    "SignInRefused",
+    "Source",
+    "SubscriberError",
     "UnavailableError",
     "User",
+    "UserDeleted",
+    "UserDisabled",
+    "UserEnabled",
+    "UserFact",
+    "UserRegistered",
+    "UserRenamed",
+    "alembic_include_name",
     "current_caller",
     "current_user",
     "fresh",
+    "guarding",
+    "optional_user",
+    "public",
+    "requires",
+    "users",
 ]
 
 _HOMES = {
     "latchstring.auth": ("Auth",),
-    "latchstring.core.accounts.rules": ("User",),
+    "latchstring.core.accounts.rules": (
+        "InvalidRoleError",
+        "User",
+    ),
+    "latchstring.core.accounts.tables": ("users",),
     "latchstring.core.caller": ("Caller",),
-    "latchstring.core.feature": ("Core", "Feature", "Foundation", "Room"),
-    "latchstring.core.sessions.guard": ("CallerDep", "CurrentUser", "current_caller", "current_user", "fresh"),
+    "latchstring.core.feature": (
+        "Core",
+        "Feature",
+        "Foundation",
+        "Room",
+    ),
+    "latchstring.core.sessions.guard": (
+        "CallerDep",
+        "CurrentUser",
+        "OptionalUser",
+        "current_caller",
+        "current_user",
+        "fresh",
+        "optional_user",
+        "requires",
+    ),
+    "latchstring.core.sessions.middleware": ("GuardMiddleware",),
     "latchstring.errors": (
         "Code",
         "ConfigurationError",
@@ -74,12 +201,55 @@ _HOMES = {
         "LatchstringError",
         "RefusedError",
         "RevocationsUnknownError",
+        "SubscriberError",
         "UnavailableError",
     ),
     "latchstring.features": ("DEFAULT_FEATURES",),
     "latchstring.features.password": ("PasswordFeature",),
     "latchstring.features.profile": ("ProfileFeature",),
     "latchstring.features.revocations": ("RevocationsFeature",),
+    "latchstring.foundation.facts": (
+        "APPLICATION",
+        "OPERATOR",
+        "EveryoneSignedOut",
+        "Fact",
+        "FeedTokenCreated",
+        "FeedTokenRevoked",
+        "GivingFact",
+        "KeyCreated",
+        "KeyFact",
+        "KeyRetired",
+        "KeyRetiredAtOnce",
+        "PasswordChanged",
+        "PasswordUpgraded",
+        "RefreshTokenReused",
+        "RoleFact",
+        "RoleGranted",
+        "RoleWithdrawn",
+        "SecretChanged",
+        "SessionEnded",
+        "SessionFact",
+        "SessionOpened",
+        "SessionProven",
+        "SessionsEnded",
+        "SignInRefused",
+        "Source",
+        "UserDeleted",
+        "UserDisabled",
+        "UserEnabled",
+        "UserFact",
+        "UserRegistered",
+        "UserRenamed",
+    ),
+    "latchstring.inspection": (
+        "Access",
+        "Finding",
+        "InspectedRoute",
+        "Inspection",
+        "guarding",
+        "public",
+    ),
+    "latchstring.migrations": ("alembic_include_name",),
     "latchstring.settings": ("Settings",),
 }
 

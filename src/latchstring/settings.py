@@ -10,10 +10,11 @@
 It reads nothing: `apps.environment` fills it from the environment, a host application from where it likes.
 """
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from latchstring.core.sessions.settings import SessionSettings
 from latchstring.core.tokens.settings import TokenSettings
@@ -99,3 +100,13 @@ class Settings(WebSettings, PasswordHashSettings, TokenSettings, SessionSettings
         if self.refresh_token_expire_minutes > self.session_max_days * 24 * 60:
             raise ValueError("REFRESH_TOKEN_EXPIRE_MINUTES must not be more than LATCHSTRING_SESSION_MAX_DAYS")
         return self
+
+
+def sentences(error: ValidationError, *, name: Callable[[str], str]) -> Iterator[str]:
+    """Say what is wrong with which setting, without repeating a value; `name` is how the reader calls a field."""
+    for problem in error.errors(include_input=False, include_url=False):
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"]:
+            yield f"{name(str(problem['loc'][0]))}: {message[0].lower()}{message[1:]}"
+        else:
+            yield message

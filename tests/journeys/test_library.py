@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel
 
 from latchstring import (
     DEFAULT_FEATURES,
@@ -19,73 +18,14 @@ from latchstring import (
     CallerDep,
     ConfigurationError,
     Core,
-    CurrentUser,
     Foundation,
     Room,
     Settings,
 )
-from latchstring.foundation.audit import OPERATOR
-from tests.support.clock import TurnedClock
+from latchstring.foundation.facts import OPERATOR
+from latchstring.testing import TurnedClock
+from tests.support.host import Host, browser_for, host_app
 from tests.support.service import credentials, registration
-
-HOST = "http://localhost:9000"
-
-
-class Report(BaseModel):
-    title: str
-    pages: int
-
-
-def host_app() -> FastAPI:
-    """Returns what a host wrote before it heard of us, and two guarded routes."""
-    app = FastAPI()
-    app.state.reports = []
-
-    @app.get("/open")
-    async def read_open() -> str:
-        return "for everyone"
-
-    @app.get("/reports")
-    async def read_reports(caller: CallerDep) -> dict[str, object]:
-        return {"for": str(caller.user_id), "methods": caller.methods}
-
-    @app.post("/reports")
-    async def write_report(report: Report, caller: CallerDep) -> int:
-        app.state.reports.append(report)
-        return len(app.state.reports)
-
-    @app.get("/profile")
-    async def read_profile(user: CurrentUser) -> dict[str, str]:
-        return {"email": user.email}
-
-    @app.get("/own-refusal")
-    async def refuse(caller: CallerDep) -> None:
-        raise HTTPException(402, f"not yet, {caller.methods[0]}")
-
-    return app
-
-
-class Host:
-    """A host application that is running, and its Auth."""
-
-    def __init__(self, settings: Settings, clock: TurnedClock) -> None:
-        self.app, self.clock = host_app(), clock
-        self.auth = Auth(settings, features=DEFAULT_FEATURES, clock=clock)
-        self.auth.install(self.app, prefix="/auth")
-
-    def browser(self, **headers: str) -> httpx2.AsyncClient:
-        return browser_for(self.app, **headers)
-
-    async def signed_in(self, email: str = "ada@example.com") -> httpx2.AsyncClient:
-        browser = self.browser()
-        answer = await browser.post("/auth/register", json=registration(email))
-        assert answer.status_code == 201, answer.text
-        return browser
-
-
-def browser_for(app: FastAPI, **headers: str) -> httpx2.AsyncClient:
-    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-    return httpx2.AsyncClient(transport=transport, base_url=HOST, headers=headers)
 
 
 @pytest.fixture
@@ -217,7 +157,7 @@ async def test_two_apps_in_one_process_know_nothing_of_each_other(
 
 async def test_a_second_install_is_refused(host: Host, settings: Settings) -> None:
     """Two doors to one house, each with its own idea of who is in, are a mistake: the first stays in force."""
-    second = Auth(settings, features=DEFAULT_FEATURES)
+    second = Auth.from_settings(settings)
     with pytest.raises(ConfigurationError, match="already"):
         second.install(host.app, prefix="/other")
     await second.close()
@@ -235,18 +175,6 @@ async def test_a_guard_without_auth_lets_nobody_in(path: str, host: Host) -> Non
         answer = await browser_for(app, Authorization=f"Bearer {tokens['access_token']}").get(prefix + path)
         assert answer.status_code == 500
         assert "ada" not in answer.text
-
-
-@pytest.mark.parametrize("keys", [{}, {"jwt_algorithm": "ES256", "jwt_private_key": own_key()}], ids=["ring", "given"])
-async def test_before_it_runs_nobody_is_let_in(keys: dict[str, str], settings: Settings, clock: TurnedClock) -> None:
-    """An Auth that is installed but not running knows no revocations: 503 for a good token, whoever has the keys."""
-    awake, asleep = (Host(Settings.model_validate(settings.model_dump() | keys), clock) for _ in range(2))
-    async with awake.auth.running():
-        tokens = (await awake.signed_in()).cookies
-    for path in ("/reports", "/profile"):
-        answer = await asleep.browser(Authorization=f"Bearer {tokens['access_token']}").get(path)
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    await asleep.auth.close()
 
 
 async def test_the_hosts_document_knows_the_guard(host: Host) -> None:
@@ -271,7 +199,7 @@ class GreetingFeature:
 
 async def test_a_third_partys_feature_comes_through_the_same_door(settings: Settings, clock: TurnedClock) -> None:
     """Its routes are mounted beside ours, guarded and with parameters; what none of us has stays the host's."""
-    auth = Auth(settings, features=(*DEFAULT_FEATURES, GreetingFeature()), clock=clock)
+    auth = Auth.from_settings(settings, features=(*DEFAULT_FEATURES, GreetingFeature()), clock=clock)
     app = FastAPI()
     auth.install(app, prefix="/auth")
     app.get("/auth-and-more/{name}")(lambda name: {"host": name})

@@ -5,14 +5,14 @@ both are set, ours wins. Real variables win over those of a `.env` file in the w
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from latchstring.errors import ConfigurationError
-from latchstring.settings import Settings
+from latchstring.settings import Settings, sentences
 
 PREFIX = "LATCHSTRING_"
 TUTORIAL_NAMES = frozenset(
@@ -63,7 +63,8 @@ def settings_from(variables: Mapping[str, str]) -> Settings:
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
-        raise ConfigurationError("; ".join(_sentences(error, spelled))) from None
+        words = sentences(error, name=lambda field: spelled.get(field, variable_name(field)))
+        raise ConfigurationError("; ".join(words)) from None
 
 
 def unknown_variables(variables: Mapping[str, str]) -> list[str]:
@@ -80,13 +81,3 @@ def variable_name(field: str) -> str:
 def _names(field: str) -> list[str]:
     name = field.upper()
     return [PREFIX + name, name] if name in TUTORIAL_NAMES else [PREFIX + name]
-
-
-def _sentences(error: ValidationError, spelled: Mapping[str, str]) -> Iterator[str]:
-    for problem in error.errors(include_input=False, include_url=False):
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["loc"]:
-            field = str(problem["loc"][0])
-            yield f"{spelled.get(field, variable_name(field))}: {message[0].lower()}{message[1:]}"
-        else:
-            yield message

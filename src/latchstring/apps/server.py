@@ -5,9 +5,7 @@ build_app()    the same, from given settings
 prepare()      schema and keys, once, before the workers start
 """
 
-import contextlib
 import gc
-from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -16,16 +14,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from latchstring import DEFAULT_FEATURES, Auth, Settings
+from latchstring import Auth, Settings
 from latchstring.apps.cors import FrontEndCors
 from latchstring.apps.dashboard.routes import add_dashboard
 from latchstring.apps.environment import read_variables, settings_from
 from latchstring.apps.health import health_router
 from latchstring.apps.home import move_in
 from latchstring.apps.logs import configure_logging
-from latchstring.apps.migrations import HEAD, schema_revision, upgrade
-from latchstring.apps.openapi import describe
-from latchstring.errors import Code, DatabaseUnavailableError
+from latchstring.errors import Code
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.web.headers import HeadersMiddleware
 from latchstring.foundation.web.problem import problem_response
@@ -46,18 +42,12 @@ def create_app() -> FastAPI:
 
 def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
     """Return the application for `settings`."""
-    auth = Auth(settings, features=DEFAULT_FEATURES, clock=clock)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with auth.running():
-            yield
-
+    # Whoever serves has prepared the database, once for all workers.
+    auth = Auth.from_settings(settings, migrate=False, clock=clock)
     app = FastAPI(
         title="Latchstring",
         summary="Sign-in: register, login, refresh, logout, and a protected dashboard.",
         version=version("latchstring"),
-        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         # Its redirect would be built from the Host header, which is whatever a visitor sends.
@@ -67,7 +57,6 @@ def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
     add_dashboard(app)
     auth.install(app, prefix=AUTH_PREFIX)
     app.include_router(health_router(auth))
-    describe(app, auth.cookies)
     if settings.allowed_client_origin is not None:
         app.add_middleware(FrontEndCors, origin=settings.allowed_client_origin)
     app.add_middleware(HeadersMiddleware, https=settings.is_https)
@@ -81,14 +70,9 @@ async def prepare(settings: Settings, *, migrate: bool = True) -> None:
         ConfigurationError: the database was made under another secret.
         DatabaseUnavailableError: the database is away, or has no tables and may not be given any.
     """
-    auth = Auth(settings, features=())
+    auth = Auth.from_settings(settings, features=())
     try:
-        revision = await schema_revision(auth.database)
-        if revision is None and not migrate:
-            raise DatabaseUnavailableError("the database has no tables yet: run latchstring migrate")
-        if revision != HEAD and migrate:
-            await upgrade(auth.database)
-        await auth.keys.prepare()
+        await auth.prepare(migrate=migrate)
     finally:
         await auth.close()
 

@@ -87,12 +87,7 @@ def metadata_router(
         max_age_seconds: how long the answer may be cached.
     """
     router = edge.router(tags=["keys"])
-    metadata = ServerMetadata(
-        issuer=public_url,
-        jwks_uri=public_url + JWKS_PATH,
-        token_endpoint=f"{public_url}{prefix}/token",
-        grant_types_supported=sorted(grant_types),
-    )
+    grants = sorted(grant_types)
 
     @router.get(
         METADATA_PATH,
@@ -101,8 +96,16 @@ def metadata_router(
         response_model=ServerMetadata,
         responses=refusals(Code.BODY_TOO_LARGE),
     )
-    async def get_server_metadata() -> Response:
+    async def get_server_metadata(request: Request) -> Response:
         """What OpenID Connect Discovery and RFC 8414 call metadata, as far as there is any of it here."""
+        # Where the application is mounted, which it and its server know, and no visitor says.
+        here = public_url + request.scope.get("root_path", "")
+        metadata = ServerMetadata(
+            issuer=public_url,
+            jwks_uri=here + JWKS_PATH,
+            token_endpoint=f"{here}{prefix}/token",
+            grant_types_supported=grants,
+        )
         headers = {"Cache-Control": f"public, max-age={max_age_seconds}", "Vary": "Origin"}
         return Response(metadata.model_dump_json(), media_type="application/json", headers=headers)
 

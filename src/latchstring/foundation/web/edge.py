@@ -1,5 +1,6 @@
 """Edge: the web settings, worked out once, and the routers every room builds on."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,10 @@ from fastapi import APIRouter
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from latchstring.errors import Code
-from latchstring.foundation.audit import USER_AGENT_MAX_LENGTH, Source
+from latchstring.errors import Code, UnavailableError
+from latchstring.foundation.audit import USER_AGENT_MAX_LENGTH
+from latchstring.foundation.background import Background
+from latchstring.foundation.facts import Source
 from latchstring.foundation.web.client import client_address
 from latchstring.foundation.web.cookies import CookieJar
 from latchstring.foundation.web.origin import RawHeaders, origin_allowed
@@ -24,13 +27,20 @@ Refuse = Callable[[Request, ProblemError], Response]
 class Edge:
     """What routes need to know of the web around them."""
 
-    def __init__(self, settings: WebSettings) -> None:
+    def __init__(self, settings: WebSettings, background: Background) -> None:
         self.cookies = CookieJar.for_transport(https=settings.is_https)
         self._settings = settings
+        self._background = background
 
     def router(self, **options: Any) -> APIRouter:  # noqa: ANN401 -- APIRouter's own options
         """Return a router whose routes read or are guarded by a caller."""
-        return APIRouter(route_class=ProblemRoute, **options)
+        edge = self
+
+        class Route(ProblemRoute):
+            async def admit(self, request: Request) -> None:  # noqa: ARG002 -- anybody may ask
+                await edge.begin()
+
+        return APIRouter(route_class=Route, **options)
 
     def credential_router(self, *, refuse: Refuse | None = None, **options: Any) -> APIRouter:  # noqa: ANN401 -- likewise
         """Return a router whose routes hand out or take back tokens: each request's origin is checked first of all.
@@ -42,14 +52,24 @@ class Edge:
         edge = self
 
         class OriginCheckedRoute(ProblemRoute):
-            def admit(self, request: Request) -> None:
+            async def admit(self, request: Request) -> None:
                 if not edge.origin_allowed(request.scope["headers"]):
                     raise ProblemError(Code.ORIGIN_NOT_ALLOWED)
+                await edge.begin()
 
             def refuse(self, request: Request, problem: ProblemError) -> Response:
                 return super().refuse(request, problem) if refuse is None else refuse(request, problem)
 
         return APIRouter(route_class=OriginCheckedRoute, **options)
+
+    async def begin(self) -> None:
+        """See that what goes on beside the requests has begun, where no lifespan began it.
+
+        Where it can't begin now, whatever depends on it refuses by itself, and the next request tries again.
+        """
+        if not self._background.is_begun:
+            with contextlib.suppress(UnavailableError):
+                await self._background.begin()
 
     def origin_allowed(self, headers: RawHeaders) -> bool:
         """Tell whether a browser's request comes from us or from the front end."""

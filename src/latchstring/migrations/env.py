@@ -2,8 +2,8 @@
 
 from alembic import context
 
-from latchstring.apps.migrations import VERSION_TABLE
 from latchstring.foundation.database import metadata
+from latchstring.migrations import VERSION_TABLE
 
 connection = context.config.attributes["connection"]
 context.configure(
