@@ -2,6 +2,7 @@
 
 backend        sqlite, then postgresql: a test that asks for anything below runs on both
 database_url   a database of its own, with schema and keys
+empty_url      another, with nothing in it
 settings       the settings for it, with password hashes that cost next to nothing
 clock          the time, which stands still until it is turned
 service        one worker, running
@@ -18,13 +19,18 @@ import pytest
 
 from latchstring import Settings
 from latchstring.apps.server import prepare
-from tests.support.clock import TurnedClock
+from latchstring.testing import TurnedClock
 from tests.support.folders import fast_folder
 from tests.support.postgres import Postgres, server_for_tests
 from tests.support.service import Service, cheap_settings, running_service
 
 # Read when the first temporary folder is made; the processes of pytest-xdist get theirs below the same.
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", fast_folder())
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: many tests wait, for a server to start or a clock to run out."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_finish() -> None:
@@ -76,6 +82,18 @@ def database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -
         return
     postgres: Postgres = request.getfixturevalue("postgres")
     url = postgres.create_database(template=request.getfixturevalue("postgres_template"))
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture
+def empty_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database with nothing in it."""
+    if backend == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    url = postgres.create_database()
     yield url
     postgres.drop_database(url)
 

@@ -3,7 +3,7 @@
 import json
 
 from latchstring import User
-from latchstring.foundation.audit import OPERATOR
+from latchstring.foundation.facts import OPERATOR
 from tests.support.service import Service, credentials
 
 

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from latchstring import Settings
-from tests.support.clock import TurnedClock
+from latchstring.testing import TurnedClock
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
 OWN, CLIENT = "http://localhost:8000", "http://localhost:3000"

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 import httpx2
 import pytest
 
-from tests.support.clock import TurnedClock
+from latchstring.testing import TurnedClock
 from tests.support.postgres import OwnPostgres
 from tests.support.process import CHEAP_HASH, NO_LIMITS, ServerProcess
 from tests.support.service import PASSWORD, SECRET, cheap_settings, credentials, registration, running_service

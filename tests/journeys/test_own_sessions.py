@@ -13,13 +13,21 @@ import pytest
 import sqlalchemy as sa
 from fastapi import Depends, FastAPI
 
-from latchstring import DEFAULT_FEATURES, Auth, Caller, Settings, fresh
-from latchstring.apps.server import build_app
+from latchstring import Auth, Caller, Settings, fresh
 from latchstring.core.sessions.rules import EndReason
 from latchstring.core.sessions.tables import sessions
-from latchstring.foundation.audit import OPERATOR, audit
-from tests.support.clock import TurnedClock
-from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
+from latchstring.foundation.audit import audit
+from latchstring.foundation.facts import OPERATOR
+from latchstring.testing import TurnedClock
+from tests.support.service import (
+    PASSWORD,
+    Service,
+    cheap_settings,
+    credentials,
+    quiet_app,
+    registration,
+    running_service,
+)
 
 NEW_PASSWORD = "another horse battery"
 ENDED = (401, "session_ended")
@@ -233,7 +241,7 @@ async def test_ending_all_others_asks_for_a_fresh_proof(settings: Settings, cloc
 async def test_a_hosts_route_asks_for_a_fresh_proof(settings: Settings, clock: TurnedClock) -> None:
     """`fresh(minutes=…)` is a dependency like any other: a caller, or 401 with the challenge."""
     app = FastAPI()
-    auth = Auth(settings, features=DEFAULT_FEATURES, clock=clock)
+    auth = Auth.from_settings(settings, clock=clock)
     auth.install(app, prefix="/auth")
 
     @app.delete("/account")
@@ -407,7 +415,7 @@ async def slow_service(settings: Settings) -> AsyncIterator[Service]:
     )
     clock = TurnedClock()
     clock.turn(seconds=1)
-    app = build_app(slow, clock=clock)
+    app = quiet_app(slow, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=slow)
     await service.auth.feed.poll()
     try:

@@ -15,12 +15,12 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from latchstring import Settings
-from latchstring.apps.server import build_app
 from latchstring.core.sessions.tables import sessions
-from latchstring.foundation.audit import OPERATOR, Fact, audit
+from latchstring.foundation.audit import audit
+from latchstring.foundation.facts import OPERATOR, RefreshTokenReused
 from latchstring.foundation.limits import Rate
-from tests.support.clock import TurnedClock
-from tests.support.service import Service, credentials, registration
+from latchstring.testing import TurnedClock
+from tests.support.service import Service, credentials, quiet_app, registration
 
 DEAD = {"session_ended", "user_not_found", "user_gone"}
 
@@ -55,7 +55,7 @@ async def workers(settings: Settings, clock: TurnedClock) -> AsyncIterator[list[
     async with contextlib.AsyncExitStack() as stack:
         started = []
         for _ in range(2):
-            app = build_app(settings, clock=clock)
+            app = quiet_app(settings, clock)
             service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
             stack.push_async_callback(service.auth.close)
             await service.auth.feed.poll()
@@ -100,7 +100,7 @@ async def test_refreshes_at_once_have_one_successor(workers: list[Service]) -> N
 async def test_without_grace_one_wins_and_nobody_keeps_it(workers: list[Service]) -> None:
     """With the grace switched off a second presentation is theft, be it of the same instant: the session is over."""
     settings = workers[0].settings.model_copy(update={"refresh_grace_seconds": 0.0})
-    app = build_app(settings, clock=workers[0].clock)
+    app = quiet_app(settings, workers[0].clock)
     strict = Service(app=app, auth=app.state.latchstring, clock=workers[0].clock, settings=settings)
     await strict.auth.feed.poll()
     first = pair_of(await post(strict, "register", json=registration()))
@@ -108,7 +108,7 @@ async def test_without_grace_one_wins_and_nobody_keeps_it(workers: list[Service]
     assert Counter(answer.status_code for answer in answers) == {200: 1, 401: 7}
     assert {answer.json().get("code") for answer in answers} <= {None, "refresh_token_reused", "session_ended"}
     async with strict.auth.database.reading() as connection:
-        reused = sa.select(sa.func.count()).where(audit.c.fact == Fact.SESSION_REFRESH_REUSED)
+        reused = sa.select(sa.func.count()).where(audit.c.fact == RefreshTokenReused.name)
         assert await connection.scalar(reused) == 1, "theft is on record once"
     await assert_dead(workers, [first, *(pair_of(answer) for answer in answers if answer.is_success)])
     await strict.auth.close()
@@ -143,7 +143,7 @@ async def test_a_proof_given_before_the_user_was_shut_out_is_void(ends: tuple[st
     slow = settings.model_copy(update={"password_hash_memory_kib": 65_536, "password_hash_passes": 4})
     clock = TurnedClock()
     clock.turn(seconds=1)
-    app = build_app(slow, clock=clock)
+    app = quiet_app(slow, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=slow)
     await service.auth.feed.poll()
     registered = await post(service, "register", json=registration())
@@ -219,7 +219,7 @@ async def test_a_servers_default_isolation_does_not_matter(
         connection.execute(statement.format(name, sql.Literal(level)))
     clock.turn(seconds=1)
     limited = settings.model_copy(update={"limits": True, "limit_account": Rate(3, 60)})
-    app = build_app(limited, clock=clock)
+    app = quiet_app(limited, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=limited)
     await service.auth.feed.poll()
     pair = pair_of(await post(service, "register", json=registration()))

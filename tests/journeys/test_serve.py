@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from latchstring import Settings
-from latchstring.apps.migrations import HEAD, VERSION_TABLE
+from latchstring.migrations import HEAD, VERSION_TABLE
 from tests.support.postgres import Postgres
 from tests.support.process import CHEAP_HASH, ServerProcess, latchstring
 from tests.support.service import PASSWORD, SECRET, credentials, registration, running_service

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from httpx2 import AsyncClient, Response
 
 from latchstring.apps.server import prepare
-from tests.support.clock import TurnedClock
+from latchstring.testing import TurnedClock
 from tests.support.forge import (
     Genuine,
     always,

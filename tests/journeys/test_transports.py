@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from latchstring import Settings
-from tests.support.clock import TurnedClock
+from latchstring.testing import TurnedClock
 from tests.support.service import Service, credentials, registration, running_service
 
 PUBLIC = "https://auth.example.com"

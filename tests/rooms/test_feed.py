@@ -16,16 +16,15 @@ import pytest
 import sqlalchemy as sa
 
 from latchstring import Settings
-from latchstring.apps.server import build_app
 from latchstring.core.sessions import feed, store
 from latchstring.core.sessions.rules import EndReason, Revocation, RevocationKind
 from latchstring.core.sessions.tables import revocations
 from latchstring.core.tokens.keys import make_private_pem
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.errors import RevocationsUnknownError, UnavailableError
-from latchstring.foundation.audit import OPERATOR
-from tests.support.clock import TurnedClock
-from tests.support.service import Service, cheap_settings, credentials
+from latchstring.foundation.facts import OPERATOR
+from latchstring.testing import TurnedClock
+from tests.support.service import Service, cheap_settings, credentials, quiet_app
 
 Worker = Callable[..., Awaitable[Service]]
 
@@ -46,7 +45,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
         async def start(*, minutes_ahead: float = 0, looks: bool = True, settings: Settings = settings) -> Service:
             clock = TurnedClock()
             clock.turn(minutes=minutes_ahead)
-            app = build_app(settings, clock=clock)
+            app = quiet_app(settings, clock)
             service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
             stack.push_async_callback(service.auth.close)
             if looks:

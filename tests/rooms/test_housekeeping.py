@@ -21,18 +21,17 @@ import sqlalchemy as sa
 
 from drills.ten_million import Ask, Asked, asked_of, fill, ways
 from latchstring import Settings
-from latchstring.apps.server import build_app
 from latchstring.core.sessions import store
 from latchstring.core.sessions.rules import Session
 from latchstring.core.sessions.tables import revocations, sessions
 from latchstring.core.tokens.keys import make_private_pem
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.foundation import housekeeping
-from latchstring.foundation.audit import OPERATOR
 from latchstring.foundation.database import Database, lock_exclusively
+from latchstring.foundation.facts import OPERATOR
 from latchstring.foundation.limits import Limits, LimitSettings, places, prune_limits
-from tests.support.clock import TurnedClock
-from tests.support.service import Service, cheap_settings, credentials, running_service
+from latchstring.testing import TurnedClock
+from tests.support.service import Service, cheap_settings, credentials, quiet_app, running_service
 
 PRIVATE_KEY = base64.b64encode(make_private_pem(Algorithm.EDDSA)).decode()
 KEPT_DAYS = 30
@@ -49,7 +48,7 @@ def settings(database_url: str) -> Settings:
 @contextlib.asynccontextmanager
 async def idle_service(settings: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
     """Gives a worker that follows nothing and clears nothing away but what it is told to."""
-    app = build_app(settings, clock=clock)
+    app = quiet_app(settings, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
     try:
         yield service

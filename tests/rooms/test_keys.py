@@ -24,11 +24,10 @@ from latchstring.core.tokens.rotation import KeyChange
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tables import keys
 from latchstring.errors import ConfigurationError, KeysUnavailableError
-from latchstring.foundation.audit import OPERATOR
 from latchstring.foundation.database import Database
-from tests.support.clock import TurnedClock
+from latchstring.foundation.facts import OPERATOR
+from latchstring.testing import TurnedClock
 from tests.support.forge import KIND_FOR, Genuine, PrivateKey, new_key, private_pem, public_pem, sign_with, thumbprint
-from tests.support.postgres import Postgres
 from tests.support.process import latchstring
 from tests.support.service import SECRET, Service, cheap_settings, running_service
 
@@ -332,7 +331,7 @@ def test_a_bad_key_is_refused_at_the_start(changes: dict[str, str], variable: st
     """The error names the variable to correct, and holds nothing of what stands in it."""
     variables = {prefix + name: value for name, value in (pair_variables("RS256") | changes).items()}
     with pytest.raises(ConfigurationError) as refusal:
-        Auth(settings_from(variables | {"LATCHSTRING_DATABASE_URL": NEVER_OPENED}), features=())
+        Auth.from_settings(settings_from(variables | {"LATCHSTRING_DATABASE_URL": NEVER_OPENED}), features=())
     message = str(refusal.value)
     assert variable in message
     given = changes[variable]
@@ -354,26 +353,14 @@ def test_only_five_algorithms(name: str, variable: str) -> None:
 def test_the_public_half_follows_from_the_private_one() -> None:
     """`JWT_PRIVATE_KEY` alone is enough; a public key alone is told to be too little."""
     variables = pair_variables("ES256") | {"LATCHSTRING_DATABASE_URL": NEVER_OPENED}
-    whole = Auth(settings_from(variables), features=()).ring.current
-    alone = Auth(settings_from(variables | {"JWT_PUBLIC_KEY": ""}), features=()).ring.current
+    whole = Auth.from_settings(settings_from(variables), features=()).ring.current
+    alone = Auth.from_settings(settings_from(variables | {"JWT_PUBLIC_KEY": ""}), features=()).ring.current
     assert alone.jwks() == whole.jwks()
     with pytest.raises(ConfigurationError, match="JWT_PRIVATE_KEY must be set as well"):
         settings_from(variables | {"JWT_PRIVATE_KEY": ""})
 
 
 # --- Keys at rest -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def empty_database_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A database without schema and keys."""
-    if backend == "sqlite":
-        yield f"sqlite:///{tmp_path / 'latchstring.db'}"
-        return
-    postgres: Postgres = request.getfixturevalue("postgres")
-    url = postgres.create_database()
-    yield url
-    postgres.drop_database(url)
 
 
 async def stored_keys(url: str) -> list[dict[str, Any]]:
@@ -398,25 +385,25 @@ def es256(url: str, **changes: object) -> Settings:
     return cheap_settings(url, jwt_algorithm="ES256", **changes)
 
 
-async def test_two_that_prepare_at_once_make_one_key(empty_database_url: str) -> None:
+async def test_two_that_prepare_at_once_make_one_key(empty_url: str) -> None:
     """Workers, tasks or instances that start together on a new database agree on one key."""
-    settings = es256(empty_database_url)
+    settings = es256(empty_url)
     await asyncio.gather(*(prepare(settings) for _ in range(4)))
     await prepare(settings)
-    assert len(await stored_keys(empty_database_url)) == 1
+    assert len(await stored_keys(empty_url)) == 1
 
 
-async def test_two_processes_that_prepare_at_once_make_one_key(empty_database_url: str, tmp_path: Path) -> None:
+async def test_two_processes_that_prepare_at_once_make_one_key(empty_url: str, tmp_path: Path) -> None:
     """The same, with real processes, as when two instances are rolled out."""
     variables = {
-        "LATCHSTRING_DATABASE_URL": empty_database_url,
+        "LATCHSTRING_DATABASE_URL": empty_url,
         "LATCHSTRING_SECRET": SECRET,
         "JWT_ALGORITHM": "ES256",
     }
     migrations = (asyncio.to_thread(latchstring, "migrate", cwd=tmp_path, variables=variables) for _ in range(2))
     ended = await asyncio.gather(*migrations)
     assert [process.returncode for process in ended] == [0, 0], [process.stderr for process in ended]
-    assert len(await stored_keys(empty_database_url)) == 1
+    assert len(await stored_keys(empty_url)) == 1
 
 
 @pytest.mark.parametrize("algorithm", [Algorithm.RS256, Algorithm.ES256])
@@ -470,27 +457,27 @@ async def test_another_secret_is_refused_at_the_start(database_url: str) -> None
         assert int(answer.headers["retry-after"]) >= 1
 
 
-async def test_a_sealed_key_works_only_in_its_row(empty_database_url: str) -> None:
+async def test_a_sealed_key_works_only_in_its_row(empty_url: str) -> None:
     """Whoever can write to the database can't bring a retired key back by moving it into another's row."""
-    settings = es256(empty_database_url)
+    settings = es256(empty_url)
     await prepare(settings)
     clock = TurnedClock()
     clock.turn(seconds=1)
-    auth = Auth(settings, features=(), clock=clock)
+    auth = Auth.from_settings(settings, features=(), clock=clock)
     assert isinstance(await auth.keys.rotate(source=OPERATOR), KeyChange)
     await auth.close()
-    first, second = await stored_keys(empty_database_url)
+    first, second = await stored_keys(empty_url)
     clock.turn(minutes=11)
-    auth = Auth(settings, features=(), clock=clock)
+    auth = Auth.from_settings(settings, features=(), clock=clock)
     async with auth.database.reading() as connection:
         await auth.ring.reload(connection)
     assert auth.ring.current.signing.kid == second["kid"]
     assert auth.ring.current.verifying.keys() == {first["kid"], second["kid"]}
     await auth.close()
 
-    await change_key(empty_database_url, second["kid"], private_sealed=first["private_sealed"])
-    await change_key(empty_database_url, first["kid"], private_sealed=second["private_sealed"])
-    auth = Auth(settings, features=(), clock=clock)
+    await change_key(empty_url, second["kid"], private_sealed=first["private_sealed"])
+    await change_key(empty_url, first["kid"], private_sealed=second["private_sealed"])
+    auth = Auth.from_settings(settings, features=(), clock=clock)
     async with auth.database.reading() as connection:
         with pytest.raises(KeysUnavailableError):
             await auth.ring.reload(connection)

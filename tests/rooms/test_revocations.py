@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from latchstring.core.sessions import feed
 from latchstring.features.revocations.actions import PREFIX, FeedTokens
 from latchstring.features.revocations.tables import feed_tokens
-from latchstring.foundation.audit import OPERATOR, audit
+from latchstring.foundation.audit import audit
+from latchstring.foundation.facts import OPERATOR
 from tests.support.service import Service
 
 FEED = "/api/auth/revocations"

@@ -5,7 +5,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,19 +13,19 @@ import pytest
 import sqlalchemy as sa
 
 from latchstring import Auth, ConfigurationError, KeysUnavailableError, Settings
-from latchstring.apps.server import build_app, prepare
+from latchstring.apps.server import prepare
 from latchstring.core.tokens import store
 from latchstring.core.tokens.actions import DatabaseKeys
 from latchstring.core.tokens.rotation import KeyChange, KeyConflict, KeyState
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tables import keys
-from latchstring.foundation.audit import OPERATOR, audit
+from latchstring.foundation.audit import audit
 from latchstring.foundation.crypto import Vault
 from latchstring.foundation.database import Connection
-from tests.support.clock import TurnedClock
+from latchstring.foundation.facts import OPERATOR
+from latchstring.testing import TurnedClock
 from tests.support.forge import Genuine, new_key, public_pem, thumbprint
-from tests.support.postgres import Postgres
-from tests.support.service import SECRET, Service, cheap_settings, credentials, running_service
+from tests.support.service import SECRET, Service, cheap_settings, credentials, quiet_app, running_service
 
 JWKS = "/.well-known/jwks.json"
 LEAD_MINUTES = 610 / 60
@@ -35,19 +34,11 @@ OLD_ENOUGH_HOURS = 1 + 1 + LEAD_MINUTES / 60
 
 
 @pytest.fixture
-async def home(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Settings]:
+async def home(empty_url: str) -> Settings:
     """Settings of a database with one key, for ES256, which is made and used in no time."""
-    postgres: Postgres | None = None
-    if backend == "sqlite":
-        url = f"sqlite:///{tmp_path / 'latchstring.db'}"
-    else:
-        postgres = request.getfixturevalue("postgres")
-        url = postgres.create_database()
-    settings = cheap_settings(url, jwt_algorithm="ES256")
+    settings = cheap_settings(empty_url, jwt_algorithm="ES256")
     await prepare(settings)
-    yield settings
-    if postgres is not None:
-        postgres.drop_database(url)
+    return settings
 
 
 @pytest.fixture
@@ -77,7 +68,7 @@ def with_changes(settings: Settings, **changes: object) -> Settings:
 @contextlib.asynccontextmanager
 async def opened(settings: Settings, clock: TurnedClock | None = None) -> AsyncIterator[Auth]:
     """Gives what a command works with."""
-    auth = Auth(settings, features=(), clock=clock)
+    auth = Auth.from_settings(settings, features=(), clock=clock)
     try:
         yield auth
     finally:
@@ -155,9 +146,12 @@ async def test_a_rotation_from_end_to_end(worker: Service, other: Service, clock
 
 
 async def test_a_worker_learns_of_a_key_by_the_poll_it_does_anyway(
-    worker: Service, other: Service, monkeypatch: pytest.MonkeyPatch
+    worker: Service, home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A poll that finds the same revision reads no key; one that finds another reads all of them, once."""
+    app = quiet_app(home, clock)
+    other = Service(app=app, auth=app.state.latchstring, clock=clock, settings=home)
+    await other.auth.feed.poll()
     reads = count_of_reads(monkeypatch)
     await other.auth.feed.poll()
     assert reads == []
@@ -171,6 +165,7 @@ async def test_a_worker_learns_of_a_key_by_the_poll_it_does_anyway(
     kept = other.auth.ring.current
     await other.auth.feed.poll()
     assert other.auth.ring.current is kept, "what was verified with it stays known"
+    await other.auth.close()
 
 
 def count_of_reads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
@@ -433,7 +428,7 @@ async def test_the_keys_are_read_before_an_epoch_is_believed(
 @contextlib.asynccontextmanager
 async def polled_once(settings: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
     """Runs a worker that looks at the database once, and not again by itself."""
-    app = build_app(settings, clock=clock)
+    app = quiet_app(settings, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
     await service.auth.feed.poll()
     yield service

@@ -17,8 +17,9 @@ from latchstring.apps.server import prepare
 from latchstring.core.sessions.tables import sessions
 from latchstring.core.tokens.keys import make_private_pem
 from latchstring.core.tokens.settings import Algorithm
-from latchstring.foundation.audit import OPERATOR, audit
-from tests.support.clock import TurnedClock
+from latchstring.foundation.audit import audit
+from latchstring.foundation.facts import OPERATOR
+from latchstring.testing import TurnedClock
 from tests.support.service import Service, cheap_settings, credentials, registration, running_service
 
 

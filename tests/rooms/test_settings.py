@@ -33,7 +33,7 @@ from latchstring.apps.server import prepare
 from latchstring.core.sessions.tables import sessions
 from latchstring.features.password.tables import passwords
 from latchstring.foundation.audit import audit
-from tests.support.clock import TurnedClock
+from latchstring.testing import TurnedClock
 from tests.support.postgres import Postgres
 from tests.support.service import (
     ADDRESS,
@@ -581,7 +581,7 @@ async def test_weak_or_contradictory_settings_refuse_to_start(
     monkeypatch.chdir(tmp_path)
     given = filled({"LATCHSTRING_SECRET": SECRET} | variables)
     with pytest.raises(ConfigurationError) as refusal:
-        Auth(move_in(settings_from(given)), features=DEFAULT_FEATURES)
+        Auth.from_settings(move_in(settings_from(given)), features=DEFAULT_FEATURES)
     sentence = str(refusal.value)
     assert named in sentence
     assert re.search(r"\b(must|should|takes)\b", sentence)
@@ -627,7 +627,9 @@ async def test_what_stands_at_the_edge_of_a_rule_is_taken(
 ) -> None:
     """The rules above refuse no more than they say."""
     monkeypatch.chdir(tmp_path)
-    auth = Auth(move_in(settings_from(filled({"LATCHSTRING_SECRET": SECRET} | variables))), features=DEFAULT_FEATURES)
+    auth = Auth.from_settings(
+        move_in(settings_from(filled({"LATCHSTRING_SECRET": SECRET} | variables))), features=DEFAULT_FEATURES
+    )
     await auth.close()
 
 

@@ -14,10 +14,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from latchstring import Caller, Code, ConfigurationError, KeysUnavailableError, RefusedError, RevocationsUnknownError
 from latchstring.features.revocations.actions import FeedTokens
-from latchstring.foundation.audit import OPERATOR
+from latchstring.foundation.facts import OPERATOR
+from latchstring.testing import TurnedClock
 from latchstring.verifier import TokenVerifier
 from latchstring.verifier.issuer import IssuerError
-from tests.support.clock import TurnedClock
 from tests.support.forge import Genuine, new_key, sign_with
 from tests.support.issuer import Door, served
 from tests.support.service import Service, credentials

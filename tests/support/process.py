@@ -32,9 +32,9 @@ def clean_environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 # Most of a command's time goes into imports. A process that has done them is forked for each: a process of its own all
 # the same, with a folder, an environment and an end of its own.
-_FORKED = multiprocessing.get_context("forkserver")
-_FORKED.set_forkserver_preload(
-    ["latchstring.apps.cli.app", "latchstring.apps.migrations", "alembic.command", "aiosqlite", "psycopg", __name__]
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(
+    ["latchstring.apps.cli.app", "latchstring.migrations", "alembic.command", "aiosqlite", "psycopg", __name__]
 )
 
 
@@ -45,7 +45,7 @@ def latchstring(
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("stdin", "stdout", "stderr")]
         files[0].write_text(stdin)
-        process = _FORKED.Process(target=_command, args=(arguments, cwd, clean_environment(variables or {}), files))
+        process = FORKED.Process(target=_command, args=(arguments, cwd, clean_environment(variables or {}), files))
         process.start()
         process.join(60)
         if process.exitcode is None:

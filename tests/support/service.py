@@ -1,5 +1,6 @@
 """The ready server inside the test's own process: the real application, over HTTP without a socket."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from fastapi import FastAPI
 from latchstring import Auth, Settings
 from latchstring.apps.server import build_app
 from latchstring.errors import UnavailableError
-from tests.support.clock import TurnedClock
+from latchstring.foundation.background import Background
+from latchstring.testing import TurnedClock
 
 ADDRESS = "http://localhost:8000"
 SECRET = "a secret of the test suite, long enough"
@@ -40,6 +42,14 @@ class Service:
         answer = await browser.post("/api/auth/register", json=registration(email))
         assert answer.status_code == 201, answer.text
         return browser
+
+
+def quiet_app(settings: Settings, clock: TurnedClock) -> FastAPI:
+    """Returns the application with nothing going on beside the requests: a test looks at the database when it likes."""
+    app = build_app(settings, clock=clock)
+    background: Background = app.state.latchstring._background
+    background._loop = asyncio.get_running_loop()
+    return app
 
 
 @contextlib.asynccontextmanager

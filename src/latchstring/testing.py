@@ -1,0 +1,263 @@
+"""For the tests of an application that Latchstring is installed in: a pytest plugin.
+
+    # conftest.py
+    pytest_plugins = ["latchstring.testing"]
+
+    @pytest.fixture
+    def app():
+        from main import app
+        return app
+
+    client         a browser: Starlette's TestClient, with the application's lifespan running
+    sign_in_as     a browser that is signed in as somebody, with the roles you say, without a password's hash
+    clock          the time, which stands still until a test turns it
+    refresh_storm  many tabs that refresh at once
+    auth           the application's Auth, on a database of its own that is gone after the test
+
+Everything is sync, so that a test needs no plugin for async code.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from latchstring.auth import Auth
+from latchstring.core.accounts import store as accounts
+from latchstring.core.accounts.rules import User, canonical_email
+from latchstring.core.sessions.actions import SignedIn
+from latchstring.core.sign_in.rules import Method, Proof
+from latchstring.errors import Code, Refused, RefusedError
+from latchstring.foundation.audit import record
+from latchstring.foundation.clock import SystemClock
+from latchstring.foundation.database import Database
+from latchstring.foundation.facts import APPLICATION, UserRegistered
+from latchstring.foundation.passwords import PasswordHasher, PasswordHashSettings
+
+_Result = TypeVar("_Result")
+_CHEAP = PasswordHashSettings(password_hash_memory_kib=8, password_hash_passes=1)
+
+
+class TurnedClock:
+    """A clock that stands still until it is turned.
+
+    It begins at the present, with half a second on it, so that nothing can depend on whole seconds.
+    """
+
+    def __init__(self) -> None:
+        self._now = SystemClock().now().replace(microsecond=500_000)
+        self._uptime = 1_000.0
+
+    def now(self) -> datetime:
+        """Return the time of day, in UTC."""
+        return self._now
+
+    def uptime(self) -> float:
+        """Return seconds since some fixed instant."""
+        return self._uptime
+
+    def turn(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
+        """Move the time of day, forward or back: tokens and sessions expire by it."""
+        self._now += timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
+
+    def suspend(self, *, seconds: float) -> None:
+        """Let the machine sleep: time passes, and nothing looks at the database meanwhile."""
+        self.turn(seconds=seconds)
+        self._uptime += seconds
+
+
+@dataclass(frozen=True)
+class StormReport:
+    """What came of many refreshes at once."""
+
+    statuses: Sequence[int]
+    """Of each answer, in no order."""
+    access_tokens: frozenset[str]
+    """The different ones among the answers: one, where all tabs end with the same."""
+    refresh_tokens: frozenset[str]
+
+    @property
+    def everyone_is_signed_in(self) -> bool:
+        """Whether every tab got an answer, and all of them the same pair of tokens."""
+        is_one_pair = len(self.access_tokens) == len(self.refresh_tokens) == 1
+        return is_one_pair and set(self.statuses) == {HTTPStatus.OK}
+
+
+class SignInAs(Protocol):
+    """The fixture `sign_in_as`."""
+
+    def __call__(
+        self, user: User | str = "ada@example.com", *, roles: Sequence[str] = (), bearer: bool = False
+    ) -> TestClient:
+        """Return a browser of its own that is signed in.
+
+        Args:
+            user: who; or an address, of a user who is made where there is none.
+            roles: what roles the user has from now on; none are taken away.
+            bearer: whether it sends its access token as `Authorization: Bearer`, and no cookies.
+        """
+        ...
+
+
+class RefreshStorm(Protocol):
+    """The fixture `refresh_storm`."""
+
+    def __call__(self, browser: TestClient, *, tabs: int = 20) -> StormReport:
+        """Refresh from many tabs of one browser at once; its cookies are the new ones afterwards."""
+        ...
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    """Your application: define this fixture in your `conftest.py`."""
+    raise pytest.UsageError("latchstring.testing: define a fixture `app` that returns your FastAPI application")
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    """The time of the application's Auth, which stands still until it is turned."""
+    return TurnedClock()
+
+
+@pytest.fixture
+def latchstring_database_url(tmp_path_factory: pytest.TempPathFactory) -> str | None:
+    """Where a test's users and sessions are: a SQLite file of its own. None: where the application has them."""
+    return f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('latchstring')}/test.db"
+
+
+@pytest.fixture
+def auth(
+    app: FastAPI, clock: TurnedClock, latchstring_database_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> Auth:
+    """The application's Auth, with the test's clock and database, and hashes that cost next to nothing."""
+    found = getattr(app.state, "latchstring", None)
+    if not isinstance(found, Auth):
+        raise pytest.UsageError("latchstring.testing: no Auth is installed in the application of the fixture `app`")
+    try:
+        for name in ("now", "uptime"):
+            monkeypatch.setattr(found.clock, name, getattr(clock, name))
+    except AttributeError:
+        raise pytest.UsageError("latchstring.testing: the application's clock can't be turned (__slots__)") from None
+    _become(found.hasher, PasswordHasher(_CHEAP), monkeypatch)
+    monkeypatch.setattr(found.limits, "_known_full", {})
+    if latchstring_database_url is not None:
+        _become(found.database, Database(latchstring_database_url), monkeypatch, but="_listener")
+        monkeypatch.setattr(found, "_prepares", True)
+    return found
+
+
+@pytest.fixture
+def client(app: FastAPI, auth: Auth) -> Iterator[TestClient]:
+    """A browser, of somebody who is not signed in, while the application's lifespan runs."""
+    with TestClient(app, base_url=_address(auth)) as browser:
+        if browser.portal is None:
+            raise pytest.UsageError("latchstring.testing: this version of Starlette runs no lifespan in its TestClient")
+        # Below a mount no lifespan runs.
+        with browser.portal.wrap_async_context_manager(auth.running()):
+            yield browser
+
+
+@pytest.fixture
+def sign_in_as(app: FastAPI, auth: Auth, client: TestClient) -> SignInAs:
+    """Signs somebody in, in a browser of their own."""
+
+    def sign_in_as(
+        user: User | str = "ada@example.com", *, roles: Sequence[str] = (), bearer: bool = False
+    ) -> TestClient:
+        signed_in = _in_its_loop(client, lambda: _signed_in(auth, user, roles))
+        browser = TestClient(app, base_url=_address(auth))
+        browser.portal = client.portal
+        if bearer:
+            browser.headers["Authorization"] = f"Bearer {signed_in.tokens.access}"
+        else:
+            _take_cookies(browser, auth, access=signed_in.tokens.access, refresh=signed_in.tokens.refresh)
+        return browser
+
+    return sign_in_as
+
+
+@pytest.fixture
+def refresh_storm(app: FastAPI, auth: Auth, client: TestClient) -> RefreshStorm:
+    """Refreshes from many tabs of a browser at once, over HTTP."""
+
+    def refresh_storm(browser: TestClient, *, tabs: int = 20) -> StormReport:
+        names = auth.cookies.access_name, auth.cookies.refresh_name
+        if auth.cookies.refresh_name not in browser.cookies:
+            raise pytest.UsageError("refresh_storm: this browser has no refresh token; sign in first")
+        sent = {"Cookie": "; ".join(f"{name}={browser.cookies.get(name)}" for name in names)}
+
+        async def all_at_once() -> list[httpx2.Response]:
+            transport = httpx2.ASGITransport(app)
+            tab = [httpx2.AsyncClient(transport=transport, base_url=_address(auth), headers=sent) for _ in range(tabs)]
+            return await asyncio.gather(*(each.post(f"{auth.prefix}/refresh") for each in tab))
+
+        answers = _in_its_loop(client, all_at_once)
+        access, refresh = (
+            frozenset(answer.cookies[name] for answer in answers if name in answer.cookies) for name in names
+        )
+        if access and refresh:
+            _take_cookies(browser, auth, access=min(access), refresh=min(refresh))
+        return StormReport([answer.status_code for answer in answers], access, refresh)
+
+    return refresh_storm
+
+
+def _become(target: object, other: object, monkeypatch: pytest.MonkeyPatch, *, but: str | None = None) -> None:
+    # Every room holds the very object: it can't be exchanged, but what it is made of can.
+    for name, value in vars(other).items():
+        if name != but:
+            monkeypatch.setattr(target, name, value)
+
+
+def _address(auth: Auth) -> str:
+    return auth.settings.public_url or "http://testserver"
+
+
+def _take_cookies(browser: TestClient, auth: Auth, *, access: str, refresh: str) -> None:
+    # As if an answer had set them: cookies of another domain would be sent beside those that a refresh sets.
+    host = browser.base_url.host
+    domain = host if "." in host else f"{host}.local"
+    for name, value in ((auth.cookies.access_name, access), (auth.cookies.refresh_name, refresh)):
+        browser.cookies.set(name, value, domain=domain)
+
+
+def _in_its_loop(client: TestClient, work: Callable[[], Awaitable[_Result]]) -> _Result:
+    if client.portal is None:
+        raise pytest.UsageError("latchstring.testing: the fixture `client` is over")
+    return client.portal.call(work)
+
+
+async def _signed_in(auth: Auth, who: User | str, roles: Sequence[str]) -> SignedIn:
+    user_id = who.id if isinstance(who, User) else await _user_with_email(auth, canonical_email(who))
+    for role in roles:
+        await auth.sessions.grant_role(user_id, role)
+    user = await auth.accounts.user(user_id)
+    if user is None:
+        raise RefusedError(Code.USER_NOT_FOUND)
+    proof = Proof(user=user, method=Method.PASSWORD, proven_at=auth.clock.now())
+    async with auth.database.transaction() as connection:
+        opened = await auth.sign_in.open(connection, proof, source=APPLICATION)
+    if isinstance(opened, Refused):
+        raise RefusedError(opened.code)
+    return await auth.sign_in.welcome(opened)
+
+
+async def _user_with_email(auth: Auth, email: str) -> UUID:
+    now, names = auth.clock.now(), {"first_name": email.partition("@")[0].capitalize(), "last_name": "Test"}
+    async with auth.database.transaction() as connection:
+        user = await accounts.user_by_email(connection, email)
+        if user is None:
+            user = await accounts.insert_user(connection, email=email, now=now, **names)
+            if user is None:
+                raise RefusedError(Code.EMAIL_TAKEN)
+            fact = UserRegistered(at=now, source=APPLICATION, user_id=user.id, email=email, **names)
+            await record(connection, fact)
+        return user.id
