@@ -1,7 +1,7 @@
 """Orders: an API that verifies access tokens, and has neither users nor a database of them."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -21,7 +21,7 @@ verifier = TokenVerifier(
 
 
 @asynccontextmanager
-async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
     """Have the keys from the start, and follow revocations."""
     async with verifier.running():
         yield

@@ -1,49 +1,26 @@
 """The example `examples/two_services`: an issuer and an API that only verifies, as two processes."""
 
 import contextlib
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 
-from tests.support.process import CHEAP_HASH, NO_LIMITS, ServerProcess, clean_environment, latchstring
+from tests.support.process import CHEAP_HASH, NO_LIMITS, ServerProcess, latchstring
+from tests.support.served import EXAMPLES, free_port, served
 from tests.support.service import credentials, registration
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "two_services"
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager
-def orders(issuer: str, feed_token: str) -> Iterator[httpx2.Client]:
+def orders(issuer: str, feed_token: str, cwd: Path) -> Iterator[httpx2.Client]:
     """Starts the API by the README's words, on a free port; gives a client of it."""
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLE), "api:app", "--port", str(port)]
-    environment = clean_environment({"ISSUER": issuer, "FEED_TOKEN": feed_token, "PYTHONDONTWRITEBYTECODE": "1"})
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        with httpx2.Client(base_url=f"http://localhost:{port}", timeout=30) as client:
-            deadline = time.monotonic() + 30
-            while True:
-                with contextlib.suppress(httpx2.TransportError):
-                    client.get("/orders")
-                    break
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            yield client
-    finally:
-        process.terminate()
-        process.wait(20)
+    variables = {"ISSUER": issuer, "FEED_TOKEN": feed_token}
+    with (
+        served(EXAMPLES / "two_services", "api:app", cwd=cwd, variables=variables) as address,
+        httpx2.Client(base_url=address, timeout=30) as client,
+    ):
+        yield client
 
 
 def becomes(client: httpx2.Client, token: str, *, status: int, within_seconds: float) -> None:
@@ -60,7 +37,7 @@ def test_the_example(tmp_path: Path) -> None:
     variables = {**CHEAP_HASH, **NO_LIMITS, "LATCHSTRING_PUBLIC_URL": issuer}
     with ServerProcess(tmp_path, variables=variables, arguments=("--port", str(port))) as server:
         made = latchstring("feed-token", "create", "orders", cwd=tmp_path, variables=variables)
-        with orders(issuer, made.stdout.strip()) as api, server.client() as browser:
+        with orders(issuer, made.stdout.strip(), tmp_path) as api, server.client() as browser:
             assert api.get("/orders").status_code == 401
             user = browser.post("/api/auth/register", json=registration())
             token = browser.cookies["access_token"]
