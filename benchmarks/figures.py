@@ -28,6 +28,8 @@ import uvloop
 from joserfc import jws
 from joserfc.jwk import RSAKey
 
+from benchmarks.library import ROUNDS as LIBRARY_ROUNDS
+from benchmarks.library import hosts, import_seconds, import_seconds_alone, microseconds, plain, signed_in
 from benchmarks.load import WRK, Load, Script, converse, cookie_follower, hammer, request
 from benchmarks.servers import ALL_CORES, LOAD_CORE, SERVE, SERVER_CORE, TWO_CORES, Server, on_cores, uvicorn
 from benchmarks.sight import ROUNDS as SIGHT_ROUNDS
@@ -546,6 +548,28 @@ async def sight(_bench: Bench) -> list[Figure]:
     return figures
 
 
+async def library(bench: Bench) -> list[Figure]:
+    """Measure what the library costs the application that has it."""
+    added, alone = import_seconds(), statistics.median(import_seconds_alone())
+    note = f"beyond FastAPI and SQLAlchemy; {alone:.2f} s beyond FastAPI alone"
+    figures = [Figure("importing `Auth`", added, at_most=0.3, unit=" s", note=note)]
+    bare, installed = hosts(bench.home())
+    rounds = [
+        (await microseconds(bare, "/open"), await microseconds(installed, "/open")) for _ in range(LIBRARY_ROUNDS)
+    ]
+    note = f"of {statistics.median(without for without, _ in rounds):.1f} µs that the route takes without a server"
+    more = [with_us - without for without, with_us in rounds]
+    figures.append(Figure("a route that is not guarded, more", more, at_most=3, unit=" µs", note=note))
+    async with signed_in(bench.home()) as (auth, token):
+        guarded = auth.protect(plain)
+        rounds = [
+            (await microseconds(plain, "/file"), await microseconds(guarded, "/file", token))
+            for _ in range(LIBRARY_ROUNDS)
+        ]
+    more = [with_us - without for without, with_us in rounds]
+    return [*figures, Figure("the ASGI guard before an application, more", more, at_most=15, unit=" µs")]
+
+
 def _tokens_like(token: str, key: RSAKey, *, count: int) -> Iterator[str]:
     """Sign tokens as the server would, for sessions it has not seen."""
     header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
@@ -566,6 +590,7 @@ FIGURES: dict[str, Callable[[Bench], Awaitable[list[Figure]]]] = {
     "start": start,
     "memory": memory,
     "sight": sight,
+    "library": library,
 }
 
 

@@ -10,6 +10,7 @@ watched.py                  our server, with a task that sees when the event loo
 servers.py                  a server as a process: pinned to a core, timed, weighed
 load.py                     wrk, or a loop of our own; a loop that follows the cookies
 sight.py                    a token, read in this process beside the library
+library.py                  what an application pays that has us
 figures.py                  the promises
 """
 
