@@ -4,17 +4,20 @@ The tour lies between `<!-- tour -->` and `<!-- /tour -->`. Each ```sh block is 
 server of its own; the ```text block after it, where there is one, is what it must print.
 """
 
+import os
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support.process import CHEAP_HASH, ServerProcess, clean_environment
+from tests.support.process import CHEAP_HASH, FORKED, ServerProcess, clean_environment
+from tests.support.service import SECRET
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [path for place in (".", "docs/**", "examples/**") for path in sorted(ROOT.glob(f"{place}/*.md"))]
@@ -91,21 +94,48 @@ def test_the_readmes_tour(tmp_path: Path) -> None:
                 assert steadied(done.stdout.replace(server.url, README_ADDRESS)) == steadied(printed), str(block)
 
 
-PYTHON = [block for document in DOCUMENTS for block in blocks(document) if block.fence.split()[0] == "python"]
+def python_of(document: Path) -> list[Block]:
+    return [block for block in blocks(document) if block.fence == "python"]
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=str)
-def test_python_examples(block: Block, tmp_path: Path) -> None:
-    """Each one compiles; one whose fence says ```python test runs to its end, without a warning."""
-    compile(block.text, str(block), "exec")
-    if block.fence == "python test":
-        example = tmp_path / "example.py"
-        example.write_text(block.text)
-        command = [sys.executable, "-W", "error", str(example)]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=clean_environment({}), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+WITH_PYTHON = [document for document in DOCUMENTS if python_of(document)]
+
+
+@pytest.mark.parametrize("document", WITH_PYTHON, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_python_examples(document: Path, tmp_path: Path) -> None:
+    """Run as a reader would paste them, one after the other, in a folder of their own; a warning is a failure."""
+    words = tmp_path / "words"
+    environment = {"APP_SECRET": SECRET, "PYTHONDONTWRITEBYTECODE": "1"}
+    run = FORKED.Process(target=pasted, args=(python_of(document), tmp_path, clean_environment(environment), words))
+    run.start()
+    run.join(60)
+    if run.exitcode is None:
+        run.kill()
+    assert run.exitcode == 0, words.read_text()
+
+
+def pasted(run: Sequence[Block], cwd: Path, environment: Mapping[str, str], words: Path) -> None:
+    """Runs blocks in one namespace, in this process; what is wrong goes to a file."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    warnings.simplefilter("error")
+    namespace: dict[str, object] = {"__name__": "pasted"}
+    try:
+        for block in run:
+            # Empty lines before it, so that a traceback tells the line of the document.
+            source = compile("\n" * block.line + block.text, block.document, "exec")
+            exec(source, namespace)  # noqa: S102 -- the point
+    except BaseException:
+        words.write_text(traceback.format_exc())
+        raise
+
+
+def test_every_fence_that_is_python_is_run() -> None:
+    """A block that says `python` and something else would be left out."""
+    for document in DOCUMENTS:
+        for block in blocks(document):
+            assert block.fence == "python" or not block.fence.startswith("python"), str(block)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
