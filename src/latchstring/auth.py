@@ -113,7 +113,7 @@ class Auth:
         self._subscribers = Subscribers()
         self.database = Database(database, listener=self._subscribers)
         self.ring, self.keys = _ring_and_keys(settings, self.database, clock)
-        self._background = Background(self._going_on)
+        self._background = Background(self._begin)
         lifetimes = Lifetimes(
             access=timedelta(minutes=settings.access_token_expire_minutes),
             refresh=timedelta(minutes=settings.refresh_token_expire_minutes),
@@ -360,12 +360,11 @@ class Auth:
         """Wait until every subscriber has heard of all that was committed: for tests, and before a script ends."""
         await self._subscribers.settled()
 
-    @contextlib.asynccontextmanager
-    async def _going_on(self) -> AsyncIterator[None]:
+    async def _begin(self, stack: contextlib.AsyncExitStack) -> None:
         if self._prepares:
             await self.prepare()
-        async with self.feed.following(), self.housekeeping.going_on():
-            yield
+        await stack.enter_async_context(self.feed.following())
+        await stack.enter_async_context(self.housekeeping.going_on())
 
 
 def _beside(document_url: str | None, path: str) -> str:

@@ -275,7 +275,11 @@ async def test_of_many_who_cant_begin_one_tries(settings: Settings, monkeypatch:
 
 @pytest.mark.parametrize("driver", ["sqlite", "postgresql+psycopg", "postgresql+asyncpg"])
 def test_each_request_in_a_loop_of_its_own(
-    driver: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    driver: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A test client without its `with` gives each request another event loop; what begins in one begins in the next."""
     postgres: Postgres | None = None if driver == "sqlite" else request.getfixturevalue("postgres")
@@ -284,6 +288,7 @@ def test_each_request_in_a_loop_of_its_own(
     monkeypatch.setattr(sys, "unraisablehook", lambda _unraisable: None)
     _each_request_in_a_loop_of_its_own(url.replace("postgresql:", f"{driver}:"))
     gc.collect()
+    assert "asynchronous generator" not in caplog.text
     if postgres:
         postgres.drop_database(url)
 

@@ -5,15 +5,19 @@ of its own. What was begun in a loop that is gone is begun anew in the next one.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 
 class Background:
     """Begins something once, and ends it."""
 
-    def __init__(self, going_on: Callable[[], AbstractAsyncContextManager[None]]) -> None:
-        self._going_on = going_on
+    def __init__(self, enter: Callable[[AsyncExitStack], Awaitable[None]]) -> None:
+        """Have `enter` begin it, and say on a stack how each part of it ends.
+
+        Each part by itself: a loop that goes ends all generators at once, and one within another could not.
+        """
+        self._enter = enter
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = AsyncExitStack()
         self._beginning: asyncio.Task[None] | None = None
@@ -58,9 +62,9 @@ class Background:
         return task if task is not None and is_here and not task.done() else None
 
     async def _begin(self) -> None:
-        stack = AsyncExitStack()
-        await stack.enter_async_context(self._going_on())
-        self._loop, self._stack = asyncio.get_running_loop(), stack
+        async with AsyncExitStack() as stack:
+            await self._enter(stack)
+            self._loop, self._stack = asyncio.get_running_loop(), stack.pop_all()
 
 
 def _heard(task: asyncio.Task[None]) -> None:

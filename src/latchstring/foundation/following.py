@@ -55,4 +55,5 @@ async def following(
     finally:
         # A look that is under way may finish: cut off while it connects, it would leave half a connection behind.
         ending.set()
-        await task
+        # Not for its result: a loop that goes has cancelled it by now.
+        await asyncio.wait([task])

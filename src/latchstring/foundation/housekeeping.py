@@ -78,9 +78,9 @@ class Housekeeping:
         try:
             yield
         finally:
-            # A batch that is under way may finish.
+            # A batch that is under way may finish. Not for its result: a loop that goes has cancelled it by now.
             ending.set()
-            await task
+            await asyncio.wait([task])
 
     async def _go_on(self, ending: asyncio.Event) -> None:
         # Workers that started together need not look together.
