@@ -5,10 +5,12 @@
     credentials.py  which tokens a request shows; pure
     tables.py, store.py   the session row, which is the truth, and the rows of the revocation feed
     opening.py      the one function that opens a session; only core.sign_in may import it
-    actions.py      renew, end, shut out
+    actions.py      renew, end, shut out, give and take roles
     ended.py        what has ended, in memory; pure
     feed.py         that memory, a quarter of a second behind the database; and the feed's pages, for others
     guard.py        the hot path: a request to a Caller, and the dependencies of a host's routes
+    sockets.py      open WebSockets, which are closed when their caller would be let in no longer
+    middleware.py   the guard before what is no route of FastAPI's
     routes.py       refresh and logout
 
 Both tokens carry the session's id. A refresh moves the row from one generation to the next by one conditional
