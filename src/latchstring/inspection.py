@@ -21,7 +21,7 @@ from starlette.routing import Host, Mount
 from latchstring.core.sessions.guard import GuardDependency
 from latchstring.core.sessions.middleware import GuardMiddleware
 from latchstring.core.tokens.keys import KeySet
-from latchstring.foundation.web.route import ProblemRoute, dependencies_of
+from latchstring.foundation.web.route import ProblemRoute, dependants_of, dependencies_of
 from latchstring.settings import Settings
 
 _PUBLIC = "__latchstring_public__"
@@ -52,6 +52,8 @@ class InspectedRoute:
     access: Access
     why: str
     """What says so."""
+    ignored_scopes: tuple[str, ...] = ()
+    """Scopes that a guard of ours was given, which knows none."""
 
     def __str__(self) -> str:
         """Return it in one line."""
@@ -63,8 +65,8 @@ class Finding:
     """Something that must not stay so."""
 
     name: str
-    """`undeclared_route`, `overridden_guard`, `wildcard_cors`, `insecure_cookies`, `weak_secret`, `weak_key` or
-    `schema_drift`."""
+    """`undeclared_route`, `ignored_scopes`, `overridden_guard`, `wildcard_cors`, `insecure_cookies`, `weak_secret`,
+    `weak_key` or `schema_drift`."""
     words: str
 
 
@@ -115,11 +117,15 @@ def inspected_routes(app: Starlette, *, public_paths: Iterable[str] = ()) -> tup
 
 
 def found_in_routes(routes: Iterable[InspectedRoute]) -> Iterator[Finding]:
-    """Find routes of which nobody said whom they let in."""
+    """Find routes of which nobody said whom they let in, or said it in words that no guard hears."""
     for route in routes:
         if route.access is Access.UNDECLARED:
             methods = " ".join(route.methods)
             yield Finding("undeclared_route", f"{methods} {route.path} is neither guarded nor declared public".strip())
+        if route.ignored_scopes:
+            scopes = " ".join(route.ignored_scopes)
+            words = f"{route.path} asks for {scopes}, which no guard looks at: say requires(role=…)"
+            yield Finding("ignored_scopes", words)
 
 
 def found_in_applications(app: Starlette) -> Iterator[Finding]:
@@ -187,7 +193,7 @@ def _routes(app: Starlette, *, prefix: str) -> Iterator[InspectedRoute]:
             continue
         methods = tuple(sorted(set(context.methods or ()) - {"HEAD"}))
         access, why = _access(context, route)
-        yield InspectedRoute(path or "/", methods, access, why)
+        yield InspectedRoute(path or "/", methods, access, why, _ignored_scopes(context))
     yield from _frontends(app, prefix=prefix)
 
 
@@ -241,6 +247,15 @@ def _access(context: Any, route: Any) -> tuple[Access, str]:  # noqa: ANN401 -- 
     if module == "fastapi.applications":
         return Access.PUBLIC, "FastAPI's documentation"
     return Access.UNDECLARED, _name(endpoint)
+
+
+def _ignored_scopes(context: object) -> tuple[str, ...]:
+    scopes: dict[str, None] = {}
+    for dependant in dependants_of(context):
+        call: object = dependant.call
+        if isinstance(call, GuardDependency):
+            scopes |= dict.fromkeys(dependant.own_oauth_scopes or ())
+    return tuple(scopes)
 
 
 def _is_guard(call: object) -> bool:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Security, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import OAuth2PasswordBearer
 from starlette.applications import Starlette
@@ -197,12 +197,14 @@ async def test_what_looks_guarded_and_is_not(auth: Auth) -> None:
     own.install(app)
     app.get("/key", dependencies=[Depends(optional_key)])(lambda: "in")
     app.get("/me", dependencies=[Depends(current_user)])(lambda: "in")
+    app.get("/scopes", dependencies=[Security(current_user, scopes=["admin", "editor"])])(lambda: "in")
     app.dependency_overrides[current_user] = lambda: None
     findings = {finding.words for finding in (await own.audit(app)).findings}
     assert findings == {
         "GET /auth/secrets is neither guarded nor declared public",
         "GET /key is neither guarded nor declared public",
         "the application has something else in the place of CurrentUser",
+        "/scopes asks for admin editor, which no guard looks at: say requires(role=…)",
     }
     one_path = await own.audit(app, public="/key*")
     assert {route.path for route in one_path.routes if route.why.startswith("named")} == {"/key"}

@@ -40,14 +40,20 @@ class Guards(Protocol):
     """What the route may answer instead of its own."""
 
 
-def dependencies_of(route: object) -> Iterator[object]:
-    """Return what FastAPI calls before a route, and before that."""
+def dependants_of(route: object) -> Iterator[Dependant]:
+    """Return what FastAPI solves before a route, and before that."""
     dependant = getattr(route, "dependant", None)
     waiting = list(dependant.dependencies) if isinstance(dependant, Dependant) else []
     while waiting:
         dependency = waiting.pop(0)
-        yield dependency.call
+        yield dependency
         waiting += dependency.dependencies
+
+
+def dependencies_of(route: object) -> Iterator[object]:
+    """Return what FastAPI calls before a route, and before that."""
+    for dependant in dependants_of(route):
+        yield dependant.call
 
 
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
