@@ -1,6 +1,7 @@
 """The OpenAPI document: of the server as it is kept in docs/openapi.json, and of a host's own application."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,21 @@ def test_a_document_that_the_host_made(tmp_path: Path) -> None:
     made = app.openapi()
     assert made["paths"]["/me"]["x-gateway"] == {"a": 1}
     assert made["paths"]["/me"]["get"]["responses"].keys() == {"400", "401", "403", "404", "503"}
+
+
+def test_a_host_that_documents_problems_of_its_own(tmp_path: Path) -> None:
+    """They stay as it says them: ours name their schema in another way."""
+    own: dict[int | str, dict[str, Any]] = {
+        409: {"description": "Taken", "content": {"application/problem+json": {"schema": {"type": "object"}}}},
+        410: {"description": "Gone", "content": {"application/problem+json": {"schema": {"type": "object"}}}},
+    }
+    own[409]["content"]["application/json"] = {"schema": {"type": "string"}}
+    app = FastAPI()
+    app.get("/own", responses=own)(lambda: "in")
+    before = deepcopy(app.openapi()["paths"]["/own"])
+    app.openapi_schema = None
+    Auth(f"sqlite:///{tmp_path}/app.db", secret="x" * 32).install(app)
+    assert app.openapi()["paths"]["/own"] == before
 
 
 @pytest.fixture

@@ -9,16 +9,15 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import RouteContext, iter_route_contexts
 from pydantic import ConfigDict
 
 from latchstring.foundation.web.problem import PROBLEMS, ProblemResponse
-from latchstring.foundation.web.route import Guards, dependencies_of
+from latchstring.foundation.web.route import Guards, ProblemRoute, dependencies_of
 
 BEARER_SCHEME = "accessToken"
 COOKIE_SCHEME = "accessCookie"
 SIGN_IN_SCHEME = "signIn"
-_METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace", "query"}
 _WAYS_IN: list[dict[str, list[str]]] = [{BEARER_SCHEME: []}, {SIGN_IN_SCHEME: []}, {COOKIE_SCHEME: []}]
 
 
@@ -47,32 +46,26 @@ def described(app: FastAPI, *, cookie_name: str, token_url: str) -> Callable[[],
                 "description": "Address and password, for an access token.",
                 "flows": {"password": {"tokenUrl": token_url, "scopes": {}}},
             }
-            for operation in _operations(document):
-                for response in operation.setdefault("responses", {}).values():
-                    _as_problem(response.get("content", {}))
-            for operation, guards in _guarded(app, document):
-                _tell(operation, guards)
+            for operation, context in _operations(app, document):
+                responses = operation.setdefault("responses", {})
+                if isinstance(context.original_route, ProblemRoute):
+                    _tell_problems(responses)
+                if guards := [each for each in dependencies_of(context) if isinstance(each, Guards)]:
+                    _tell_guards(operation, guards)
         return document
 
     return openapi
 
 
-def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for item in document.get("paths", {}).values():
-        # Beside the methods, an item may have parameters, words, and anything that begins with `x-`.
-        yield from (item[method] for method in item.keys() & _METHODS)
-
-
-def _guarded(app: FastAPI, document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], list[Guards]]]:
+def _operations(app: FastAPI, document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], RouteContext]]:
     for context in iter_route_contexts(app.routes):
-        guards = [guard for guard in dependencies_of(context) if isinstance(guard, Guards)]
         item = document.get("paths", {}).get(context.path_format, {})
-        for method in context.methods or () if guards else ():
+        for method in context.methods or ():
             if method.lower() in item:
-                yield item[method.lower()], guards
+                yield item[method.lower()], context
 
 
-def _tell(operation: dict[str, Any], guards: Iterable[Guards]) -> None:
+def _tell_guards(operation: dict[str, Any], guards: Iterable[Guards]) -> None:
     # An empty requirement is how OpenAPI says that none of the others has to be met.
     others = [each for each in operation.get("security", []) if each != {BEARER_SCHEME: []}]
     is_open = all(guard.lets_everyone_in for guard in guards)
@@ -90,8 +83,12 @@ def _tell(operation: dict[str, Any], guards: Iterable[Guards]) -> None:
 _DETAIL = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
 
 
-def _as_problem(content: dict[str, Any]) -> None:
-    # FastAPI files the model of every additional response under the route's own media type.
-    if ProblemResponse.media_type in content:
+def _tell_problems(responses: dict[str, Any]) -> None:
+    # FastAPI files the model of an additional response under the route's own media type; of ours one has it for all.
+    contents = [each["content"] for each in responses.values() if ProblemResponse.media_type in each.get("content", {})]
+    schema: dict[str, Any] = {}
+    for content in contents:
         for other in content.keys() - {ProblemResponse.media_type}:
-            content[ProblemResponse.media_type] |= content.pop(other)
+            schema |= content.pop(other)
+    for content in contents:
+        content[ProblemResponse.media_type] |= schema

@@ -139,13 +139,18 @@ def problem_response(
 
 
 def refusals(*codes: Code) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI `responses` for a route that refuses with `codes`."""
+    """Return the OpenAPI `responses` for a route that refuses with `codes`.
+
+    The first alone names the model, whose schema `described` gives to the others: FastAPI would make a validator for
+    each, in every application that starts.
+    """
     documented: dict[int | str, dict[str, Any]] = {}
     for code in sorted(codes, key=lambda code: (PROBLEMS[code][0], code)):
         status, detail = PROBLEMS[code]
         phrase = HTTPStatus(status).phrase
+        model = {} if documented else {"model": Problem}
         entry = documented.setdefault(
-            status, {"model": Problem, "description": phrase, "content": {ProblemResponse.media_type: {"examples": {}}}}
+            status, {**model, "description": phrase, "content": {ProblemResponse.media_type: {"examples": {}}}}
         )
         entry["content"][ProblemResponse.media_type]["examples"][code.value] = {
             "value": {
