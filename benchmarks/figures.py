@@ -559,7 +559,7 @@ async def library(bench: Bench) -> list[Figure]:
     ]
     note = f"of {statistics.median(without for without, _ in rounds):.1f} µs that the route takes without a server"
     more = [with_us - without for without, with_us in rounds]
-    figures.append(Figure("a route that is not guarded, more", more, at_most=3, unit=" µs", note=note))
+    figures.append(Figure("a route that is not guarded, more", more, at_most=2, unit=" µs", note=note))
     async with signed_in(bench.home()) as (auth, token):
         guarded = auth.protect(plain)
         rounds = [

@@ -14,8 +14,8 @@ WORKERS = 2
 @pytest.mark.parametrize(
     ("drill", "rounds"),
     [
-        pytest.param(logout_against_refresh.drill, 14, id="logout_against_refresh"),
-        pytest.param(parallel_refresh.drill, 2, id="parallel_refresh"),
+        pytest.param(logout_against_refresh.drill, 18, id="logout_against_refresh"),
+        pytest.param(parallel_refresh.drill, 3, id="parallel_refresh"),
         # After a restart, and with no grace: tests/rooms/test_sessions.py.
         pytest.param(partial(reuse.drill, restarts=False), 2, id="reuse"),
         pytest.param(void_proof.drill, 4, id="void_proof"),

@@ -14,13 +14,13 @@ def test_auth_is_imported_in_less_than_a_third_of_a_second() -> None:
 
 
 async def test_a_route_that_is_not_guarded_pays_next_to_nothing(tmp_path: Path) -> None:
-    """Two looks into a dictionary, on the way to a route that stands behind ours: a few hundredths of it."""
+    """Two looks into a dictionary, on the way to a route that stands behind ours: microseconds."""
     bare, installed = library.hosts(tmp_path)
     without, with_us = [], []
     for _ in range(25):
         without.append(await library.microseconds(bare, "/open", times=200))
         with_us.append(await library.microseconds(installed, "/open", times=200))
-    assert min(with_us) / min(without) < 1.2
+    assert min(with_us) - min(without) < 5
 
 
 async def test_the_asgi_guard_takes_at_most_fifteen_microseconds(tmp_path: Path) -> None:

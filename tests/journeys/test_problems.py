@@ -364,7 +364,6 @@ async def signed_in(service: Service) -> dict[str, str]:
     return dict(answer.cookies)
 
 
-@pytest.mark.parametrize("backend", ["sqlite"])  # what they look like is no matter of the database
 async def test_every_documented_refusal_is_what_the_document_says(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

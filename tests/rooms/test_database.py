@@ -152,7 +152,7 @@ async def test_who_gives_up_connecting_loses_no_connection(
             await task
 
     with warnings.catch_warnings(record=True) as caught:
-        for moment in range(6):
+        for moment in range(10):
             database = Database(url)
             if pooled:
                 await look(database)

@@ -738,7 +738,6 @@ SLOW = {"password_hash_memory_kib": 65_536, "password_hash_passes": 4}
 class TestTriesThatDoNotEnd:
     """A try counts from before its hash, and only what was no try is given back."""
 
-    @pytest.mark.parametrize("backend", ["sqlite"])
     @pytest.mark.parametrize("door", DOORS)
     async def test_hanging_up_is_no_way_around(self, door: str, service: Service) -> None:
         """A request that is cancelled while the hash runs has been counted."""
