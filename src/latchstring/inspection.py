@@ -147,20 +147,18 @@ def found_in_applications(app: Starlette) -> Iterator[Finding]:
 
 
 def _layers(app: object, *, path: str) -> Iterator[tuple[str, object]]:
-    # As they are configured, not as their arguments are spelled: each middleware is built around nothing.
-    yield path, app
-    for middleware in getattr(app, "user_middleware", ()):
-        kind = middleware.cls.func if isinstance(middleware.cls, partial) else middleware.cls
-        is_cors = isinstance(kind, type) and issubclass(kind, CORSMiddleware)
-        # No other one: to make it may mean to open something.
-        if is_cors or getattr(kind, "__module__", "") == _SESSIONS_MODULE:
-            yield path, middleware.cls(_nowhere, *middleware.args, **middleware.kwargs)
-    for route in getattr(app, "routes", ()):
-        if isinstance(route, Mount | Host):
-            yield from _layers(route.app, path=path + getattr(route, "path", ""))
-    inner = getattr(app, "app", None)
-    if inner is not None:
-        yield from _layers(inner, path=path)
+    for layer in _unwrapped(app):
+        yield path, layer
+        # As they are configured, not as their arguments are spelled: each middleware is built around nothing.
+        for middleware in getattr(layer, "user_middleware", ()):
+            kind = middleware.cls.func if isinstance(middleware.cls, partial) else middleware.cls
+            is_cors = isinstance(kind, type) and issubclass(kind, CORSMiddleware)
+            # No other one: to make it may mean to open something.
+            if is_cors or getattr(kind, "__module__", "") == _SESSIONS_MODULE:
+                yield path, middleware.cls(_nowhere, *middleware.args, **middleware.kwargs)
+        for route in getattr(layer, "routes", ()):
+            if isinstance(route, Mount | Host):
+                yield from _layers(route.app, path=path + getattr(route, "path", ""))
 
 
 def found_in_settings(settings: Settings, keys: KeySet | None) -> Iterator[Finding]:
@@ -210,7 +208,7 @@ def _frontends(app: Starlette, *, prefix: str) -> Iterator[InspectedRoute]:
 
 def _mounted(route: Mount | Host, path: str) -> Iterator[InspectedRoute]:
     where = path.rstrip("/") + "/*"
-    around = list(_unwrapped(route.app))
+    around = list(_as_far_as_routes(_unwrapped(route.app)))
     inner = around[-1]
     if any(isinstance(layer, GuardMiddleware) for layer in around):
         yield InspectedRoute(where, (), Access.GUARDED, "auth.protect")
@@ -225,10 +223,20 @@ def _mounted(route: Mount | Host, path: str) -> Iterator[InspectedRoute]:
 
 
 def _unwrapped(app: Any) -> Iterator[Any]:  # noqa: ANN401 -- any ASGI application
-    # A middleware keeps what it stands around as `app`; so do ours, and all of Starlette's.
-    while app is not None:
+    # A middleware keeps what it stands around as `app`; so do ours, and all of Starlette's. Something else may have
+    # there what stands around it.
+    seen: list[object] = []
+    while app is not None and not any(app is each for each in seen):
+        seen.append(app)
         yield app
-        app = None if hasattr(app, "routes") else getattr(app, "app", None)
+        app = getattr(app, "app", None)
+
+
+def _as_far_as_routes(layers: Iterable[object]) -> Iterator[object]:
+    for layer in layers:
+        yield layer
+        if hasattr(layer, "routes"):
+            return
 
 
 def _access(context: Any, route: Any) -> tuple[Access, str]:  # noqa: ANN401 -- FastAPI's own kinds of routes

@@ -236,6 +236,22 @@ async def test_cors_wherever_it_stands(where: str, auth: Auth) -> None:
     assert [finding.name for finding in (await auth.audit(app)).findings] == ["wildcard_cors"]
 
 
+async def test_what_stands_around_itself(auth: Auth) -> None:
+    """Something that is mounted may have under `app` what belongs to it, and that may have it again."""
+
+    class Gateway:
+        def __init__(self, owner: object) -> None:
+            self.app = owner
+
+    app = FastAPI()
+    auth.install(app)
+    outer = Gateway(None)
+    outer.app = Gateway(outer)
+    app.mount("/loop", outer)  # type: ignore[arg-type]  # looked at, and never called
+    inspection = await auth.audit(app)
+    assert [finding.words for finding in inspection.findings] == ["/loop/* is neither guarded nor declared public"]
+
+
 @pytest.mark.parametrize(
     ("options", "names"),
     [
