@@ -1,4 +1,4 @@
-"""What can be done with sessions: renew, prove anew, list, end, shut out."""
+"""What can be done with sessions: renew, prove anew, list, end, shut out, give a role and take it back."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence

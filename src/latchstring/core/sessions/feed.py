@@ -93,13 +93,11 @@ class RevocationFeed:
                 await self._load(began=began)
             else:
                 await self._go_on(self._cursor, began=began)
-        except TimeoutError:
+        except BaseException as error:
             self._cursor = None
             self._tell_listeners()
-            raise RevocationsUnknownError("the database did not answer in time") from None
-        except BaseException:
-            self._cursor = None
-            self._tell_listeners()
+            if isinstance(error, TimeoutError):
+                raise RevocationsUnknownError("the database did not answer in time") from None
             raise
         self._current_as_of = began
 

@@ -228,9 +228,9 @@ def _watch(guard: Guard, connection: HTTPConnection, caller: Caller) -> None:
         # Until the route has returned, when FastAPI closes this; a dependency that yields would cost each request more.
         # And not by Starlette's own `close`, after which a route that is about to send would break.
         route: AsyncExitStack = connection.scope["fastapi_inner_astack"]
-        server = connection._receive, connection._send  # noqa: SLF001 -- see above
+        server = connection._receive, connection._send  # noqa: SLF001 -- Starlette has no public name for them
         socket = route.enter_context(guard.watching(caller, *server))
-        connection._receive, connection._send = socket.receive, socket.send  # noqa: SLF001 -- see above
+        connection._receive, connection._send = socket.receive, socket.send  # noqa: SLF001 -- nor a way to set them
 
 
 class CallerDependency(GuardDependency):
