@@ -14,11 +14,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from latchstring import Auth
-from latchstring.core.sign_in.rules import Method, Proof
-from latchstring.errors import Refused
-from latchstring.features.password.actions import Passwords
-from latchstring.foundation.facts import OPERATOR
+from latchstring import Auth, testing
 from tests.support.service import SECRET, cheap_settings
 
 ROUNDS, REQUESTS, IMPORTS = 15, 5000, 9
@@ -47,18 +43,7 @@ async def signed_in(folder: Path) -> AsyncIterator[tuple[Auth, str]]:
     """Give an Auth that runs, and an access token."""
     auth = Auth.from_settings(cheap_settings(f"sqlite:///{folder}/library.db"))
     async with auth.running():
-        passwords = Passwords(
-            auth.database, auth.clock, auth.hasher, auth.limits, sign_in=auth.sign_in, sessions=auth.sessions
-        )
-        user = await passwords.create_user(
-            email="ada@example.com", first_name="Ada", last_name="Lovelace", password="correct horse", source=OPERATOR
-        )
-        assert not isinstance(user, Refused)
-        proof = Proof(user=user, method=Method.PASSWORD, proven_at=auth.clock.now())
-        async with auth.database.transaction() as connection:
-            opened = await auth.sign_in.open(connection, proof, source=OPERATOR)
-        assert not isinstance(opened, Refused)
-        yield auth, (await auth.sign_in.welcome(opened)).tokens.access
+        yield auth, (await testing.signed_in(auth, "ada@example.com")).tokens.access
 
 
 def hosts(folder: Path) -> tuple[FastAPI, FastAPI]:

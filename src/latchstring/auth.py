@@ -222,6 +222,12 @@ class Auth:
             raise ConfigurationError("an Auth is installed in this application already")
         app.state.latchstring = self
 
+    @classmethod
+    def of(cls, app: Starlette) -> "Auth | None":
+        """Return the `Auth` that was installed in an application or attached to it; None where there is none."""
+        found = getattr(app.state, "latchstring", None)
+        return found if isinstance(found, Auth) else None
+
     def fresh(self, *, minutes: float) -> Callable[[HTTPConnection], Awaitable[Caller]]:
         """Return the dependency of `latchstring.fresh`, asking this `Auth` whatever the application."""
         return FreshDependency(timedelta(minutes=minutes), self.guard)

@@ -138,8 +138,8 @@ def auth(
     app: FastAPI, clock: TurnedClock, latchstring_database_url: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> Auth:
     """The application's Auth, with the test's clock and database, and hashes that cost next to nothing."""
-    found = getattr(app.state, "latchstring", None)
-    if not isinstance(found, Auth):
+    found = Auth.of(app)
+    if found is None:
         raise pytest.UsageError("latchstring.testing: no Auth is installed in the application of the fixture `app`")
     try:
         for name in ("now", "uptime"):
@@ -172,13 +172,13 @@ def sign_in_as(app: FastAPI, auth: Auth, client: TestClient) -> SignInAs:
     def sign_in_as(
         user: User | str = "ada@example.com", *, roles: Sequence[str] = (), bearer: bool = False
     ) -> TestClient:
-        signed_in = _in_its_loop(client, lambda: _signed_in(auth, user, roles))
+        tokens = _in_its_loop(client, lambda: signed_in(auth, user, roles=roles)).tokens
         browser = TestClient(app, base_url=_address(auth))
         browser.portal = client.portal
         if bearer:
-            browser.headers["Authorization"] = f"Bearer {signed_in.tokens.access}"
+            browser.headers["Authorization"] = f"Bearer {tokens.access}"
         else:
-            _take_cookies(browser, auth, access=signed_in.tokens.access, refresh=signed_in.tokens.refresh)
+            _take_cookies(browser, auth, access=tokens.access, refresh=tokens.refresh)
         return browser
 
     return sign_in_as
@@ -194,10 +194,13 @@ def refresh_storm(app: FastAPI, auth: Auth, client: TestClient) -> RefreshStorm:
             raise pytest.UsageError("refresh_storm: this browser has no refresh token; sign in first")
         sent = {"Cookie": "; ".join(f"{name}={browser.cookies.get(name)}" for name in names)}
 
-        async def all_at_once() -> list[httpx2.Response]:
+        async def from_one_tab() -> httpx2.Response:
             transport = httpx2.ASGITransport(app)
-            tab = [httpx2.AsyncClient(transport=transport, base_url=_address(auth), headers=sent) for _ in range(tabs)]
-            return await asyncio.gather(*(each.post(f"{auth.prefix}/refresh") for each in tab))
+            async with httpx2.AsyncClient(transport=transport, base_url=_address(auth), headers=sent) as tab:
+                return await tab.post(f"{auth.prefix}/refresh")
+
+        async def all_at_once() -> list[httpx2.Response]:
+            return await asyncio.gather(*(from_one_tab() for _ in range(tabs)))
 
         answers = _in_its_loop(client, all_at_once)
         access, refresh = (
@@ -235,7 +238,17 @@ def _in_its_loop(client: TestClient, work: Callable[[], Awaitable[_Result]]) -> 
     return client.portal.call(work)
 
 
-async def _signed_in(auth: Auth, who: User | str, roles: Sequence[str]) -> SignedIn:
+async def signed_in(auth: Auth, who: User | str, *, roles: Sequence[str] = ()) -> SignedIn:
+    """Sign somebody in without a password: what `sign_in_as` does before it has a browser.
+
+    Args:
+        auth: it runs.
+        who: a user; or an address, of a user who is made where there is none.
+        roles: what roles the user has from now on; none are taken away.
+
+    Raises:
+        RefusedError: `user_not_found`, `user_gone` (a disabled account).
+    """
     user_id = who.id if isinstance(who, User) else await _user_with_email(auth, canonical_email(who))
     for role in roles:
         await auth.sessions.grant_role(user_id, role)

@@ -19,8 +19,8 @@ import sys
 def main() -> None:
     """Run the command given; exit with 0 done, 1 failed, 2 usage, 3 configuration, 4 not found, 5 conflict."""
     from latchstring.apps.cli.app import app  # noqa: PLC0415 -- workers import this module and need no command line
-    from latchstring.apps.cli.output import Exit, say  # noqa: PLC0415 -- as above: for the command line alone
-    from latchstring.errors import ConfigurationError, UnavailableError  # noqa: PLC0415 -- as above: for the command line alone
+    from latchstring.apps.cli.output import Exit, say  # noqa: PLC0415 -- nor what it prints with
+    from latchstring.errors import ConfigurationError, UnavailableError  # noqa: PLC0415 -- nor its exit codes
 
     try:
         app()

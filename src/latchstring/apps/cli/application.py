@@ -43,7 +43,7 @@ def _needs_nothing(function: Callable[..., object]) -> bool:
 
 def auth_of(app: FastAPI) -> Auth:
     """Return the application's Auth; end with exit code 1 where it has none."""
-    auth = getattr(app.state, "latchstring", None)
-    if not isinstance(auth, Auth):
+    auth = Auth.of(app)
+    if auth is None:
         fail("no Auth is installed in this application: call auth.install(app)")
     return auth
