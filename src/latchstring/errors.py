@@ -43,6 +43,7 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     MISSING_REFRESH_TOKEN = "missing_refresh_token"  # noqa: S105 -- a code, not a credential
     MISSING_TOKEN = "missing_token"  # noqa: S105 -- a code, not a credential
+    NEXT_NOT_ALLOWED = "next_not_allowed"
     NOT_FOUND = "not_found"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     PASSWORDS_DO_NOT_MATCH = "passwords_do_not_match"

@@ -5,7 +5,7 @@ that a sibling subdomain can plant a cookie which passes for a `__Host-` one. Th
 cookies of one name are reported as such.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from starlette.responses import Response
@@ -23,6 +23,17 @@ def read_cookies(headers: RawHeaders, name: bytes) -> list[str]:
                 if equals and key == name:
                     values.append(value.decode("latin-1"))
     return values
+
+
+def replaced_cookies(headers: RawHeaders, values: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return the headers as a browser would send them that has these cookies now."""
+    names = {name.encode() for name in values}
+    pairs = [
+        pair.strip(b" \t") for name, line in headers if name == b"cookie" for pair in line.split(b";")
+    ]  # fmt: skip
+    kept = [pair for pair in pairs if pair.partition(b"=")[0] not in names]
+    line = b"; ".join([*kept, *(f"{name}={value}".encode() for name, value in values.items())])
+    return [*((name, value) for name, value in headers if name != b"cookie"), (b"cookie", line)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,10 @@ class Edge:
             headers, own_origin=self._settings.public_url, client_origin=self._settings.allowed_client_origin
         )
 
+    def is_own_origin(self, headers: RawHeaders) -> bool:
+        """Tell whether a browser's request comes from us, and not even from the front end."""
+        return origin_allowed(headers, own_origin=self._settings.public_url, client_origin=None)
+
     def source(self, connection: HTTPConnection) -> Source:
         """Return where a request came from, for the session list and the audit trail."""
         user_agent = connection.headers.get("user-agent")

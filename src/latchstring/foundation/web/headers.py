@@ -25,7 +25,8 @@ class HeadersMiddleware:
 
     def __init__(self, app: ASGIApp, *, https: bool) -> None:
         self.app = app
-        self._fixed = _SECURITY_HEADERS + (_STRICT_TRANSPORT if https else ())
+        self._transport = _STRICT_TRANSPORT if https else ()
+        self._fixed = _SECURITY_HEADERS + self._transport
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; extend the head of the answer."""
@@ -39,12 +40,14 @@ class HeadersMiddleware:
             if message["type"] == "http.response.start":
                 answered = True
                 headers: list[tuple[bytes, bytes]] = message["headers"]
+                has_cache_control = is_page = False
                 for name, _ in headers:
-                    if name == b"cache-control":
-                        break
-                else:
+                    has_cache_control |= name == b"cache-control"
+                    is_page |= name == b"content-security-policy"
+                if not has_cache_control:
                     headers.append((b"cache-control", b"no-store"))
-                headers += self._fixed
+                # A page has a policy of its own, which is to run its scripts.
+                headers += self._transport if is_page else self._fixed
                 headers.append((b"x-request-id", request_id(scope).encode()))
             await send(message)
 

@@ -38,6 +38,7 @@ PROBLEMS: Mapping[Code, tuple[int, str]] = {
     Code.METHOD_NOT_ALLOWED: (405, "This address does not know that method."),
     Code.MISSING_REFRESH_TOKEN: (403, "Missing refresh token!"),
     Code.MISSING_TOKEN: (401, "You must refresh"),
+    Code.NEXT_NOT_ALLOWED: (400, "The address to go on to is not an allowed one."),
     Code.NOT_FOUND: (404, "There is nothing at this address."),
     Code.ORIGIN_NOT_ALLOWED: (403, "This request came from a place that may not make it."),
     Code.PASSWORDS_DO_NOT_MATCH: (400, "Passwords do not match!"),

@@ -56,13 +56,14 @@ def dependencies_of(route: object) -> Iterator[object]:
         yield dependant.call
 
 
-_Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+"""FastAPI's own for a route: it solves what the route asks for, and calls it."""
 
 
 class ProblemRoute(APIRoute):
     """A route that answers refusals itself."""
 
-    def get_route_handler(self) -> _Handler:
+    def get_route_handler(self) -> Handler:
         """Wrap FastAPI's handler: body first, then the route, then its refusals."""
         handle = super().get_route_handler()
 
@@ -72,7 +73,7 @@ class ProblemRoute(APIRoute):
                 refuse_announced_size(request)
                 if self.body_field is not None:
                     request = _JsonRequest(request.scope, await read_json(request))
-                response = await handle(request)
+                response = await self.answered(request, handle)
             except ProblemError as problem:
                 response = self.refuse(request, problem)
             except RequestValidationError as error:
@@ -88,6 +89,10 @@ class ProblemRoute(APIRoute):
 
     async def admit(self, request: Request) -> None:
         """Refuse a request by its headers alone; the plain route admits all."""
+
+    async def answered(self, request: Request, handle: Handler) -> Response:
+        """Return the route's own answer."""
+        return await handle(request)
 
     def refuse(self, request: Request, problem: ProblemError) -> Response:
         """Return the answer that says no."""
@@ -105,22 +110,22 @@ class PrefixRouter(APIRouter):
     """Every route of ours; a request to another address passes by after one look into a dictionary.
 
     FastAPI tries the routes of an included router one by one, and twice, which a host's own routes, coming after ours,
-    would pay for at each of their requests. It does so here only below our prefix, where a feature has a route with a
-    parameter in its path, a socket or a mount.
+    would pay for at each of their requests. It does so here only below the beginning of a path that
+    has a parameter in it, a socket or a mount.
     """
 
     def __init__(self, prefix: str, routers: Iterable[APIRouter]) -> None:
         super().__init__()
         for router in routers:
             self.routes.extend(router.routes)
-        self._prefix = prefix
         self._methods: dict[str, set[str]] = {}
-        self._has_patterns = False
+        patterns: set[str] = set()
         for route in self.routes:
             if isinstance(route, APIRoute) and not route.param_convertors:
                 self._methods.setdefault(prefix + route.path, set()).update(route.methods or ())
             else:
-                self._has_patterns = True
+                patterns.add(prefix + getattr(route, "path", "").partition("{")[0])
+        self._patterns = tuple(patterns)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Tell whether address and method are ours; which route it is, FastAPI finds out afterwards."""
@@ -132,7 +137,7 @@ class PrefixRouter(APIRouter):
         methods = self._methods.get(address)
         if methods is not None:
             return (Match.FULL if scope.get("method") in methods else Match.PARTIAL), {}
-        if self._has_patterns and address.startswith(self._prefix):
+        if address.startswith(self._patterns):
             return super().matches(scope)
         return Match.NONE, {}
 

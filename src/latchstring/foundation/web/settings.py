@@ -48,6 +48,18 @@ def _networks(value: object) -> object:
         raise ValueError("must be addresses and networks, separated by commas") from None
 
 
+def _addresses(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    addresses = tuple(part.strip() for part in value.split(",") if part.strip())
+    for address in addresses:
+        parts = urlsplit(address)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None or parts.fragment:
+            raise ValueError("must be whole addresses such as https://app.example.com/welcome, separated by commas")
+    return addresses
+
+
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
 Origin = Annotated[str, BeforeValidator(_bare_origin)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 
@@ -64,6 +76,9 @@ class WebSettings(BaseModel):
     public URL is set, none afterwards."""
     trusted_proxies: Networks = ()
     """Whose `X-Forwarded-For` is believed; nobody's by default."""
+
+    return_urls: Addresses = ()
+    """Where a page may send a visitor on to (`next`), besides paths on our own origin: whole addresses, exactly."""
 
     @property
     def is_https(self) -> bool:

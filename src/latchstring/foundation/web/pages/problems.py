@@ -1,0 +1,75 @@
+"""A refusal in a sentence for people: which template, its heading and its words."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from latchstring.errors import Code
+from latchstring.foundation.web.pages.words import msgid
+from latchstring.foundation.web.problem import PROBLEMS
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a page says of a refusal."""
+
+    template: str
+    heading: str
+    words: str
+
+
+_NOT_FOUND = Told(
+    "not_found.html",
+    msgid("This page is not here"),
+    msgid("The address may be misspelt, or what was there is gone."),
+)
+_BROKEN = Told(
+    "broken.html",
+    msgid("Something broke here"),
+    msgid("It was not your doing. Try again in a moment."),
+)
+_TOO_MANY = Told(
+    "too_many.html",
+    msgid("Too many tries"),
+    msgid("To keep guessers out, there is a pause now. Nobody who is signed in is signed out by it."),
+)
+_UNAVAILABLE = Told(
+    "unavailable.html",
+    msgid("Not just now"),
+    msgid("Something we depend on is away for a moment. Nothing was changed; try again soon."),
+)
+_REFUSED = Told("refused.html", msgid("This can’t be done"), msgid("The request is not one that this page takes."))
+
+_NOBODY = msgid("Nobody is signed in here.")
+_BY_CODE = {
+    Code.BODY_TIMEOUT: msgid("The form did not arrive in time. Try again."),
+    Code.BODY_TOO_LARGE: msgid("The form is too long."),
+    Code.CREDENTIALS_CONFLICT: msgid(
+        "Two different accounts are signed in by one request. Sign out, then sign in again."
+    ),
+    Code.DUPLICATE_COOKIE: msgid(
+        "Your browser sent a cookie of this site twice, which another site can bring about. "
+        "Delete this site’s cookies, then sign in again."
+    ),
+    Code.METHOD_NOT_ALLOWED: msgid("This address takes a form, and can’t be opened by itself."),
+    Code.MISSING_TOKEN: _NOBODY,
+    Code.NEXT_NOT_ALLOWED: msgid("The link that brought you here leads to a place it may not lead to."),
+    Code.ORIGIN_NOT_ALLOWED: msgid("The request came from another site. Open this page here, and try again."),
+    Code.ROLE_REQUIRED: msgid("Your account has no access to this page."),
+    Code.SESSION_ENDED: _NOBODY,
+    Code.TOKEN_EXPIRED: _NOBODY,
+    Code.VALIDATION_FAILED: msgid("The form holds something that no form of ours sends."),
+}
+
+
+def told(code: Code) -> Told:
+    """Return what a page says of `code`."""
+    status = PROBLEMS[code][0]
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return _UNAVAILABLE
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return _TOO_MANY
+    if status == HTTPStatus.NOT_FOUND:
+        return _NOT_FOUND
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _BROKEN
+    return Told(_REFUSED.template, _REFUSED.heading, _BY_CODE.get(code, _REFUSED.words))
