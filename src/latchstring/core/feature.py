@@ -12,10 +12,11 @@ from fastapi import APIRouter
 
 from latchstring.core.accounts.actions import Accounts
 from latchstring.core.sessions.actions import Sessions
+from latchstring.core.sessions.answer import SignedInAnswer
 from latchstring.core.sessions.feed import RevocationFeed
 from latchstring.core.sessions.grants import Grant
 from latchstring.core.sessions.guard import Guard
-from latchstring.core.sessions.routes import SignedInAnswer
+from latchstring.core.sessions.page_edge import PageEdge
 from latchstring.core.sign_in.actions import SignIn
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Database
@@ -45,14 +46,18 @@ class Core:
     guard: Guard
     feed: RevocationFeed
     signed_in_answer: SignedInAnswer
+    page_edge: PageEdge | None = None
+    """What pages are built on, where they are switched on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a feature offers: routes, mounted under the prefix of the whole, and ways to get tokens at `/token`."""
+    """What a feature offers: routes under the prefix of the whole, pages, and ways to get tokens at `/token`."""
 
     name: str
     router: APIRouter
+    pages: APIRouter | None = None
+    """Made by `page_edge.router`, where there is one."""
     grants: Mapping[str, Grant] = field(default_factory=dict)
     """By their `grant_type`."""
 

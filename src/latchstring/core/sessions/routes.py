@@ -1,8 +1,7 @@
-"""Refresh, sign-out and the list of sessions over HTTP, and the answer that every sign-in ends with."""
+"""Refresh, sign-out and the list of sessions over HTTP."""
 
 from collections.abc import Sequence
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
@@ -10,10 +9,11 @@ from starlette.responses import JSONResponse, Response
 
 from latchstring.core.accounts.schemas import UserResponse
 from latchstring.core.caller import Caller
-from latchstring.core.sessions.actions import Sessions, SignedIn
+from latchstring.core.sessions.actions import Sessions
+from latchstring.core.sessions.answer import SignedInAnswer
 from latchstring.core.sessions.credentials import RawHeaders, bearer_token, cookie_token, every_token
 from latchstring.core.sessions.guard import GUARD_REFUSALS, CallerDep, fresh
-from latchstring.core.sessions.rules import EndReason
+from latchstring.core.sessions.rules import EndReason, session_id_from
 from latchstring.core.sessions.schemas import SessionResponse, SignedOutResponse
 from latchstring.core.sessions.settings import SessionSettings
 from latchstring.core.tokens.tokens import Tokens
@@ -21,27 +21,6 @@ from latchstring.errors import Code, Refused
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.web.edge import Edge
 from latchstring.foundation.web.problem import ProblemError, refusals
-
-
-class SignedInAnswer:
-    """Turns a `SignedIn` into the user's JSON with both cookies."""
-
-    def __init__(self, edge: Edge, clock: Clock) -> None:
-        self._edge = edge
-        self._clock = clock
-
-    def __call__(self, signed_in: SignedIn, *, status: int = 200) -> Response:
-        """Return the answer."""
-        user = UserResponse.of(signed_in.user).model_dump_json()
-        response = Response(user, status_code=status, media_type="application/json")
-        now = int(self._clock.now().timestamp())
-        tokens = signed_in.tokens
-        self._edge.cookies.set(
-            response,
-            access=(tokens.access, max(tokens.access_expires_at_unix - now, 0)),
-            refresh=(tokens.refresh, max(tokens.refresh_expires_at_unix - now, 0)),
-        )
-        return response
 
 
 def renewal_router(
@@ -142,7 +121,7 @@ def sessions_router(sessions: Sessions, edge: Edge, *, settings: SessionSettings
     )
     async def revoke_session(request: Request, caller: CallerDep) -> Response:
         """End one of the caller's sessions; another user's is not found."""
-        wanted = _session_id(request.path_params["session_id"])
+        wanted = session_id_from(request.path_params["session_id"])
         if wanted is None or not await sessions.revoke_session(
             wanted, user_id=caller.user_id, reason=EndReason.REVOKED, source=edge.source(request)
         ):
@@ -189,14 +168,6 @@ def sessions_router(sessions: Sessions, edge: Edge, *, settings: SessionSettings
 
 
 _SESSION_ID = {"name": "session_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-
-
-def _session_id(text: str) -> UUID | None:
-    try:
-        session_id = UUID(text)
-    except ValueError:
-        return None
-    return session_id if str(session_id) == text else None
 
 
 async def _presented_token(headers: RawHeaders, *, cookie: str, tokens: Tokens, now: float) -> str | Refused:

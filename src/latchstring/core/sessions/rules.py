@@ -217,3 +217,12 @@ def judge(
 def whole_seconds(instant: datetime) -> datetime:
     """Return `instant` without its fraction: tokens know whole seconds only, and the row must agree with them."""
     return instant.replace(microsecond=0)
+
+
+def session_id_from(text: str) -> UUID | None:
+    """Return the id that a visitor named, if it is spelled as ours are."""
+    try:
+        session_id = UUID(text)
+    except ValueError:
+        return None
+    return session_id if str(session_id) == text else None

@@ -1,0 +1,210 @@
+"""Where one is signed in, signing out, and the quiet renewal: pages."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from latchstring.core.accounts.rules import User
+from latchstring.core.caller import Caller
+from latchstring.core.sessions.actions import Sessions
+from latchstring.core.sessions.answer import SignedInAnswer
+from latchstring.core.sessions.credentials import cookie_token, every_token
+from latchstring.core.sessions.guard import FreshDependency, OptionalUserDependency
+from latchstring.core.sessions.page_edge import PageEdge, Visitor
+from latchstring.core.sessions.rules import EndReason, ListedSession, session_id_from
+from latchstring.core.sessions.settings import SessionSettings
+from latchstring.errors import Code, Refused
+from latchstring.foundation.web.origin import SAFE_METHODS, is_navigation
+from latchstring.foundation.web.pages.agents import named
+from latchstring.foundation.web.pages.words import Words, msgid
+from latchstring.foundation.web.problem import ProblemError
+
+TEMPLATES = Path(__file__).with_name("templates")
+_FETCH_METADATA = b"sec-fetch-"
+_METHODS = {"pwd": msgid("password")}
+_NOTICES = {
+    "ended": msgid("That session has ended."),
+    "others": msgid("All your other sessions have ended."),
+}
+# What a refresh is refused with that has nothing to do with the session.
+_NOT_OVER = frozenset({Code.DUPLICATE_COOKIE, Code.TOO_MANY_REQUESTS})
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSession:
+    """A session, as the page shows it."""
+
+    id: str
+    browser: str
+    user_agent: str | None
+    first_seen: datetime
+    last_seen: datetime
+    expires_at: datetime
+    address: str | None
+    methods: Sequence[str]
+    is_current: bool
+
+
+def method_words(methods: Sequence[str], words: Words) -> list[str]:
+    """Return how somebody proved who they are, for people."""
+    return [words(_METHODS[method]) if method in _METHODS else method for method in methods]
+
+
+def sessions_pages(
+    sessions: Sessions,
+    page_edge: PageEdge,
+    answer: SignedInAnswer,
+    *,
+    fresh: FreshDependency,
+    optional_user: OptionalUserDependency,
+    settings: SessionSettings,
+) -> APIRouter:
+    """Return the pages of this room."""
+    router = page_edge.router(templates=TEMPLATES)
+    page_edge.site.add_link(msgid("Sessions"), "/account/sessions")
+    _add_renewal(router, sessions, page_edge, answer)
+    _add_sign_out(router, sessions, page_edge, optional_user, settings)
+    _add_list(router, sessions, page_edge, fresh)
+    return router
+
+
+def well_known_pages(page_edge: PageEdge) -> APIRouter:
+    """Return the address at which password managers look for the page that changes a password."""
+    router = page_edge.router()
+    site = page_edge.site
+
+    @router.get("/.well-known/change-password")
+    async def change_password(request: Request) -> Response:
+        if "/account/password" not in site.paths:
+            raise ProblemError(Code.NOT_FOUND)
+        return site.see_other(site.url(request.scope, "/account/password"))
+
+    return router
+
+
+def _add_renewal(router: APIRouter, sessions: Sessions, page_edge: PageEdge, answer: SignedInAnswer) -> None:
+    site, edge = page_edge.site, page_edge.edge
+    cookie = edge.cookies.refresh_name.encode()
+
+    async def renew(request: Request) -> Response:
+        # By GET for a page and by POST for a form, which comes through whole. A browser sends along the cookies of a
+        # visitor who follows a link from elsewhere, and none for an image or a script there; a script of ours uses the
+        # JSON route.
+        headers = request.scope["headers"]
+        by_get = request.method in SAFE_METHODS
+        says_what_for = any(name.startswith(_FETCH_METADATA) for name, _ in headers)
+        if by_get and says_what_for and not is_navigation(headers):
+            raise ProblemError(Code.ORIGIN_NOT_ALLOWED)
+        destination = site.destination_in_query(request) or site.home(request.scope)
+        token = cookie_token(headers, cookie)
+        missing = Refused(Code.MISSING_REFRESH_TOKEN)
+        refused = token if isinstance(token, Refused) else missing if token is None else None
+        if refused is None and isinstance(token, str):
+            outcome = await sessions.renew_session(token, source=edge.source(request))
+            if not isinstance(outcome, Refused):
+                response = Response(status_code=303 if by_get else 307, headers={"Location": destination})
+                answer.put_cookies(response, outcome)
+                return response
+            refused = outcome
+        problem = ProblemError.of(refused or missing)
+        if problem.code in _NOT_OVER:
+            raise problem
+        # The cookies are left as they are: the loser of a race must not clear the winner's.
+        way = page_edge.to_sign_in(
+            request.scope,
+            was_signed_in=problem.code is not Code.MISSING_REFRESH_TOKEN,
+            destination=site.by_get(request.scope, destination),
+        )
+        if way is None:
+            raise problem
+        return way
+
+    router.add_api_route("/renew", renew, methods=["GET"])
+    router.add_api_route("/renew", renew, methods=["POST"])
+
+
+def _add_sign_out(
+    router: APIRouter,
+    sessions: Sessions,
+    page_edge: PageEdge,
+    optional_user: OptionalUserDependency,
+    settings: SessionSettings,
+) -> None:
+    site, edge = page_edge.site, page_edge.edge
+    names = (edge.cookies.access_name.encode(), edge.cookies.refresh_name.encode())
+
+    @router.post("/sign-out")
+    async def sign_out(request: Request) -> Response:
+        await sessions.sign_out(every_token(request.scope["headers"], names), source=edge.source(request))
+        response = site.see_other(site.url(request.scope, "/signed-out"))
+        edge.cookies.clear(response)
+        if settings.logout_clears_cache:
+            response.headers["Clear-Site-Data"] = '"cache"'
+        return response
+
+    @router.get("/signed-out")
+    async def show_signed_out(request: Request, user: Annotated[User | None, Depends(optional_user)]) -> Response:
+        if user is not None:
+            return site.see_other(site.home(request.scope))
+        return site.page(request, "signed_out.html")
+
+
+def _add_list(router: APIRouter, sessions: Sessions, page_edge: PageEdge, fresh: FreshDependency) -> None:
+    site, edge = page_edge.site, page_edge.edge
+    PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
+    FreshCaller = Annotated[Caller, Depends(fresh)]  # noqa: N806 -- likewise
+
+    @router.get("/account/sessions")
+    async def show_sessions(request: Request, visitor: PageVisitor) -> Response:
+        found = await sessions.list_sessions(visitor.user.id)
+        words = site.words(request.scope)
+        # Names are read off by hundreds of rules: not in the loop.
+        shown = await asyncio.to_thread(_shown, found, visitor.caller, words)
+        done = _NOTICES.get(request.query_params.get("done", ""))
+        return page_edge.page(request, "sessions.html", visitor, sessions=shown, notice=words(done) if done else None)
+
+    @router.post("/account/sessions/end")
+    async def end_session(request: Request, visitor: PageVisitor) -> Response:
+        wanted = session_id_from((await site.form(request)).get("session_id", ""))
+        if wanted is None:
+            raise ProblemError(Code.SESSION_NOT_FOUND)
+        # One that is over already, or somebody else's, ends in the same words: the list shows what there is.
+        await sessions.revoke_session(
+            wanted, user_id=visitor.user.id, reason=EndReason.REVOKED, source=edge.source(request)
+        )
+        if wanted == visitor.caller.session_id:
+            response = site.see_other(site.url(request.scope, "/signed-out"))
+            edge.cookies.clear(response)
+            return response
+        return site.see_other(site.url(request.scope, "/account/sessions", done="ended"))
+
+    @router.post("/account/sessions/end-others")
+    async def end_other_sessions(request: Request, caller: FreshCaller) -> Response:
+        if not await sessions.revoke_other_sessions(caller, source=edge.source(request)):
+            raise ProblemError(Code.SESSION_ENDED, token_sent=True)
+        return site.see_other(site.url(request.scope, "/account/sessions", done="others"))
+
+
+def _shown(found: Sequence[ListedSession], caller: Caller, words: Words) -> list[ShownSession]:
+    shown = [
+        ShownSession(
+            id=str(listed.session.id),
+            browser=named(listed.user_agent, words),
+            user_agent=listed.user_agent,
+            first_seen=listed.session.created_at,
+            last_seen=listed.session.rotated_at,
+            expires_at=listed.session.expires_at,
+            address=listed.address,
+            methods=method_words(listed.session.methods, words),
+            is_current=listed.session.id == caller.session_id,
+        )
+        for listed in found
+    ]
+    return sorted(shown, key=lambda session: not session.is_current)
