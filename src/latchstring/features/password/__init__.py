@@ -13,6 +13,7 @@ wrote them verify, and are replaced at the sign-in that proved them.
 
 from latchstring.core.feature import Core, Foundation, Room
 from latchstring.features.password.actions import Passwords
+from latchstring.features.password.pages import password_pages
 from latchstring.features.password.routes import password_grant, password_router
 
 __all__ = ["PasswordFeature"]
@@ -31,8 +32,10 @@ class PasswordFeature:
             sign_in=core.sign_in,
             sessions=core.sessions,
         )
+        pages = core.page_edge
         return Room(
             name="password",
             router=password_router(passwords, core.signed_in_answer, foundation.edge),
+            pages=password_pages(passwords, pages, core.signed_in_answer, guard=core.guard) if pages else None,
             grants={"password": password_grant(passwords)},
         )

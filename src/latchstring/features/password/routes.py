@@ -7,10 +7,10 @@ from starlette.responses import Response
 
 from latchstring.core.accounts.schemas import UserResponse
 from latchstring.core.sessions.actions import SignedIn
+from latchstring.core.sessions.answer import SignedInAnswer
 from latchstring.core.sessions.credentials import cookie_token
 from latchstring.core.sessions.grants import Form, Grant, required
 from latchstring.core.sessions.guard import GUARD_REFUSALS, CallerDep
-from latchstring.core.sessions.routes import SignedInAnswer
 from latchstring.errors import Code, Refused
 from latchstring.features.password.actions import Passwords
 from latchstring.features.password.schemas import Confirmation, Credentials, PasswordChange, Registration

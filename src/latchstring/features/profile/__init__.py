@@ -5,6 +5,7 @@ PATCH /me   other names, the user again
 """
 
 from latchstring.core.feature import Core, Foundation, Room
+from latchstring.features.profile.pages import profile_pages
 from latchstring.features.profile.routes import profile_router
 
 __all__ = ["ProfileFeature"]
@@ -15,4 +16,5 @@ class ProfileFeature:
 
     def build(self, foundation: Foundation, core: Core) -> Room:
         """Return the room."""
-        return Room(name="profile", router=profile_router(core.accounts, foundation.edge))
+        pages = profile_pages(core.accounts, core.page_edge) if core.page_edge else None
+        return Room(name="profile", router=profile_router(core.accounts, foundation.edge), pages=pages)

@@ -1,0 +1,308 @@
+"""Sign up, sign in, change a password and confirm who one is: pages over the same actions as the JSON routes."""
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, SecretStr, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from latchstring.core.accounts.rules import User
+from latchstring.core.accounts.schemas import CanonicalEmail, Name
+from latchstring.core.caller import Caller
+from latchstring.core.sessions.actions import SignedIn
+from latchstring.core.sessions.answer import SignedInAnswer
+from latchstring.core.sessions.credentials import cookie_token
+from latchstring.core.sessions.guard import Guard, OptionalUserDependency
+from latchstring.core.sessions.page_edge import WHY_ENDED, PageEdge, StepUp, Visitor
+from latchstring.errors import Code, Refused
+from latchstring.features.password.actions import Passwords
+from latchstring.features.password.schemas import PASSWORD_MIN_LENGTH, Confirmation, Credentials, Password
+from latchstring.foundation.web.pages.form import FieldProblem, Form, problems_of, without
+from latchstring.foundation.web.pages.words import msgid
+from latchstring.foundation.web.problem import ProblemError
+
+TEMPLATES = Path(__file__).with_name("templates")
+_NO_PASSWORD = msgid("Enter your password.")
+_NO_EMAIL = msgid("Enter your e-mail address.")
+_SIGN_UP_FIELDS = {
+    "first_name": msgid("Enter your first name."),
+    "last_name": msgid("Enter your last name."),
+    "email": _NO_EMAIL,
+    "password": msgid("Choose a password."),
+}
+_SIGN_IN_FIELDS = {"email": _NO_EMAIL, "password": _NO_PASSWORD}
+_CHANGE_FIELDS = {
+    "current_password": msgid("Enter your current password."),
+    "new_password": msgid("Choose a new password."),
+}
+_CONFIRM_FIELD = "confirm_password"
+_NOT_RIGHT = msgid("The e-mail address or the password is not right.")
+_PASSWORD_NOT_RIGHT = msgid("The password is not right.")
+_WHY = {WHY_ENDED: msgid("Your session has ended. Sign in to go on.")}
+_NOTICES = {
+    "changed": msgid("Your password is changed, and all your other sessions have ended."),
+    "confirmed": msgid("Thank you."),
+}
+
+
+class SignUpForm(BaseModel):
+    """What the JSON route takes, with the password once: on a page it can be shown."""
+
+    first_name: Name
+    last_name: Name
+    email: CanonicalEmail
+    password: Password
+
+
+class ChangeForm(BaseModel):
+    """The present password is compared, whatever it is; the new one has to be one."""
+
+    current_password: SecretStr
+    new_password: Password
+
+
+def password_pages(
+    passwords: Passwords,
+    page_edge: PageEdge,
+    answer: SignedInAnswer,
+    *,
+    guard: Guard,
+) -> APIRouter:
+    """Return the pages of this room."""
+    router = page_edge.router(templates=TEMPLATES)
+    page_edge.site.add_link(msgid("Password"), "/account/password")
+    optional_user = OptionalUserDependency(guard)
+    _add_sign_up(router, passwords, page_edge, answer, optional_user)
+    _add_sign_in(router, passwords, page_edge, answer, optional_user)
+    _add_change(router, passwords, page_edge)
+    _add_confirm(router, passwords, page_edge, answer)
+    return router
+
+
+def _add_sign_up(
+    router: APIRouter,
+    passwords: Passwords,
+    page_edge: PageEdge,
+    answer: SignedInAnswer,
+    optional_user: OptionalUserDependency,
+) -> None:
+    site, edge = page_edge.site, page_edge.edge
+    MaybeUser = Annotated[User | None, Depends(optional_user)]  # noqa: N806 -- a type
+
+    def shown(request: Request, *, destination: str | None, form: Form | None = None, status: int = 200) -> Response:
+        return site.page(
+            request,
+            "sign_up.html",
+            status=status,
+            form=form,
+            destination=destination,
+            password_min_length=PASSWORD_MIN_LENGTH,
+        )
+
+    @router.get("/sign-up")
+    async def show_sign_up(request: Request, user: MaybeUser) -> Response:
+        destination = site.destination_in_query(request)
+        if user is not None:
+            return site.see_other(destination or site.home(request.scope))
+        return shown(request, destination=destination)
+
+    @router.post("/sign-up")
+    async def sign_up(request: Request) -> Response:
+        fields = await site.form(request)
+        words = site.words(request.scope)
+        destination = site.destination(fields.get("next"))
+        kept = without(fields, {"password"})
+        try:
+            filled = SignUpForm.model_validate({name: fields[name] for name in _SIGN_UP_FIELDS if name in fields})
+        except ValidationError as error:
+            form = Form(kept, problems_of(error, words, blank=_SIGN_UP_FIELDS))
+            return shown(request, destination=destination, form=form, status=422)
+        outcome = await passwords.register_user(
+            email=filled.email,
+            first_name=filled.first_name,
+            last_name=filled.last_name,
+            password=filled.password.get_secret_value(),
+            source=edge.source(request),
+        )
+        if isinstance(outcome, Refused):
+            if outcome.code is not Code.EMAIL_TAKEN:
+                raise ProblemError.of(outcome)
+            taken = words(msgid("There is an account with this address already. Sign in with it."))
+            form = Form(kept, (FieldProblem("email", taken),))
+            return shown(request, destination=destination, form=form, status=422)
+        response = site.see_other(destination or site.home(request.scope))
+        answer.put_cookies(response, outcome)
+        return response
+
+
+def _add_sign_in(
+    router: APIRouter,
+    passwords: Passwords,
+    page_edge: PageEdge,
+    answer: SignedInAnswer,
+    optional_user: OptionalUserDependency,
+) -> None:
+    site, edge = page_edge.site, page_edge.edge
+    MaybeUser = Annotated[User | None, Depends(optional_user)]  # noqa: N806 -- a type
+
+    def shown(
+        request: Request,
+        *,
+        destination: str | None,
+        why: str | None = None,
+        form: Form | None = None,
+        status: int = 200,
+    ) -> Response:
+        return site.page(request, "sign_in.html", status=status, form=form, destination=destination, why=why)
+
+    @router.get("/sign-in")
+    async def show_sign_in(request: Request, user: MaybeUser) -> Response:
+        destination = site.destination_in_query(request)
+        if user is not None:
+            return site.see_other(destination or site.home(request.scope))
+        why = _WHY.get(request.query_params.get("why", ""))
+        return shown(request, destination=destination, why=site.words(request.scope)(why) if why else None)
+
+    @router.post("/sign-in")
+    async def sign_in(request: Request) -> Response:
+        fields = await site.form(request)
+        words = site.words(request.scope)
+        destination = site.destination(fields.get("next"))
+        kept = without(fields, {"password"})
+        missing = tuple(
+            FieldProblem(name, words(blank)) for name, blank in _SIGN_IN_FIELDS.items() if name not in fields
+        )
+        if missing:
+            return shown(request, destination=destination, form=Form(kept, missing), status=422)
+        outcome = await _signed_in(passwords, fields, request)
+        if isinstance(outcome, Refused):
+            if outcome.code is not Code.INVALID_CREDENTIALS:
+                raise ProblemError.of(outcome)
+            form = Form(kept, summary=words(_NOT_RIGHT))
+            return shown(request, destination=destination, form=form, status=422)
+        response = site.see_other(destination or site.home(request.scope))
+        answer.put_cookies(response, outcome)
+        return response
+
+    async def _signed_in(passwords: Passwords, fields: dict[str, str], request: Request) -> SignedIn | Refused:
+        try:
+            credentials = Credentials.model_validate({name: fields[name] for name in _SIGN_IN_FIELDS})
+        except ValidationError:
+            # No account has such an address or such a password, and that is all there is to say.
+            return Refused(Code.INVALID_CREDENTIALS)
+        return await passwords.sign_in(
+            email=credentials.email, password=credentials.password.get_secret_value(), source=edge.source(request)
+        )
+
+
+def _add_change(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -> None:
+    site, edge = page_edge.site, page_edge.edge
+    PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
+
+    def shown(
+        request: Request, visitor: Visitor, *, form: Form | None = None, status: int = 200, notice: str | None = None
+    ) -> Response:
+        return page_edge.page(
+            request,
+            "password.html",
+            visitor,
+            status=status,
+            form=form,
+            notice=notice,
+            password_min_length=PASSWORD_MIN_LENGTH,
+        )
+
+    @router.get("/account/password")
+    async def show_password(request: Request, visitor: PageVisitor) -> Response:
+        done = _NOTICES.get(request.query_params.get("done", ""))
+        return shown(request, visitor, notice=site.words(request.scope)(done) if done else None)
+
+    @router.post("/account/password")
+    async def change_password(request: Request, visitor: PageVisitor) -> Response:
+        fields = await site.form(request)
+        words = site.words(request.scope)
+        try:
+            filled = ChangeForm.model_validate({name: fields[name] for name in _CHANGE_FIELDS if name in fields})
+        except ValidationError as error:
+            form = Form({}, problems_of(error, words, blank=_CHANGE_FIELDS))
+            return shown(request, visitor, form=form, status=422)
+        current, new = filled.current_password.get_secret_value(), filled.new_password.get_secret_value()
+        refused: Refused | None = Refused(Code.INVALID_CREDENTIALS)
+        if _can_be_one(current):
+            refused = await passwords.change_password(
+                visitor.caller, current_password=current, new_password=new, source=edge.source(request)
+            )
+        if refused is None:
+            return site.see_other(site.url(request.scope, "/account/password", done="changed"))
+        if refused.code is not Code.INVALID_CREDENTIALS:
+            raise ProblemError.of(refused, token_sent=True)
+        wrong = FieldProblem("current_password", words(_PASSWORD_NOT_RIGHT))
+        return shown(request, visitor, form=Form({}, (wrong,)), status=422)
+
+
+def _add_confirm(router: APIRouter, passwords: Passwords, page_edge: PageEdge, answer: SignedInAnswer) -> None:
+    site, edge = page_edge.site, page_edge.edge
+    PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
+    refresh_cookie = edge.cookies.refresh_name.encode()
+
+    async def prove(request: Request, caller: Caller, password: str) -> SignedIn | Refused:
+        refresh_token = cookie_token(request.scope["headers"], refresh_cookie)
+        if isinstance(refresh_token, Refused):
+            return refresh_token
+        if not _can_be_one(password):
+            return Refused(Code.INVALID_CREDENTIALS)
+        return await passwords.confirm(
+            caller, password=password, refresh_token=refresh_token, source=edge.source(request)
+        )
+
+    page_edge.step_up = StepUp("confirm.html", _CONFIRM_FIELD, prove, _PASSWORD_NOT_RIGHT)
+
+    def shown(
+        request: Request, visitor: Visitor, *, destination: str | None, form: Form | None = None, status: int = 200
+    ) -> Response:
+        return page_edge.page(
+            request,
+            "confirm.html",
+            visitor,
+            status=status,
+            form=form,
+            destination=destination,
+            action=site.url(request.scope, "/account/confirm"),
+            carried=[],
+            cancel=site.home(request.scope),
+            purpose=None,
+        )
+
+    @router.get("/account/confirm")
+    async def show_confirm(request: Request, visitor: PageVisitor) -> Response:
+        return shown(request, visitor, destination=site.destination_in_query(request))
+
+    @router.post("/account/confirm")
+    async def confirm(request: Request, visitor: PageVisitor) -> Response:
+        fields = await site.form(request)
+        words = site.words(request.scope)
+        destination = site.destination(fields.get("next"))
+        password = fields.get(_CONFIRM_FIELD)
+        if password is None:
+            form = Form({}, (FieldProblem(_CONFIRM_FIELD, words(_NO_PASSWORD)),))
+            return shown(request, visitor, destination=destination, form=form, status=422)
+        outcome = await prove(request, visitor.caller, password)
+        if isinstance(outcome, Refused):
+            if outcome.code is not Code.INVALID_CREDENTIALS:
+                raise ProblemError.of(outcome, token_sent=True)
+            form = Form({}, (FieldProblem(_CONFIRM_FIELD, words(_PASSWORD_NOT_RIGHT)),))
+            return shown(request, visitor, destination=destination, form=form, status=422)
+        response = site.see_other(destination or site.home(request.scope))
+        answer.put_cookies(response, outcome)
+        return response
+
+
+def _can_be_one(password: str) -> bool:
+    # What no account has is no try that would count, as over JSON.
+    try:
+        Confirmation.model_validate({"password": password})
+    except ValidationError:
+        return False
+    return True
