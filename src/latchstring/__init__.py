@@ -33,6 +33,10 @@ if TYPE_CHECKING:
         requires,
     )
     from latchstring.core.sessions.middleware import GuardMiddleware
+    from latchstring.core.sessions.page_edge import (
+        PageUser,
+        on_page,
+    )
     from latchstring.errors import (
         Code,
         ConfigurationError,
@@ -82,6 +86,7 @@ if TYPE_CHECKING:
         UserRegistered,
         UserRenamed,
     )
+    from latchstring.foundation.web.pages.options import Pages
     from latchstring.inspection import (
         Access,
         Finding,
@@ -126,6 +131,8 @@ __all__ = [
     "KeysUnavailableError",
     "LatchstringError",
     "OptionalUser",
+    "PageUser",
+    "Pages",
     "PasswordChanged",
     "PasswordFeature",
     "PasswordUpgraded",
@@ -161,6 +168,7 @@ __all__ = [
     "current_user",
     "fresh",
     "guarding",
+    "on_page",
     "optional_user",
     "public",
     "requires",
@@ -192,6 +200,10 @@ _HOMES = {
         "requires",
     ),
     "latchstring.core.sessions.middleware": ("GuardMiddleware",),
+    "latchstring.core.sessions.page_edge": (
+        "PageUser",
+        "on_page",
+    ),
     "latchstring.errors": (
         "Code",
         "ConfigurationError",
@@ -241,6 +253,7 @@ _HOMES = {
         "UserRegistered",
         "UserRenamed",
     ),
+    "latchstring.foundation.web.pages.options": ("Pages",),
     "latchstring.inspection": (
         "Access",
         "Finding",

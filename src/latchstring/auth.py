@@ -7,6 +7,7 @@ process know nothing of each other.
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 
 from fastapi import APIRouter, FastAPI
@@ -19,6 +20,7 @@ from latchstring.core.accounts.actions import Accounts
 from latchstring.core.caller import Caller
 from latchstring.core.feature import Core, Feature, Foundation, Room
 from latchstring.core.sessions.actions import ClaimsHook, Sessions
+from latchstring.core.sessions.answer import SignedInAnswer
 from latchstring.core.sessions.feed import RevocationFeed
 from latchstring.core.sessions.grants import Grant, token_router
 from latchstring.core.sessions.guard import (
@@ -31,7 +33,9 @@ from latchstring.core.sessions.guard import (
     UserDependency,
 )
 from latchstring.core.sessions.middleware import GuardMiddleware
-from latchstring.core.sessions.routes import SignedInAnswer, renewal_router, sessions_router
+from latchstring.core.sessions.page_edge import PageEdge
+from latchstring.core.sessions.pages import sessions_pages, well_known_pages
+from latchstring.core.sessions.routes import renewal_router, sessions_router
 from latchstring.core.sessions.rules import REVOCATIONS_KEPT, Lifetimes, RefreshLimit
 from latchstring.core.sessions.sockets import Sockets
 from latchstring.core.sessions.store import prune_revocations, prune_sessions
@@ -56,6 +60,9 @@ from latchstring.foundation.passwords import PasswordHasher
 from latchstring.foundation.subscribers import After, FactT, GivingFactT, Inside, Subscribers
 from latchstring.foundation.web.edge import Edge
 from latchstring.foundation.web.openapi import described
+from latchstring.foundation.web.pages.options import Pages
+from latchstring.foundation.web.pages.routes import add_surroundings
+from latchstring.foundation.web.pages.site import Site
 from latchstring.foundation.web.route import PrefixRouter
 from latchstring.inspection import (
     Finding,
@@ -82,6 +89,7 @@ class Auth:
         features: Iterable[Feature] = DEFAULT_FEATURES,
         settings: Settings | None = None,
         claims: ClaimsHook | None = None,
+        pages: bool | Pages = False,
         migrate: bool = True,
         clock: Clock | None = None,
     ) -> None:
@@ -96,6 +104,7 @@ class Auth:
             claims: an async function from a user to claims of the application's own, which ride in access tokens and
                 come back as `caller.claims`. Each is named by a URI, such as `shop:tenant`, so that it can never be one
                 of a registered claim. It is called at each sign-in and refresh, with no connection held.
+            pages: whether there are pages beside the JSON routes (sign up, sign in, account, …), or how they look.
             migrate: whether the schema is brought up to date, and the first signing key made, when the application
                 starts; False, where `latchstring migrate` does so beforehand.
             clock: the time; the machine's by default.
@@ -151,6 +160,7 @@ class Auth:
         foundation = Foundation(
             database=self.database, clock=clock, passwords=self.hasher, limits=self.limits, edge=edge
         )
+        self.page_edge = self._page_edge(Pages() if pages is True else pages or None, edge, answer, lifetimes)
         core = Core(
             accounts=self.accounts,
             sessions=self.sessions,
@@ -158,6 +168,7 @@ class Auth:
             guard=self.guard,
             feed=self.feed,
             signed_in_answer=answer,
+            page_edge=self.page_edge,
         )
         rooms = [feature.build(foundation, core) for feature in features]
         self._routers = [room.router for room in rooms]
@@ -166,6 +177,9 @@ class Auth:
             sessions_router(self.sessions, edge, settings=settings),
             token_router(self.sessions, edge, clock, grants=_grants(rooms)),
         ]
+        self._page_routers = [room.pages for room in rooms if room.pages is not None]
+        if self.page_edge is not None:
+            self._page_routers += self._own_pages(self.page_edge, answer)
         self._edge, self._grant_types = edge, ("refresh_token", *_grants(rooms))
 
     @classmethod
@@ -175,6 +189,7 @@ class Auth:
         *,
         features: Iterable[Feature] = DEFAULT_FEATURES,
         claims: ClaimsHook | None = None,
+        pages: bool | Pages = False,
         migrate: bool = True,
         clock: Clock | None = None,
     ) -> Self:
@@ -183,9 +198,17 @@ class Auth:
         Raises:
             ConfigurationError: as `Auth` does.
         """
-        return cls(settings.database, settings=settings, features=features, claims=claims, migrate=migrate, clock=clock)
+        return cls(
+            settings.database,
+            settings=settings,
+            features=features,
+            claims=claims,
+            pages=pages,
+            migrate=migrate,
+            clock=clock,
+        )
 
-    def install(self, app: FastAPI, *, prefix: str = "/auth") -> None:
+    def install(self, app: FastAPI, *, prefix: str = "/auth", pages_prefix: str | None = None) -> None:
         """Mount every room's routes on `app` under `prefix`, the public keys at their well-known address.
 
         What goes on beside the requests begins before the application's own lifespan and ends after it. Nothing else of
@@ -194,11 +217,13 @@ class Auth:
         Args:
             app: the application.
             prefix: where the routes begin; with a slash before it and none after it.
+            pages_prefix: where the pages do, if there are any; the same place by default.
 
         Raises:
             ConfigurationError: an `Auth` was installed there before, or the prefix can't be one.
         """
-        if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
+        pages_prefix = prefix if pages_prefix is None else pages_prefix
+        if any(each and (not each.startswith("/") or each.endswith("/")) for each in (prefix, pages_prefix)):
             raise ConfigurationError("the prefix begins with a slash and ends without one: /auth")
         # FastAPI would put them before our routes as well, and nobody could sign in.
         if any(isinstance(each.dependency, GuardDependency) for each in app.router.dependencies):
@@ -207,6 +232,10 @@ class Auth:
         self.prefix = prefix
         app.include_router(PrefixRouter(prefix, self._routers), prefix=prefix)
         app.include_router(PrefixRouter("", self._well_known(prefix)))
+        if self.page_edge is not None:
+            site = self.page_edge.site
+            site.prefix, site.renewal_path = pages_prefix, f"{prefix}/refresh"
+            app.include_router(PrefixRouter(pages_prefix, self._page_routers), prefix=pages_prefix)
         app.router.lifespan_context = self._around(app.router.lifespan_context)
         app.openapi = described(  # type: ignore[method-assign]  # the way FastAPI documents to change its own
             app, cookie_name=self.cookies.access_name, token_url=_beside(app.openapi_url, f"{prefix}/token")
@@ -267,7 +296,40 @@ class Auth:
                     max_age_seconds=max_age,
                 )
             )
+        if self.page_edge is not None:
+            routers.append(well_known_pages(self.page_edge))
         return routers
+
+    def _page_edge(
+        self, options: Pages | None, edge: Edge, answer: SignedInAnswer, lifetimes: Lifetimes
+    ) -> PageEdge | None:
+        if options is None:
+            return None
+        # An application without pages has no template engine in it.
+        from latchstring.foundation.web.pages.templates import Templates  # noqa: PLC0415 -- see above
+
+        site = Site(
+            options,
+            Templates(Path(options.templates) if options.templates else None),
+            listed=self.settings.return_urls,
+        )
+        return PageEdge(
+            site, edge, self.guard, answer, self.clock, access_life_seconds=lifetimes.access.total_seconds()
+        )
+
+    def _own_pages(self, page_edge: PageEdge, answer: SignedInAnswer) -> list[APIRouter]:
+        fresh = FreshDependency(timedelta(minutes=self.settings.fresh_minutes), self.guard)
+        surroundings = page_edge.router()
+        add_surroundings(surroundings, page_edge.site, page_edge.edge)
+        sessions = sessions_pages(
+            self.sessions,
+            page_edge,
+            answer,
+            fresh=fresh,
+            optional_user=self.optional_user,
+            settings=self.settings,
+        )
+        return [sessions, surroundings]
 
     def inside(self, kind: type[GivingFactT]) -> Callable[[Inside[GivingFactT]], Inside[GivingFactT]]:
         """Return a decorator: the async function takes part in the transaction of each fact of this kind.

@@ -61,6 +61,10 @@ class Settings(WebSettings, PasswordHashSettings, TokenSettings, SessionSettings
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    pages: bool = True
+    """Whether the server has pages for people, beside its JSON routes."""
+    site_name: Annotated[str, Field(min_length=1, max_length=60)] = "Latchstring"
+    """What the server's pages call it."""
     data_dir: Path = Path("latchstring-data")
     """Where the server keeps its SQLite database and its secret, unless they are elsewhere."""
     database_url: SecretStr | None = None

@@ -267,8 +267,15 @@ PROVOCATIONS: dict[Code, Callable[[Visit], Awaitable[httpx2.Response]]] = {
 }
 # What is away is provoked further below, with a worker that never got there.
 AWAY = {Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE}
-# No route documents what routing itself answers, what a bug answers, and what only a host's own routes ask for.
-NOWHERE = {Code.METHOD_NOT_ALLOWED, Code.NOT_FOUND, Code.INTERNAL_ERROR, Code.ROLE_REQUIRED}
+# No route documents what routing itself answers, what a bug answers, what only a host's own routes ask for, and what
+# only a page refuses.
+NOWHERE = {
+    Code.METHOD_NOT_ALLOWED,
+    Code.NEXT_NOT_ALLOWED,
+    Code.NOT_FOUND,
+    Code.INTERNAL_ERROR,
+    Code.ROLE_REQUIRED,
+}
 
 
 def assert_refusal(answer: httpx2.Response, operation: Operation, code: Code) -> None:
@@ -487,7 +494,6 @@ async def test_another_method_is_405_and_told_which_there_are(service: Service) 
 async def test_no_such_address(service: Service) -> None:
     """404, in the same shape as every refusal."""
     for path in (
-        "/",
         "/nothing",
         "/api/auth",
         "/api/auth/",

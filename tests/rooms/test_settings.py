@@ -34,6 +34,7 @@ from latchstring.core.sessions.tables import sessions
 from latchstring.features.password.tables import passwords
 from latchstring.foundation.audit import audit
 from latchstring.testing import TurnedClock
+from tests.support.pages import title
 from tests.support.postgres import Postgres
 from tests.support.service import (
     ADDRESS,
@@ -160,6 +161,19 @@ async def what_a_logout_asks_the_browser(service: Service) -> str | None:
     answer = await (await service.registered()).post("/api/auth/logout")
     assert answer.status_code == 200
     return answer.headers.get("clear-site-data")
+
+
+async def answer_to_a_way_elsewhere(service: Service) -> int:
+    elsewhere = {"next": "https://app.example.com/welcome"}
+    return (await service.browser().get("/sign-in", params=elsewhere)).status_code
+
+
+async def answer_to_the_sign_in_page(service: Service) -> int:
+    return (await service.browser().get("/sign-in")).status_code
+
+
+async def name_on_the_sign_in_page(service: Service) -> str:
+    return title(await service.browser().get("/sign-in")).removeprefix("Sign in – ")
 
 
 async def answers_to_wrong_passwords(service: Service, *emails: str) -> list[int]:
@@ -326,6 +340,9 @@ BITES: dict[str, Bite] = {
         (PUBLIC_URL, ["__Host-access_token", "__Host-refresh_token"], True, "max-age=31536000"),
     ),
     "client_origin": Bite(FRONT_END, answer_to_another_front_end, (201, FRONT_END)),
+    "return_urls": Bite("https://app.example.com/welcome", answer_to_a_way_elsewhere, 200),
+    "pages": Bite("off", answer_to_the_sign_in_page, 404),
+    "site_name": Bite("Acme", name_on_the_sign_in_page, "Acme"),
     "trusted_proxies": Bite("127.0.0.1", recorded_address, "203.0.113.9"),
     "password_hash_memory_kib": Bite("16", stored_hash_parameters, "m=16,t=1,p=1"),
     "password_hash_passes": Bite("3", stored_hash_parameters, "m=8,t=3,p=1"),
@@ -486,12 +503,24 @@ REFUSED: list[tuple[str, dict[str, str]]] = [
         for value in ("-1", "nan", "inf", "3651", "for ever")
     ],
     *[
+        ("LATCHSTRING_RETURN_URLS", {"LATCHSTRING_RETURN_URLS": value})
+        for value in (
+            "/somewhere",
+            "shop.example.com",
+            "http:///x",
+            "javascript:alert(1)",
+            "https://a@b/",
+            "https://a/#b",
+        )
+    ],
+    ("LATCHSTRING_SITE_NAME", {"LATCHSTRING_SITE_NAME": "x" * 61}),
+    *[
         ("LATCHSTRING_FRESH_MINUTES", {"LATCHSTRING_FRESH_MINUTES": value})
         for value in ("0", "-1", "nan", "inf", "525601", "a while")
     ],
     *[
         (name, {name: value})
-        for name in ("LATCHSTRING_LIMITS", "LATCHSTRING_LOGOUT_CLEARS_CACHE")
+        for name in ("LATCHSTRING_LIMITS", "LATCHSTRING_LOGOUT_CLEARS_CACHE", "LATCHSTRING_PAGES")
         for value in ("perhaps", "2", "off and on")
     ],
     *[

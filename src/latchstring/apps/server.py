@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from latchstring import Auth, Settings
+from latchstring import Auth, Pages, Settings
 from latchstring.apps.cors import FrontEndCors
+from latchstring.apps.dashboard.pages import DASHBOARD, dashboard_pages
 from latchstring.apps.dashboard.routes import add_dashboard
 from latchstring.apps.environment import read_variables, settings_from
 from latchstring.apps.health import health_router
@@ -24,6 +25,7 @@ from latchstring.apps.logs import configure_logging
 from latchstring.errors import Code
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.web.headers import HeadersMiddleware
+from latchstring.foundation.web.pages.words import msgid
 from latchstring.foundation.web.problem import problem_response
 
 AUTH_PREFIX = "/api/auth"
@@ -43,7 +45,8 @@ def create_app() -> FastAPI:
 def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
     """Return the application for `settings`."""
     # Whoever serves has prepared the database, once for all workers.
-    auth = Auth.from_settings(settings, migrate=False, clock=clock)
+    pages = Pages(name=settings.site_name, home=DASHBOARD, links=[(msgid("Dashboard"), DASHBOARD)])
+    auth = Auth.from_settings(settings, pages=pages if settings.pages else False, migrate=False, clock=clock)
     app = FastAPI(
         title="Latchstring",
         summary="Sign-in: register, login, refresh, logout, and a protected dashboard.",
@@ -55,7 +58,9 @@ def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
         exception_handlers={HTTPException: _answer_http_exception},
     )
     add_dashboard(app)
-    auth.install(app, prefix=AUTH_PREFIX)
+    auth.install(app, prefix=AUTH_PREFIX, pages_prefix="")
+    if auth.page_edge is not None:
+        app.include_router(dashboard_pages(app, auth.page_edge))
     app.include_router(health_router(auth))
     if settings.allowed_client_origin is not None:
         app.add_middleware(FrontEndCors, origin=settings.allowed_client_origin)
@@ -79,10 +84,19 @@ async def prepare(settings: Settings, *, migrate: bool = True) -> None:
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     # What routing itself refuses; our routes answer their own.
+    auth = Auth.of(request.app)
+    page_edge = auth.page_edge if auth else None
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(status, Code.INTERNAL_ERROR)
     headers = {"Allow": ", ".join(_methods_at(request))} if code is Code.METHOD_NOT_ALLOWED else {}
+    if page_edge is not None and _is_for_the_eye(request):
+        return page_edge.refused(request, code, headers=headers)
     return problem_response(request.scope, code, headers=headers)
+
+
+def _is_for_the_eye(request: Request) -> bool:
+    # A browser goes there; a client of the JSON routes that is sent astray hears so in JSON.
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
 
 
 def _methods_at(request: Request) -> list[str]:

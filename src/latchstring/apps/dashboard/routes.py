@@ -3,18 +3,18 @@
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from latchstring.apps.dashboard.schemas import Greeting
+from latchstring.apps.dashboard.schemas import GREETING, Greeting
 from latchstring.core.sessions.guard import GUARD_REFUSALS, CallerDep
 from latchstring.errors import Code
 from latchstring.foundation.web.problem import refusals
 from latchstring.foundation.web.route import ProblemRoute
 
-_GREETING = Greeting(message="Hello from the dashboard!").model_dump_json()
+_ANSWER = GREETING.model_dump_json()
 
 
 async def get_dashboard(caller: CallerDep) -> Response:  # noqa: ARG001 -- the guard is the point
     """Greet a caller whose session lives."""
-    return Response(_GREETING, media_type="application/json")
+    return Response(_ANSWER, media_type="application/json")
 
 
 def add_dashboard(app: FastAPI) -> None:

@@ -7,3 +7,6 @@ class Greeting(BaseModel):
     """A greeting."""
 
     message: str
+
+
+GREETING = Greeting(message="Hello from the dashboard!")

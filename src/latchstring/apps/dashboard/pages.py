@@ -1,0 +1,56 @@
+"""The tutorial's dashboard, for the eye; and `/`, which leads where the visitor belongs."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from latchstring.apps.dashboard.schemas import GREETING
+from latchstring.core.sessions.guard import current_caller, current_user
+from latchstring.core.sessions.page_edge import PageEdge, Visitor
+from latchstring.core.sessions.pages import method_words
+from latchstring.inspection import Access, inspected_routes
+
+TEMPLATES = Path(__file__).with_name("templates")
+DASHBOARD = "/dashboard"
+_CALLERS = {str(current_caller), str(current_user)}
+
+
+def dashboard_pages(app: FastAPI, page_edge: PageEdge) -> APIRouter:
+    """Return the page at `/dashboard`, and `/`."""
+    router = page_edge.router(templates=TEMPLATES)
+    site = page_edge.site
+    PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
+
+    @router.get("/")
+    async def lead(request: Request) -> Response:
+        # On to the dashboard; whoever has no business there is sent on to where they belong.
+        return site.see_other(site.home(request.scope))
+
+    @router.get(DASHBOARD)
+    async def show_dashboard(request: Request, visitor: PageVisitor) -> Response:
+        caller = visitor.caller
+        return page_edge.page(
+            request,
+            "dashboard.html",
+            visitor,
+            proven_at=caller.proven_at,
+            methods=method_words(caller.methods, site.words(request.scope)),
+            expires_at=datetime.fromtimestamp(caller.expires_at_unix, UTC),
+            guarded=_guarded(app),
+            greeting=GREETING.message,
+        )
+
+    return router
+
+
+def _guarded(app: FastAPI) -> list[tuple[str, str]]:
+    # The routes of the service; what guards them says of itself how a route asks for it.
+    return [
+        (" ".join(route.methods), route.path)
+        for route in inspected_routes(app)
+        if route.access is Access.GUARDED and route.why in _CALLERS
+    ]
