@@ -432,7 +432,9 @@ async def test_what_a_stolen_session_must_not_be_enough_for(service: Service, ad
     assert carried == {"a": "b", "c": '"><script>'}
     assert "<script>" not in stopped.text.partition("<body")[2]
     assert (await other.asks("/account")).status_code == 200
-    wrong = await ada.sends("/account/sessions/end-others", carried | {"confirm_password": "a wrong one"})
+    # As a browser does, with what the page has for password managers.
+    beside = {"username": "ada@example.com"}
+    wrong = await ada.sends("/account/sessions/end-others", carried | beside | {"confirm_password": "a wrong one"})
     assert wrong.status_code == 422
     assert "The password is not right." in text(wrong)
     assert hidden(wrong, "/account/sessions/end-others") == carried

@@ -1,6 +1,7 @@
 """The tutorial's dashboard, for the eye; and `/`, which leads where the visitor belongs."""
 
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,8 @@ def dashboard_pages(app: FastAPI, page_edge: PageEdge) -> APIRouter:
     """Return the page at `/dashboard`, and `/`."""
     router = page_edge.router(templates=TEMPLATES)
     site = page_edge.site
+    # At the first visit, when every route is there; they do not change afterwards.
+    guarded = cache(lambda: _guarded(app))
     PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
 
     @router.get("/")
@@ -40,7 +43,7 @@ def dashboard_pages(app: FastAPI, page_edge: PageEdge) -> APIRouter:
             proven_at=caller.proven_at,
             methods=method_words(caller.methods, site.words(request.scope)),
             expires_at=datetime.fromtimestamp(caller.expires_at_unix, UTC),
-            guarded=_guarded(app),
+            guarded=guarded(),
             greeting=GREETING.message,
         )
 

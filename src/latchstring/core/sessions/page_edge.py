@@ -8,7 +8,7 @@
 Nobody who looks at a page is told to refresh.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -75,6 +75,8 @@ class StepUp:
     template: str
     field: str
     """The field of the proof; no form of ours has one of that name."""
+    beside: Collection[str]
+    """What else its page sends of its own."""
     prove: Callable[[Request, Caller, str], Awaitable[SignedIn | Refused]]
     """Checks what was filled into it."""
     wrong: str
@@ -198,6 +200,9 @@ class PageEdge:
         caller = await self._guard.caller(request.scope)
         fields = dict(await self.site.form(request))
         shown = fields.pop(step_up.field, None)
+        if shown is not None:
+            for name in step_up.beside:
+                fields.pop(name, None)
         if shown is None:
             return await self._confirm_page(request, caller, fields, form=Form(), status=401, headers=problem.headers)
         outcome = await step_up.prove(request, caller, shown)

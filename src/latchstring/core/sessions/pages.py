@@ -153,7 +153,7 @@ def _add_sign_out(
     async def show_signed_out(request: Request, user: Annotated[User | None, Depends(optional_user)]) -> Response:
         if user is not None:
             return site.see_other(site.home(request.scope))
-        return site.page(request, "signed_out.html")
+        return site.open_page(request, "signed_out.html")
 
 
 def _add_list(router: APIRouter, sessions: Sessions, page_edge: PageEdge, fresh: FreshDependency) -> None:

@@ -91,11 +91,11 @@ def _add_sign_up(
     site, edge = page_edge.site, page_edge.edge
     MaybeUser = Annotated[User | None, Depends(optional_user)]  # noqa: N806 -- a type
 
-    def shown(request: Request, *, destination: str | None, form: Form | None = None, status: int = 200) -> Response:
+    def wrong(request: Request, *, destination: str | None, form: Form) -> Response:
         return site.page(
             request,
             "sign_up.html",
-            status=status,
+            status=422,
             form=form,
             destination=destination,
             password_min_length=PASSWORD_MIN_LENGTH,
@@ -106,7 +106,7 @@ def _add_sign_up(
         destination = site.destination_in_query(request)
         if user is not None:
             return site.see_other(destination or site.home(request.scope))
-        return shown(request, destination=destination)
+        return site.open_page(request, "sign_up.html", destination=destination, password_min_length=PASSWORD_MIN_LENGTH)
 
     @router.post("/sign-up")
     async def sign_up(request: Request) -> Response:
@@ -118,7 +118,7 @@ def _add_sign_up(
             filled = SignUpForm.model_validate({name: fields[name] for name in _SIGN_UP_FIELDS if name in fields})
         except ValidationError as error:
             form = Form(kept, problems_of(error, words, blank=_SIGN_UP_FIELDS))
-            return shown(request, destination=destination, form=form, status=422)
+            return wrong(request, destination=destination, form=form)
         outcome = await passwords.register_user(
             email=filled.email,
             first_name=filled.first_name,
@@ -130,8 +130,7 @@ def _add_sign_up(
             if outcome.code is not Code.EMAIL_TAKEN:
                 raise ProblemError.of(outcome)
             taken = words(msgid("There is an account with this address already. Sign in with it."))
-            form = Form(kept, (FieldProblem("email", taken),))
-            return shown(request, destination=destination, form=form, status=422)
+            return wrong(request, destination=destination, form=Form(kept, (FieldProblem("email", taken),)))
         response = site.see_other(destination or site.home(request.scope))
         answer.put_cookies(response, outcome)
         return response
@@ -147,15 +146,8 @@ def _add_sign_in(
     site, edge = page_edge.site, page_edge.edge
     MaybeUser = Annotated[User | None, Depends(optional_user)]  # noqa: N806 -- a type
 
-    def shown(
-        request: Request,
-        *,
-        destination: str | None,
-        why: str | None = None,
-        form: Form | None = None,
-        status: int = 200,
-    ) -> Response:
-        return site.page(request, "sign_in.html", status=status, form=form, destination=destination, why=why)
+    def wrong(request: Request, *, destination: str | None, form: Form) -> Response:
+        return site.page(request, "sign_in.html", status=422, form=form, destination=destination, why=None)
 
     @router.get("/sign-in")
     async def show_sign_in(request: Request, user: MaybeUser) -> Response:
@@ -163,7 +155,8 @@ def _add_sign_in(
         if user is not None:
             return site.see_other(destination or site.home(request.scope))
         why = _WHY.get(request.query_params.get("why", ""))
-        return shown(request, destination=destination, why=site.words(request.scope)(why) if why else None)
+        said = site.words(request.scope)(why) if why else None
+        return site.open_page(request, "sign_in.html", destination=destination, why=said)
 
     @router.post("/sign-in")
     async def sign_in(request: Request) -> Response:
@@ -175,13 +168,12 @@ def _add_sign_in(
             FieldProblem(name, words(blank)) for name, blank in _SIGN_IN_FIELDS.items() if name not in fields
         )
         if missing:
-            return shown(request, destination=destination, form=Form(kept, missing), status=422)
+            return wrong(request, destination=destination, form=Form(kept, missing))
         outcome = await _signed_in(passwords, fields, request)
         if isinstance(outcome, Refused):
             if outcome.code is not Code.INVALID_CREDENTIALS:
                 raise ProblemError.of(outcome)
-            form = Form(kept, summary=words(_NOT_RIGHT))
-            return shown(request, destination=destination, form=form, status=422)
+            return wrong(request, destination=destination, form=Form(kept, summary=words(_NOT_RIGHT)))
         response = site.see_other(destination or site.home(request.scope))
         answer.put_cookies(response, outcome)
         return response
@@ -257,7 +249,7 @@ def _add_confirm(router: APIRouter, passwords: Passwords, page_edge: PageEdge, a
             caller, password=password, refresh_token=refresh_token, source=edge.source(request)
         )
 
-    page_edge.step_up = StepUp("confirm.html", _CONFIRM_FIELD, prove, _PASSWORD_NOT_RIGHT)
+    page_edge.step_up = StepUp("confirm.html", _CONFIRM_FIELD, ("username",), prove, _PASSWORD_NOT_RIGHT)
 
     def shown(
         request: Request, visitor: Visitor, *, destination: str | None, form: Form | None = None, status: int = 200

@@ -1,6 +1,6 @@
 """Site: the addresses of the pages, and a template to an answer."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from latchstring.foundation.web.pages.templates import Templates
 
 _FORM = "latchstring.form"
+_MOST_KEPT = 256
 _FORM_ACTION = "form-action 'self'"
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -101,6 +102,7 @@ class Site:
         """Where the JSON route is that refreshes."""
         self.routers: list[APIRouter] = []
         """All of the pages'."""
+        self._kept: dict[tuple[object, ...], str] = {}
         self._links: list[tuple[str, str]] = []
         self._listed = frozenset(listed)
 
@@ -221,29 +223,72 @@ class Site:
             destination: where the visitor goes from there: `next`.
             content: what the template itself asks for.
         """
-        scope = request.scope
-        words = self.words(scope)
-        text = self.templates.get(template, words).render(
-            lang=words.language,
-            dir=words.direction,
-            languages=[(each.language, each.own_name) for each in self.languages],
-            here=here or self.here(scope),
-            site=self._frame(scope, words),
-            url=lambda path, **query: self.url(scope, path, **query),
-            asset=lambda name: self.asset_url(scope, name),
+        form = form or Form()
+        text = self._rendered(
+            request.scope,
+            template,
+            here=here or self.here(request.scope),
             user=user,
             renewal=renewal,
             notice=notice,
-            form=form or Form(),
-            has_errors=form is not None and form.is_wrong,
-            has_sign_in="/sign-in" in self.paths,
-            has_sign_up="/sign-up" in self.paths,
-            has_password="/account/password" in self.paths,
+            form=form,
+            has_errors=form.is_wrong,
             next=destination,
-            request_id=request_id(scope),
             status=status,
             **content,
         )
+        return self._answer(text, status=status, destination=destination)
+
+    def open_page(
+        self, request: Request, template: str, *, destination: str | None = None, **content: Hashable
+    ) -> Response:
+        """Return a page that is the same for everybody who comes to it: rendered once, and kept.
+
+        Args:
+            request: what is answered.
+            template: its name.
+            destination: where the visitor goes from there: `next`.
+            content: what the template itself asks for.
+        """
+        scope = request.scope
+        here = self.here(scope)
+        key = (template, self.words(scope).language, _root(scope), here, destination, *content.items())
+        text = self._kept.get(key)
+        if text is None:
+            if len(self._kept) >= _MOST_KEPT:
+                # Whoever asks with a thousand addresses has each rendered, and fills no memory.
+                self._kept.clear()
+            text = self._kept[key] = self._rendered(
+                scope,
+                template,
+                here=here,
+                user=None,
+                renewal=None,
+                notice=None,
+                form=Form(),
+                has_errors=False,
+                next=destination,
+                status=200,
+                **content,
+            )
+        return self._answer(text, status=200, destination=destination)
+
+    def _rendered(self, scope: Scope, template: str, **content: object) -> str:
+        words = self.words(scope)
+        return self.templates.get(template, words).render(
+            lang=words.language,
+            dir=words.direction,
+            languages=[(each.language, each.own_name) for each in self.languages],
+            site=self._frame(scope, words),
+            url=lambda path, **query: self.url(scope, path, **query),
+            asset=lambda name: self.asset_url(scope, name),
+            has_sign_in="/sign-in" in self.paths,
+            has_sign_up="/sign-up" in self.paths,
+            has_password="/account/password" in self.paths,
+            **content,
+        )
+
+    def _answer(self, text: str, *, status: int, destination: str | None) -> Response:
         response = HTMLResponse(text, status_code=status)
         if destination in self._listed:
             # Chromium holds the redirect that answers a form against this as well.
@@ -271,6 +316,7 @@ class Site:
             retry_after_minutes=-(-int(retry_after) // 60) if retry_after else None,
             back=here if is_form else self.home(request.scope),
             back_label=words(msgid("Go back") if is_form else msgid("Go to the start")),
+            request_id=request_id(request.scope),
         )
         for name, value in (problem.headers or {}).items():
             response.headers[name] = value
