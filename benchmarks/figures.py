@@ -31,6 +31,7 @@ from joserfc.jwk import RSAKey
 from benchmarks.library import ROUNDS as LIBRARY_ROUNDS
 from benchmarks.library import hosts, import_seconds, import_seconds_alone, microseconds, plain, signed_in
 from benchmarks.load import WRK, Load, Script, converse, cookie_follower, hammer, request
+from benchmarks.pages import milliseconds_of_pages, milliseconds_to_first_paint
 from benchmarks.servers import ALL_CORES, LOAD_CORE, SERVE, SERVER_CORE, TWO_CORES, Server, on_cores, uvicorn
 from benchmarks.sight import ROUNDS as SIGHT_ROUNDS
 from benchmarks.sight import Sight
@@ -191,13 +192,22 @@ class Bench:
 
     async def compare(self, promise: str, ours: Side, bare: Side, *, at_least: float) -> Figure:
         """Compare how many requests a second the two answer."""
+        await self._take_turns(ours, bare)
+        ratios = [mine.per_second / its.per_second for mine, its in zip(ours.loads, bare.loads, strict=True)]
+        return Figure(promise, ratios, at_least=at_least, note=f"{ours}; {bare}")
+
+    async def compare_time(self, promise: str, ours: Side, bare: Side, *, at_most: float) -> Figure:
+        """Compare the processor time that the two servers take for a request."""
+        await self._take_turns(ours, bare)
+        ratios = [mine / its for mine, its in zip(ours.cpu_microseconds, bare.cpu_microseconds, strict=True)]
+        return Figure(promise, ratios, at_most=at_most, note=f"{ours}; {bare}")
+
+    async def _take_turns(self, ours: Side, bare: Side) -> None:
         for side in (bare, ours):
             await side.run(WARM_UP_SECONDS)
         for _ in range(ROUNDS):
             for side in (bare, ours):
                 await side.measure(self.seconds)
-        ratios = [mine.per_second / its.per_second for mine, its in zip(ours.loads, bare.loads, strict=True)]
-        return Figure(promise, ratios, at_least=at_least, note=f"{ours}; {bare}")
 
 
 def hammering(server: Server, *requests: bytes, connections: int = CONNECTIONS) -> Run:
@@ -570,6 +580,27 @@ async def library(bench: Bench) -> list[Figure]:
     return [*figures, Figure("the ASGI guard before an application, more", more, at_most=15, unit=" µs")]
 
 
+async def pages(bench: Bench) -> list[Figure]:
+    """Measure what a page costs, and how soon it is seen."""
+    with bench.ours(CHEAP_HASH) as ours, bench.bare() as bare:
+        figures = [
+            await bench.compare_time(
+                "the sign-in page, of a bare route's processor time",
+                Side("ours", ours, hammering(ours, request("GET", "/sign-in"))),
+                Side("bare", bare, hammering(bare, DASHBOARD)),
+                at_most=3,
+            )
+        ]
+    rounds = [await milliseconds_of_pages(bench.home()) for _ in range(ROUNDS)]
+    dearest = max(rounds[0], key=lambda path: statistics.median(taken[path] for taken in rounds))
+    each = ", ".join(f"{path} {statistics.median(taken[path] for taken in rounds):.2f}" for path in rounds[0])
+    most = [taken[dearest] for taken in rounds]
+    figures.append(Figure(f"the dearest page, {dearest}, its processor time", most, at_most=2, unit=" ms", note=each))
+    with bench.ours(CHEAP_HASH, cores=ALL_CORES) as ours, on_cores(ALL_CORES):
+        paints = await milliseconds_to_first_paint(f"http://localhost:{ours.port}/sign-in", times=ROUNDS)
+    return [*figures, Figure("the sign-in page, first paint on this machine", paints, at_most=150, unit=" ms")]
+
+
 def _tokens_like(token: str, key: RSAKey, *, count: int) -> Iterator[str]:
     """Sign tokens as the server would, for sessions it has not seen."""
     header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
@@ -591,6 +622,7 @@ FIGURES: dict[str, Callable[[Bench], Awaitable[list[Figure]]]] = {
     "memory": memory,
     "sight": sight,
     "library": library,
+    "pages": pages,
 }
 
 

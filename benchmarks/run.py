@@ -11,6 +11,7 @@ servers.py                  a server as a process: pinned to a core, timed, weig
 load.py                     wrk, or a loop of our own; a loop that follows the cookies
 sight.py                    a token, read in this process beside the library
 library.py                  what an application pays that has us
+pages.py                    what a page costs, and how soon it is seen
 figures.py                  the promises
 """
 
