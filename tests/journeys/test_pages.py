@@ -584,6 +584,9 @@ async def test_a_page_weighs_little_and_its_files_are_kept_for_good(service: Ser
             "image/svg+xml",
         }
         assert len(page.content) + sum(len(file.content) for file in files) < 30_000
+        (sheet,) = (file for file in files if file.headers["content-type"].startswith("text/css"))
+        assert len(sheet.content) < 12_500
+        assert "/*" not in sheet.text
         for file in files:
             assert file.status_code == 200
             assert file.headers["cache-control"] == "public, max-age=31536000, immutable"

@@ -20,12 +20,12 @@ class Told:
 _NOT_FOUND = Told(
     "not_found.html",
     msgid("This page is not here"),
-    msgid("The address may be misspelt, or what was there is gone."),
+    msgid("The address may be misspelt, or what was here has moved or is gone."),
 )
 _BROKEN = Told(
     "broken.html",
     msgid("Something broke here"),
-    msgid("It was not your doing. Try again in a moment."),
+    msgid("It was not your doing. Please try again in a moment."),
 )
 _TOO_MANY = Told(
     "too_many.html",
@@ -35,7 +35,7 @@ _TOO_MANY = Told(
 _UNAVAILABLE = Told(
     "unavailable.html",
     msgid("Not just now"),
-    msgid("Something we depend on is away for a moment. Nothing was changed; try again soon."),
+    msgid("Something we depend on is away for a moment. Nothing was changed."),
 )
 _REFUSED = Told("refused.html", msgid("This can’t be done"), msgid("The request is not one that this page takes."))
 

@@ -276,8 +276,6 @@ class Site:
     def _rendered(self, scope: Scope, template: str, **content: object) -> str:
         words = self.words(scope)
         return self.templates.get(template, words).render(
-            lang=words.language,
-            dir=words.direction,
             languages=[(each.language, each.own_name) for each in self.languages],
             site=self._frame(scope, words),
             url=lambda path, **query: self.url(scope, path, **query),

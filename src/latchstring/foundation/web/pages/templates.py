@@ -45,6 +45,8 @@ class Templates:
             lstrip_blocks=True,
             auto_reload=False,
         )
+        # So that macros have them, which are made once and not for each page.
+        environment.globals |= {"lang": words.language, "dir": words.direction}
         install: Callable[..., Any] = environment.install_gettext_translations  # type: ignore[attr-defined]  # the extension's
         install(words.catalogue, newstyle=True)
         return environment
