@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 import re
-import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from http import HTTPStatus
@@ -14,8 +12,9 @@ from pathlib import Path
 import httpx2
 import pytest
 import websockets
-from playwright.async_api import Browser, Page, Request, Response, Route, async_playwright, expect
+from playwright.async_api import Browser, Page, Request, Response, Route, expect
 
+from tests.support.browser import running_browser, visiting
 from tests.support.postgres import Postgres
 from tests.support.served import EXAMPLES, served
 from tests.support.service import PASSWORD, SECRET, credentials, registration
@@ -116,21 +115,10 @@ def test_profile_table(backend: str, request: pytest.FixtureRequest, tmp_path: P
 # --- in a browser ----------------------------------------------------------------------------------------------------
 
 
-def chromium() -> str:
-    """Returns the program; where there is none, these tests skip, unless it was said that there is one."""
-    named = os.environ.get("LATCHSTRING_TEST_BROWSER")
-    found = named or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("there is no Chromium on this machine")
-    return found
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield browser
-        await browser.close()
+    async with running_browser() as running:
+        yield running
 
 
 async def test_spa(browser: Browser, tmp_path: Path) -> None:
@@ -183,6 +171,27 @@ async def test_spa(browser: Browser, tmp_path: Path) -> None:
         await one.get_by_role("button", name="Sign in").click()
         await expect(one.get_by_role("alert")).to_have_text("Incorrect username or password")
         await context.close()
+
+
+async def test_pages(browser: Browser, tmp_path: Path) -> None:
+    """From the shop to its sign-in page and back, under the shop's own header, footer and colours."""
+    with example("pages", tmp_path) as client:
+        async with visiting(browser, str(client.base_url)) as (page, _):
+            await page.goto("/")
+            await page.get_by_role("link", name="Sign in").click()
+            await expect(page.get_by_role("banner")).to_contain_text("Things the sea gave back")
+            await expect(page.get_by_role("contentinfo")).to_contain_text("Harbour Street 9")
+            await expect(page.get_by_role("button", name="Sign in")).to_have_css("background-color", "rgb(11, 110, 79)")
+            await page.get_by_role("link", name="Create an account").click()
+            await page.get_by_label("First name").fill("Ada")
+            await page.get_by_label("Last name").fill("Lovelace")
+            await page.get_by_label("E-mail address").fill("ada@example.com")
+            await page.get_by_label("Password", exact=True).fill(PASSWORD)
+            await page.get_by_role("button", name="Create account").click()
+            await expect(page.get_by_role("heading")).to_have_text("Orders of Ada")
+            await page.get_by_role("link", name="Your account").click()
+            await page.get_by_role("navigation").get_by_role("link", name="Orders").click()
+            await expect(page.get_by_role("heading")).to_have_text("Orders of Ada")
 
 
 _BLANK = "document.getElementById('greeting').textContent = ''"

@@ -381,6 +381,9 @@ async def test_every_documented_refusal_is_what_the_document_says(
         for operation in operations_of(service):
             answer = await provoke(Visit(service, operation, await signed_in(service)))
             if code is Code.REVOCATIONS_UNKNOWN:
+                if answer.is_success and code in operation.codes:
+                    # On a machine that stalls the worker may have woken up, and looked, before the request came.
+                    answer = await provoke(Visit(service, operation, await signed_in(service)))
                 await service.auth.feed.poll()
             assert_documented(answer, operation)
             if code in operation.codes:

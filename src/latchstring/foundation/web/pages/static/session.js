@@ -102,6 +102,8 @@ async function ask() {
   }
   isOffline = false;
   if (answer.ok) {
+    // Nothing in it is needed; unread it would count as cancelled.
+    await answer.arrayBuffer().catch(() => {});
     pause = 0;
     endIn(life - (performance.now() - askedAt));
     tell();

@@ -1,0 +1,552 @@
+"""The pages in a real browser: every journey with JavaScript and without, and nothing to complain of on the way."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx2
+import pytest
+from playwright.async_api import Browser, Locator, Page, Request, Response, Route, expect
+
+from latchstring.foundation.web.pages.site import CONTENT_SECURITY_POLICY
+from tests.support.browser import (
+    Person,
+    Served,
+    expect_path,
+    fill,
+    press,
+    running_browser,
+    served_pages,
+    sign_in,
+    sign_up,
+    visiting,
+)
+from tests.support.pages import NAVIGATION
+from tests.support.service import PASSWORD
+
+BOTH_WAYS = pytest.mark.parametrize("javascript", [True, False], ids=["script", "no-script"])
+ENDED = "Your session has ended."
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"
+NEW_PASSWORD = "a new song, sung once"
+WRONG_PASSWORD = "not the password"
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    # As people's browsers are.
+    async with running_browser(keeps_pages=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Served]:
+    with served_pages(tmp_path_factory.mktemp("pages"), sqlite_template) as served:
+        yield served
+
+
+def person(name: str, *, javascript: bool = True) -> Person:
+    """Returns somebody whom no other test knows."""
+    return Person(f"{name}-{'with' if javascript else 'without'}-script@example.com")
+
+
+def other_sessions(page: Page) -> Locator:
+    """Returns the list's entries of other devices."""
+    return page.get_by_role("main").get_by_role("listitem").filter(has_not_text="This device")
+
+
+async def expect_ended(page: Page) -> None:
+    """Waits until a visitor is asked to sign in again, and told why."""
+    await expect_path(page, "/sign-in")
+    await expect(page.get_by_text(ENDED)).to_be_visible()
+
+
+# --- the journey ------------------------------------------------------------------------------------------------------
+
+
+@BOTH_WAYS
+async def test_the_whole_journey(browser: Browser, server: Served, *, javascript: bool) -> None:
+    """Sign up, see and end sessions, change the password, sign out; whoever is out is told so, and gets back."""
+    ada = person("journey", javascript=javascript)
+    async with (
+        visiting(browser, server.url, javascript=javascript) as (first, _),
+        visiting(browser, server.url, javascript=javascript, user_agent=FIREFOX) as (second, _),
+    ):
+        await first.goto("/")
+        await expect_path(first, "/sign-in")
+        await first.get_by_role("link", name="Create an account").click()
+        await expect_path(first, "/sign-up")
+        await sign_up(first, ada)
+        await expect(first.get_by_role("banner")).to_contain_text(ada.name)
+        await second.goto("/dashboard")
+        await expect_path(second, "/sign-in")
+        await sign_in(second, ada)
+        await expect_path(second, "/dashboard")
+
+        # The list: this device first, and the other one ends.
+        await first.get_by_role("link", name="Sessions").click()
+        sessions = first.get_by_role("main").get_by_role("listitem")
+        await expect(sessions).to_have_count(2)
+        await expect(sessions.first).to_contain_text("This device")
+        await expect(sessions.first.get_by_role("button")).to_have_count(0)
+        await expect(other_sessions(first)).to_contain_text("Firefox on Linux")
+        await other_sessions(first).get_by_role("button").click()
+        await expect(first.get_by_role("status")).to_have_text("That session has ended.")
+        await expect(sessions).to_have_count(1)
+
+        # The other one is out at its next click, is told why, and gets to where it was going.
+        await second.get_by_role("link", name="Account", exact=True).click()
+        await expect_ended(second)
+        await sign_in(second, ada)
+        await expect_path(second, "/account")
+
+        # A new password ends what others have, and the old one is worth nothing.
+        await first.get_by_role("link", name="Password", exact=True).click()
+        await fill(first, current_password=WRONG_PASSWORD, new_password=NEW_PASSWORD)
+        await press(first, "Change password")
+        await expect(first.get_by_role("alert")).to_contain_text("The password is not right.")
+        await fill(first, current_password=PASSWORD, new_password=NEW_PASSWORD)
+        await press(first, "Change password")
+        await expect(first.get_by_role("status")).to_contain_text("Your password is changed")
+        await second.get_by_role("link", name="Dashboard").click()
+        await expect_ended(second)
+        await sign_in(second, ada)
+        await expect(second.get_by_role("alert")).to_contain_text("not right")
+        await sign_in(second, ada, password=NEW_PASSWORD)
+        await expect_path(second, "/dashboard")
+
+        # Signed out, nothing comes back by the back button.
+        await first.get_by_role("link", name="Account", exact=True).click()
+        await press(first, "Sign out")
+        await expect_path(first, "/signed-out")
+        for _ in range(2):
+            await first.go_back()
+            await expect_path(first, "/sign-in")
+            assert ada.email not in await first.content()
+
+
+async def test_back_shows_nothing_of_a_page_that_was_kept(browser: Browser, server: Served) -> None:
+    """A browser that keeps pages alive asks for them anew: after signing out, and where others ended the session."""
+    ada = person("kept")
+    async with visiting(browser, server.url) as (page, watch):
+        await page.context.add_init_script(
+            'addEventListener("pageshow", (event) => { if (event.persisted) sessionStorage.kept = location.pathname; })'
+        )
+        await sign_up(page, ada)
+        await page.get_by_role("link", name="Account", exact=True).click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Account")
+        with httpx2.Client(base_url=server.url, headers=NAVIGATION) as client:
+            client.post("/sign-in", data={"email": ada.email, "password": ada.password})
+            assert client.post("/account/sessions/end-others").status_code == 303
+        watch.documents.clear()
+        await page.evaluate("history.back()")
+        await expect_ended(page)
+        assert await page.evaluate("sessionStorage.kept") == "/dashboard"
+        assert watch.paths()[0] == "GET /dashboard"
+        await sign_in(page, ada)
+        await expect_path(page, "/dashboard")
+        await page.get_by_role("link", name="Account", exact=True).click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Account")
+        await press(page, "Sign out")
+        await expect_path(page, "/signed-out")
+        await page.evaluate("history.back()")
+        await expect_path(page, "/sign-in")
+        assert ada.email not in await page.content()
+
+
+# --- a fresh proof ----------------------------------------------------------------------------------------------------
+
+
+@BOTH_WAYS
+async def test_what_takes_a_fresh_proof(browser: Browser, server: Served, *, javascript: bool) -> None:
+    """Asks for the password on the way, says so where it is wrong, and then does at once what was asked."""
+    ada = person("step-up", javascript=javascript)
+    async with (
+        visiting(browser, server.url, javascript=javascript) as (page, _),
+        visiting(browser, server.url, javascript=javascript) as (other, _),
+    ):
+        await sign_up(page, ada)
+        await other.goto("/sign-in")
+        await sign_in(other, ada)
+        await expect_path(other, "/dashboard")
+        server.age_proofs(ada.email)
+        await page.get_by_role("link", name="Sessions").click()
+        # The next token says how long ago the proof was; the form is on its way when it is fetched.
+        await page.context.clear_cookies(name="access_token")
+        await press(page, "End all other sessions")
+        confirm = page.get_by_role("heading", name="Confirm that it is you")
+        await expect(confirm).to_be_visible()
+        await fill(page, confirm_password=WRONG_PASSWORD)
+        await press(page, "Confirm")
+        await expect(page.get_by_role("alert")).to_contain_text("The password is not right.")
+        await expect(confirm).to_be_visible()
+        await fill(page, confirm_password=PASSWORD)
+        await press(page, "Confirm")
+        await expect_path(page, "/account/sessions")
+        await expect(page.get_by_role("status")).to_have_text("All your other sessions have ended.")
+        await expect(other_sessions(page)).to_have_count(0)
+        await other.get_by_role("link", name="Account", exact=True).click()
+        await expect_ended(other)
+
+
+# --- the quiet renewal ------------------------------------------------------------------------------------------------
+
+
+async def test_two_tabs_share_each_renewal(browser: Browser, tmp_path: Path, sqlite_template: Path) -> None:
+    """Tokens of five seconds: one tab renews for both, each time; both are as good as new after three lives."""
+    ada = person("tabs")
+    asked: list[str] = []
+    given: list[str] = []
+    renewals = asyncio.Semaphore(0)
+
+    def see_request(request: Request) -> None:
+        if request.url.endswith("/api/auth/refresh"):
+            asked.append(request.method)
+
+    async def see_answer(response: Response) -> None:
+        if response.url.endswith("/api/auth/refresh"):
+            cookies = await response.header_values("set-cookie")
+            given.extend(cookie.partition(";")[0] for cookie in cookies if cookie.startswith("access_token="))
+            renewals.release()
+
+    with served_pages(tmp_path, sqlite_template, LATCHSTRING_ACCESS_TOKEN_EXPIRE_MINUTES="0.0834") as server:
+        async with visiting(browser, server.url) as (one, watch):
+            one.context.on("request", see_request)
+            one.context.on("response", see_answer)
+            await sign_up(one, ada)
+            other = await one.context.new_page()
+            await other.goto("/account")
+            async with asyncio.timeout(30):
+                for _ in range(4):
+                    await renewals.acquire()
+            # A tab that had asked for itself would have got the other one's token again.
+            assert len(set(given)) == len(given) >= 4
+            assert len(asked) - len(given) <= 1
+            watch.documents.clear()
+            await one.get_by_role("link", name="Sessions").click()
+            await expect_path(one, "/account/sessions")
+            await other.get_by_role("link", name="Password", exact=True).click()
+            await expect_path(other, "/account/password")
+            assert watch.paths() == ["GET /account/sessions", "GET /account/password"]
+
+
+async def test_an_expired_token_is_renewed_on_the_way(browser: Browser, server: Served) -> None:
+    """By one redirect: on a click, on an address typed in, and for who follows a link from another site."""
+    async with visiting(browser, server.url) as (page, watch):
+        await sign_up(page, person("expired"))
+
+        async def fulfil(route: Route) -> None:
+            link = f'<!doctype html><title>x</title><a href="{server.url}/account">There</a>'
+            await route.fulfill(body=link, content_type="text/html")
+
+        await page.context.route("http://elsewhere.example/", fulfil)
+        for come in ("click", "typed", "from elsewhere"):
+            await page.goto("http://elsewhere.example/" if come == "from elsewhere" else "/dashboard")
+            await page.context.clear_cookies(name="access_token")
+            watch.documents.clear()
+            if come == "typed":
+                await page.goto("/account")
+            else:
+                await page.get_by_role("link", name="There" if come == "from elsewhere" else "Account").click()
+            await expect(page.get_by_role("heading", level=1)).to_have_text("Account")
+            assert watch.paths() == ["GET /account", "GET /renew?next=%2Faccount", "GET /account"], come
+
+
+@BOTH_WAYS
+async def test_a_form_of_an_expired_token_arrives_whole(browser: Browser, server: Served, *, javascript: bool) -> None:
+    """However long it took to fill in."""
+    async with visiting(browser, server.url, javascript=javascript) as (page, _):
+        await sign_up(page, person("form", javascript=javascript))
+        await page.get_by_role("link", name="Account", exact=True).click()
+        await fill(page, first_name="Augusta Ada", last_name="King & Söhne")
+        await page.context.clear_cookies(name="access_token")
+        await press(page, "Save names")
+        await expect(page.get_by_role("status")).to_have_text("Your names are saved.")
+        await expect(page.get_by_role("banner")).to_contain_text("Augusta Ada King & Söhne")
+
+
+# --- passwords --------------------------------------------------------------------------------------------------------
+
+
+async def test_password_managers_find_what_they_look_for(browser: Browser, server: Served) -> None:
+    """Each field says which it is; one password at sign-up; the change names its account, and has a known address."""
+    ada = person("manager")
+
+    async def filled_by(page: Page) -> list[tuple[str, str]]:
+        found = await page.locator("main form input[autocomplete]").evaluate_all(
+            "inputs => inputs.map(each => [each.autocomplete, each.type])"
+        )
+        return [(autocomplete, kind) for autocomplete, kind in found]
+
+    async with visiting(browser, server.url) as (page, _):
+        await page.goto("/sign-in")
+        assert await filled_by(page) == [("username", "email"), ("current-password", "password")]
+        await page.goto("/sign-up")
+        assert await filled_by(page) == [
+            ("given-name", "text"),
+            ("family-name", "text"),
+            ("username", "email"),
+            ("new-password", "password"),
+        ]
+        await sign_up(page, ada)
+        await page.goto("/.well-known/change-password")
+        await expect_path(page, "/account/password")
+        assert await filled_by(page) == [
+            ("username", "email"),
+            ("current-password", "password"),
+            ("new-password", "password"),
+        ]
+        account = page.locator("[autocomplete=username]")
+        await expect(account).to_have_value(ada.email)
+        await expect(account).to_be_hidden()
+        await page.goto("/account/confirm")
+        assert await filled_by(page) == [("username", "email"), ("current-password", "password")]
+        await expect(page.locator("[autocomplete=username]")).to_have_value(ada.email)
+
+
+async def test_a_password_can_be_pasted_and_shown(browser: Browser, server: Served) -> None:
+    """Pasted whole, shown and hidden again by a button that says which, and hidden when it is sent."""
+    pasted = "pasted from a manager " * 5
+    async with visiting(browser, server.url) as (page, _):
+        await page.goto("/sign-in")
+        await fill(page, email=pasted)
+        await page.locator("[name=email]").press("ControlOrMeta+A")
+        await page.keyboard.press("ControlOrMeta+C")
+        field = page.locator("[name=password]")
+        await field.press("ControlOrMeta+V")
+        await expect(field).to_have_value(pasted)
+        await expect(field).to_have_attribute("type", "password")
+        await page.get_by_role("button", name=re.compile("^Show")).click()
+        await expect(field).to_have_attribute("type", "text")
+        await expect(field).to_have_value(pasted)
+        await page.get_by_role("button", name=re.compile("^Hide")).click()
+        await expect(field).to_have_attribute("type", "password")
+        await page.get_by_role("button", name=re.compile("^Show")).click()
+        types = await field.evaluate(
+            """field => {
+              let type;
+              field.form.addEventListener("submit", event => { type = field.type; event.preventDefault(); });
+              field.form.requestSubmit();
+              field.form.querySelector("button:not([type])").click();
+              return [type, field.form.noValidate];
+            }"""
+        )
+        assert types == ["password", True]
+    async with visiting(browser, server.url, javascript=False) as (page, _):
+        for path in ("/sign-in", "/sign-up"):
+            await page.goto(path)
+            await expect(page.get_by_role("button")).to_have_count(1)
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
+
+
+@BOTH_WAYS
+async def test_times_are_the_visitors(browser: Browser, server: Served, *, javascript: bool) -> None:
+    """In the visitor's zone where a script can put them there, in UTC where it can't, and never without saying so."""
+    ada = person("times", javascript=javascript)
+    async with visiting(browser, server.url, javascript=javascript, timezone="Asia/Tokyo", locale="en-GB") as (
+        page,
+        _,
+    ):
+        await sign_up(page, ada)
+        for path in ("/dashboard", "/account", "/account/sessions"):
+            await page.goto(path)
+            shown = page.locator("main time[datetime]").first
+            await expect(shown).not_to_have_text("")
+            if javascript:
+                await expect(shown).not_to_contain_text("UTC")
+            for each in await page.locator("main time[datetime]").all():
+                moment = datetime.fromisoformat(await each.get_attribute("datetime") or "")
+                in_utc = f"{moment:%Y-%m-%d %H:%M} UTC"
+                text = await each.inner_text()
+                if not javascript:
+                    assert text == in_utc
+                    continue
+                assert await each.get_attribute("title") == in_utc
+                tokyo = moment.astimezone(timezone(timedelta(hours=9)))
+                assert f"{tokyo:%b} {tokyo.day}, {tokyo.year}" in text
+                assert f"{tokyo.hour % 12 or 12}:{tokyo:%M}" in text
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+async def test_no_page_is_shown_in_a_frame(browser: Browser, server: Served) -> None:
+    """Neither of another site nor of our own: nobody's click is caught by a page of ours that they don't see."""
+    ada = person("frame")
+    context = await browser.new_context(base_url=server.url)
+    page = await context.new_page()
+    await sign_up(page, ada)
+    failures: list[str | None] = []
+    page.on("requestfailed", lambda request: failures.append(request.failure))
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        frames = "".join(f'<iframe src="{server.url}{path}"></iframe>' for path in FRAMED)
+        head = ["HTTP/1.1 200 OK", "Content-Type: text/html", f"Content-Length: {len(frames)}", "Connection: close"]
+        writer.write("\r\n".join([*head, "", frames]).encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as elsewhere:
+        await page.goto(f"http://localhost:{elsewhere.sockets[0].getsockname()[1]}/")
+        await expect(page.locator("iframe")).to_have_count(len(FRAMED))
+        assert failures.count("net::ERR_BLOCKED_BY_RESPONSE") == len(FRAMED)
+        assert [frame.url for frame in page.frames[1:]] == ["chrome-error://chromewebdata/"] * len(FRAMED)
+    await context.close()
+
+
+FRAMED = ["/sign-in", "/account", "/signed-out", "/nowhere", "/renew"]
+
+
+# --- hostile strings --------------------------------------------------------------------------------------------------
+
+LONG_WORD = "Donaudampfschiff" * 6 + "fahr"
+HOSTILE = {
+    "script": "<script>alert(1)</script>",
+    "image": '"><img src=x onerror=alert(1)>',
+    "title": "</title><script>alert(1)</script>",
+    "attribute": "' autofocus onfocus=alert(1) x='",
+    "entity": "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "template": "{{7*7}}{% raw %}{#",
+    "expression": "${7*7}#{7*7}<%= 7*7 %>",
+    "format": "%(name)s %s %(num)d {0}",
+    "direction": "\u202eevil\u202d \u2066x",
+    "address": "javascript:alert(1)//",
+    "long": LONG_WORD,
+    "emoji": "👩‍👩‍👧‍👦🏴󠁧󠁢󠁥󠁮󠁧󠁿",
+    "quotes": 'O\'Brien "the" `Ada` \\',
+}
+
+
+async def test_a_hostile_name_is_a_name(browser: Browser, server: Served) -> None:
+    """It is shown to the letter, no script of it runs, and no word of it makes a phone scroll sideways."""
+    ada = Person("hostile@example.com", first_name=HOSTILE["script"], last_name=HOSTILE["image"])
+    async with visiting(browser, server.url, viewport={"width": 320, "height": 640}) as (page, _):
+        await sign_up(page, ada)
+        await page.goto("/account")
+        for kind in ("title", "attribute", "template", "direction", "long", "emoji", "image", "script"):
+            name = HOSTILE[kind]
+            await fill(page, first_name=name, last_name=name)
+            await press(page, "Save names")
+            await expect(page.get_by_role("banner").locator("bdi")).to_have_text(f"{name} {name}")
+            await expect(page.locator("[name=first_name]")).to_have_value(name)
+            assert await is_as_wide_as_the_window(page), kind
+            assert await page.title() == "Account – Latchstring"
+            if kind in {"script", "long"}:
+                for path in ("/dashboard", "/account/password", "/account/sessions", "/account/confirm"):
+                    await page.goto(path)
+                    await expect(page.get_by_role("heading", level=1)).to_be_visible()
+                    assert await is_as_wide_as_the_window(page), (kind, path)
+                await page.goto("/account")
+
+
+async def test_a_hostile_address_and_a_hostile_browser(browser: Browser, server: Served) -> None:
+    """What stands in a query or calls itself a browser is text: nothing of it runs, whoever brought it about."""
+    ada = person("client")
+    async with visiting(browser, server.url, viewport={"width": 320, "height": 640}) as (page, _):
+        await sign_up(page, ada)
+        agents = [agent for agent in HOSTILE.values() if agent.isascii()]
+        for agent in agents:
+            with httpx2.Client(base_url=server.url, headers=NAVIGATION | {"User-Agent": agent}) as client:
+                answer = client.post("/sign-in", data={"email": ada.email, "password": ada.password})
+                assert answer.status_code == 303
+        await page.goto("/account/sessions")
+        for agent in agents:
+            await expect(other_sessions(page).get_by_text(agent.strip(), exact=True)).to_be_visible()
+        assert await is_as_wide_as_the_window(page)
+        for path in ("/sign-in", "/account", "/account/sessions", "/account/confirm", "/signed-out", "/nowhere"):
+            for kind in ("script", "image", "address"):
+                query = str(httpx2.QueryParams(dict.fromkeys(("next", "why", "done", "x"), HOSTILE[kind])))
+                await page.goto(f"{path}?{query}")
+                await expect(page.get_by_role("heading", level=1)).to_be_visible()
+
+
+async def is_as_wide_as_the_window(page: Page) -> bool:
+    """Tells whether nothing reaches over the side."""
+    fits: bool = await page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    return fits
+
+
+PAGES = [
+    "/",
+    "/sign-in",
+    "/sign-up",
+    "/signed-out",
+    "/dashboard",
+    "/account",
+    "/account/password",
+    "/account/sessions",
+    "/account/confirm",
+    "/renew",
+    "/.well-known/change-password",
+    "/nowhere",
+]
+
+
+@pytest.fixture(scope="module")
+def clients(server: Served) -> Iterator[Mapping[str, httpx2.Client]]:
+    """Somebody who is signed in, and somebody who is not."""
+    with contextlib.ExitStack() as stack:
+        found = {
+            name: stack.enter_context(httpx2.Client(base_url=server.url, headers=NAVIGATION))
+            for name in ("signed in", "stranger")
+        }
+        names = {"first_name": "Ada", "last_name": "Lovelace"}
+        filled = names | {"email": "hostile-queries@example.com", "password": PASSWORD}
+        assert found["signed in"].post("/sign-up", data=filled).status_code == 303
+        yield found
+
+
+@pytest.mark.parametrize("kind", [*HOSTILE, "line", "null", "bytes"])
+def test_a_hostile_query_on_every_page(clients: Mapping[str, httpx2.Client], kind: str) -> None:
+    """In every parameter: never an error of the server, never unescaped, no header of its own, no way to elsewhere."""
+    further = {"line": "x\r\nSet-Cookie: x=1\r\n\r\n<b>", "null": "<b>\x00", "bytes": "<b>\udcff"}
+    raw = (HOSTILE | further)[kind]
+    value = percent(raw.encode(errors="surrogateescape"))
+    # A destination that is none is refused before anything else is looked at.
+    for query in (f"next={value}", "&".join(f"{name}={value}" for name in ("why", "done", "x"))):
+        for client in clients.values():
+            for path in PAGES:
+                answer = client.get(f"{path}?{query}")
+                assert answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR, (path, query)
+                assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+                assert "x" not in answer.cookies
+                if set(raw) & set("<\"'&"):
+                    assert raw.encode(errors="replace") not in answer.content
+                if answer.is_redirect:
+                    assert re.fullmatch(r"/(?!/)[!-~]*", answer.headers["location"])
+                else:
+                    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+
+
+def percent(value: bytes) -> str:
+    """Returns a value as it stands in a query."""
+    return "".join(f"%{byte:02X}" for byte in value)
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_field_on_every_form(server: Served, kind: str) -> None:
+    """In each name at sign-up and in each field of a form that is wrong: kept to the letter, and escaped."""
+    raw = HOSTILE[kind]
+    with httpx2.Client(base_url=server.url, headers=NAVIGATION) as client:
+        names = {"first_name": raw, "last_name": raw}
+        wrong = client.post("/sign-up", data=names | {"email": raw})
+        assert wrong.status_code == 422
+        assert client.post("/sign-in", data={"email": raw, "password": raw}).status_code == 422
+        email = f"hostile-{kind}@example.com"
+        assert client.post("/sign-up", data=names | {"email": email, "password": PASSWORD}).status_code == 303
+        assert client.get("/api/auth/me").json()["first_name"] == raw
+        answers = [wrong, *(client.get(path) for path in ("/dashboard", "/account", "/account/sessions"))]
+        answers.append(client.post("/account", data={"first_name": raw, "last_name": ""}))
+        answers.append(client.post("/account/password", data={"current_password": raw, "new_password": raw}))
+        answers.append(client.post("/account/sessions/end", data={"session_id": raw}))
+        answers.append(client.post("/account/confirm", data={"confirm_password": PASSWORD, "next": raw}))
+        for answer in answers:
+            assert answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+            assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+            if set(raw) & set("<\"'&"):
+                assert raw not in answer.text
