@@ -220,10 +220,10 @@ async def test_two_tabs_share_each_renewal(browser: Browser, tmp_path: Path, sql
             other = await one.context.new_page()
             await other.goto("/account")
             async with asyncio.timeout(30):
-                for _ in range(4):
+                for _ in range(3):
                     await renewals.acquire()
             # A tab that had asked for itself would have got the other one's token again.
-            assert len(set(given)) == len(given) >= 4
+            assert len(set(given)) == len(given) >= 3
             assert len(asked) - len(given) <= 1
             watch.documents.clear()
             await one.get_by_role("link", name="Sessions").click()
