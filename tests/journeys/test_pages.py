@@ -218,6 +218,21 @@ async def test_an_expired_token_is_renewed_on_the_way(service: Service, ada: Vis
         assert (await ada.asks(path, **{"Sec-Fetch-Site": site})).status_code == 200
 
 
+@ON_SQLITE
+async def test_who_comes_to_sign_in_and_is_signed_in(service: Service, ada: Visitor) -> None:
+    """Goes on to where they were going, however old the access token is; and is asked where the session is over."""
+    assert (await ada.goes("/sign-in?next=/account")).url.path == "/account"
+    service.clock.turn(minutes=16)
+    assert (await ada.goes("/sign-in?next=/account")).url.path == "/account"
+    service.clock.turn(minutes=16)
+    assert (await ada.goes("/sign-in")).url.path == "/dashboard"
+    service.clock.turn(days=31)
+    answer = await ada.goes("/sign-in?next=/account")
+    assert [each.url.path for each in answer.history] == ["/sign-in", "/renew"]
+    assert "Your session has ended." in text(answer)
+    assert hidden(answer, "/sign-in") == {"next": "/account"}
+
+
 async def test_a_form_comes_through_whole(service: Service, ada: Visitor) -> None:
     """However long it took to fill in: the token is renewed on its way, by redirects that keep method and fields."""
     service.clock.turn(minutes=50)

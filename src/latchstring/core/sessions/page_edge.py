@@ -117,9 +117,10 @@ class PageEdge:
                 try:
                     return await super().answered(request, handle)
                 except ProblemError as problem:
-                    if not page_edge.asks_to_confirm(request, problem):
+                    step_up = page_edge.step_up_for(request, problem)
+                    if step_up is None:
                         raise
-                    return await page_edge.confirmed(request, problem, handle)
+                    return await page_edge.confirmed(request, problem, handle, step_up=step_up)
 
             def detour(self, request: Request, problem: ProblemError) -> Response | None:
                 return page_edge.detour(request, problem.code)
@@ -171,6 +172,14 @@ class PageEdge:
             return site.see_other(site.url(scope, "/account/confirm", next=site.here(scope)))
         return None
 
+    def way_past_sign_in(self, request: Request, user: User | None, *, destination: str | None) -> Response | None:
+        """Return the way on for who is signed in, or may be once renewed; None for who has to sign in."""
+        if user is not None:
+            return self.site.see_other(destination or self.site.home(request.scope))
+        if "why" in request.query_params or not self._has_refresh_token(request.scope):
+            return None
+        return self.site.see_other(self.site.url(request.scope, "/renew", next=destination))
+
     def to_sign_in(self, scope: Scope, *, was_signed_in: bool, destination: str | None) -> Response | None:
         """Return the way to the sign-in page, and from there on; None where no feature has one."""
         if "/sign-in" not in self.site.paths:
@@ -184,33 +193,28 @@ class PageEdge:
 
     # --- a fresh proof ------------------------------------------------------------------------------------------------
 
-    def asks_to_confirm(self, request: Request, problem: ProblemError) -> bool:
-        """Tell whether a form was stopped only because its sender's proof is too old."""
-        return (
-            problem.code is Code.INSUFFICIENT_USER_AUTHENTICATION
-            and request.method not in SAFE_METHODS
-            and self.step_up is not None
-        )
+    def step_up_for(self, request: Request, problem: ProblemError) -> StepUp | None:
+        """Return how to go on with a form that was stopped only because its sender's proof is too old."""
+        is_stopped = problem.code is Code.INSUFFICIENT_USER_AUTHENTICATION and request.method not in SAFE_METHODS
+        return self.step_up if is_stopped else None
 
-    async def confirmed(self, request: Request, problem: ProblemError, handle: Handler) -> Response:
+    async def confirmed(self, request: Request, problem: ProblemError, handle: Handler, *, step_up: StepUp) -> Response:
         """Ask for a proof on a page that holds the form which was stopped; once it is right, do what the form asks."""
-        step_up = self.step_up
-        if step_up is None:
-            raise problem
         caller = await self._guard.caller(request.scope)
         fields = dict(await self.site.form(request))
         shown = fields.pop(step_up.field, None)
-        if shown is not None:
-            for name in step_up.beside:
-                fields.pop(name, None)
         if shown is None:
-            return await self._confirm_page(request, caller, fields, form=Form(), status=401, headers=problem.headers)
+            response = await self._confirm_page(request, caller, fields, form=Form(), status=401, step_up=step_up)
+            response.headers.update(problem.headers or {})
+            return response
+        for name in step_up.beside:
+            fields.pop(name, None)
         outcome = await step_up.prove(request, caller, shown)
         if isinstance(outcome, Refused):
             if outcome.code is not Code.INVALID_CREDENTIALS:
                 raise ProblemError.of(outcome, token_sent=True)
             form = Form(summary=self.site.words(request.scope)(step_up.wrong))
-            return await self._confirm_page(request, caller, fields, form=form, status=422)
+            return await self._confirm_page(request, caller, fields, form=form, status=422, step_up=step_up)
         # Whatever becomes of the form: the session is one generation on, and its tokens have to reach the browser.
         request.scope[_SIGNED_IN] = outcome
         return await handle(self._with_tokens_of(request, outcome))
@@ -223,13 +227,12 @@ class PageEdge:
         *,
         form: Form,
         status: int,
-        headers: Any = None,  # noqa: ANN401 -- as Starlette declares an HTTPException's
+        step_up: StepUp,
     ) -> Response:
-        assert self.step_up is not None  # noqa: S101 -- asked already, for the type checker
         site, scope = self.site, request.scope
-        response = self.page(
+        return self.page(
             request,
-            self.step_up.template,
+            step_up.template,
             Visitor(caller, await self._guard.user(caller)),
             status=status,
             form=form,
@@ -240,8 +243,6 @@ class PageEdge:
                 msgid("What you asked for is done as soon as you have confirmed that it is you.")
             ),
         )
-        response.headers.update(headers or {})
-        return response
 
     def _with_tokens_of(self, request: Request, signed_in: SignedIn) -> Request:
         cookies, tokens = self.edge.cookies, signed_in.tokens

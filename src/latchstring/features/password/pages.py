@@ -152,8 +152,9 @@ def _add_sign_in(
     @router.get("/sign-in")
     async def show_sign_in(request: Request, user: MaybeUser) -> Response:
         destination = site.destination_in_query(request)
-        if user is not None:
-            return site.see_other(destination or site.home(request.scope))
+        way = page_edge.way_past_sign_in(request, user, destination=destination)
+        if way is not None:
+            return way
         why = _WHY.get(request.query_params.get("why", ""))
         said = site.words(request.scope)(why) if why else None
         return site.open_page(request, "sign_in.html", destination=destination, why=said)
