@@ -234,7 +234,7 @@ class Auth:
         app.include_router(PrefixRouter("", self._well_known(prefix)))
         if self.page_edge is not None:
             site = self.page_edge.site
-            site.prefix, site.renewal_path = pages_prefix, f"{prefix}/refresh"
+            site.app, site.prefix, site.renewal_path = app, pages_prefix, f"{prefix}/refresh"
             app.include_router(PrefixRouter(pages_prefix, self._page_routers), prefix=pages_prefix)
         app.router.lifespan_context = self._around(app.router.lifespan_context)
         app.openapi = described(  # type: ignore[method-assign]  # the way FastAPI documents to change its own

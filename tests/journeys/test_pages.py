@@ -233,6 +233,30 @@ async def test_who_comes_to_sign_in_and_is_signed_in(service: Service, ada: Visi
     assert hidden(answer, "/sign-in") == {"next": "/account"}
 
 
+@pytest.mark.parametrize(
+    ("query", "onward"),
+    [
+        ("filter[a]=1&b={c|d}^`", "/account?filter%5Ba%5D=1&b=%7Bc%7Cd%7D%5E%60"),
+        ("a=%zz", "/dashboard"),
+        ("a=" + "x" * 3000, "/dashboard"),
+    ],
+    ids=["brackets", "malformed", "long"],
+)
+@ON_SQLITE
+async def test_an_address_as_browsers_send_it(service: Service, ada: Visitor, query: str, onward: str) -> None:
+    """What a browser leaves as it is comes along; where `next` can't lead, home is next, and nobody ends at a 400."""
+    service.clock.turn(minutes=16)
+    path = f"/account?{query}"
+    asked = await ada.browser.get(httpx2.URL("http://localhost:8000", raw_path=path.encode()), headers=NAVIGATION)
+    renewed = await ada.asks(asked.headers["location"])
+    assert (renewed.status_code, renewed.headers["location"]) == (303, onward)
+    nobody = visitor(service)
+    url = httpx2.URL("http://localhost:8000", raw_path=path.encode())
+    asked = await nobody.browser.get(url, headers=NAVIGATION)
+    shown = await nobody.asks(asked.headers["location"])
+    assert (shown.status_code, hidden(shown, "/sign-in").get("next", "/dashboard")) == (200, onward)
+
+
 async def test_a_form_comes_through_whole(service: Service, ada: Visitor) -> None:
     """However long it took to fill in: the token is renewed on its way, by redirects that keep method and fields."""
     service.clock.turn(minutes=50)
@@ -348,6 +372,8 @@ async def test_a_listed_address_may_be_gone_to(database_url: str) -> None:
         assert (answer.status_code, answer.headers["location"]) == (303, listed)
         refused = await came.browser.get("/sign-in", params={"next": listed + "?x"}, headers=NAVIGATION)
         assert refused.status_code == 400
+        # A form that is renewed on its way goes on whole, and so to nobody else's origin.
+        assert (await came.sends(f"/renew?next={listed}", SIGN_UP)).status_code == 400
 
 
 # --- one's account ----------------------------------------------------------------------------------------------------
@@ -455,6 +481,10 @@ async def test_what_a_stolen_session_must_not_be_enough_for(service: Service, ad
     assert hidden(wrong, "/account/sessions/end-others") == carried
     assert "a wrong one" not in wrong.text
     assert (await other.asks("/account")).status_code == 200
+    empty = await ada.sends("/account/sessions/end-others", carried | beside)
+    assert empty.status_code == 422
+    assert "Enter your password." in text(empty)
+    assert hidden(empty, "/account/sessions/end-others") == carried
     done = await ada.sends_and_goes("/account/sessions/end-others", carried | {"confirm_password": PASSWORD})
     assert (done.status_code, done.url.path) == (200, "/account/sessions")
     assert "All your other sessions have ended." in text(done)

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -24,6 +25,7 @@ from latchstring import (
     ProfileFeature,
     Settings,
     User,
+    UserRegistered,
     current_user,
     fresh,
     on_page,
@@ -141,6 +143,42 @@ async def test_a_page_that_asks_for_a_fresh_proof_or_a_role(settings: Settings, 
         assert (refused.status_code, "location" in refused.headers) == (403, False)
 
 
+@ON_SQLITE
+async def test_a_page_of_an_application_that_is_mounted(settings: Settings, clock: TurnedClock) -> None:
+    """Leads to the pages where they are, and back to where it is itself."""
+    shop, admin = Shop(settings, clock), FastAPI()
+    shop.auth.attach(admin)
+    shop.app.mount("/admin", admin)
+
+    @admin.get("/stock", response_class=HTMLResponse)
+    async def stock(user: PageUser) -> str:
+        return f"Stock for {user.first_name}"
+
+    for root in ("", "/shop"):
+        async with shop.open(root_path=root) as came:
+            asked = await came.asks(f"{root}/admin/stock")
+            assert asked.headers["location"] == f"{root}/auth/sign-in?next={quote(root + '/admin/stock', safe='')}"
+            filled = SIGN_UP | {"next": f"{root}/admin/stock", "email": f"ada{len(root)}@example.com"}
+            assert (await came.sends_and_goes(f"{root}/auth/sign-up", filled)).text == "Stock for Ada"
+            clock.turn(minutes=16)
+            assert (await came.goes(f"{root}/admin/stock")).text == "Stock for Ada"
+
+
+@ON_SQLITE
+async def test_what_breaks_is_kept_by_nobody(settings: Settings, clock: TurnedClock) -> None:
+    """A page of ours that broke says so itself, with all that a page carries, where nothing else would."""
+    shop = Shop(settings, clock)
+
+    @shop.auth.inside(UserRegistered)
+    async def fail(_fact: UserRegistered, _connection: object) -> None:
+        raise RuntimeError("as if the disk were full")
+
+    async with shop.open() as came:
+        answer = await came.sends("/auth/sign-up", SIGN_UP)
+        assert (answer.status_code, answer.headers["cache-control"]) == (500, "no-store")
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+
+
 def test_on_page_takes_guards_of_ours_only() -> None:
     with pytest.raises(ConfigurationError, match="one of our guards"):
         on_page(lambda: None)
@@ -209,6 +247,7 @@ async def test_name_logo_theme_links_and_home(settings: Settings, clock: TurnedC
         {"logo": "https://cdn.example/logo.svg"},
         {"logo": "logo.svg"},
         {"home": "//evil.example"},
+        {"home": "/\u0437\u0430"},
         {"links": [("Orders", "orders")]},
         {"templates": "no/such/folder"},
         {"locale": "no/such/folder"},

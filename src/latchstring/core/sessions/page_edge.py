@@ -76,9 +76,11 @@ class StepUp:
     field: str
     """The field of the proof; no form of ours has one of that name."""
     beside: Collection[str]
-    """What else its page sends of its own."""
+    """What else its page sends of its own, filled in or not."""
     prove: Callable[[Request, Caller, str], Awaitable[SignedIn | Refused]]
     """Checks what was filled into it."""
+    missing: str
+    """What is said where it was left empty: a sentence of the catalogues."""
     wrong: str
     """What is said where it is not right: a sentence of the catalogues."""
 
@@ -153,7 +155,6 @@ class PageEdge:
         """Return the page of a refusal for what is no route of ours."""
         response = self.site.problem(request, ProblemError(code))
         response.headers.update(headers)
-        response.headers["Cache-Control"] = "no-store"
         return with_headers(response)
 
     # --- the way back in ----------------------------------------------------------------------------------------------
@@ -164,8 +165,9 @@ class PageEdge:
         by_get = scope["method"] in SAFE_METHODS
         if code in _RENEWABLE and self._has_refresh_token(scope):
             # 307 keeps method and form: what was filled in comes through, however long it took to fill in.
-            location = site.url(scope, "/renew", next=site.address(scope))
-            return Response(status_code=303 if by_get else 307, headers={"Location": location})
+            address = site.address(scope)
+            location = site.url(scope, "/renew", next=address or site.here(scope))
+            return Response(status_code=303 if by_get or address is None else 307, headers={"Location": location})
         if code in _RENEWABLE or code in _OVER:
             return self.to_sign_in(scope, was_signed_in=code is not Code.MISSING_TOKEN, destination=site.here(scope))
         if code is Code.INSUFFICIENT_USER_AUTHENTICATION and by_get and self.step_up is not None:
@@ -203,12 +205,14 @@ class PageEdge:
         caller = await self._guard.caller(request.scope)
         fields = dict(await self.site.form(request))
         shown = fields.pop(step_up.field, None)
+        was_asked = [fields.pop(name) for name in step_up.beside if name in fields]
+        if shown is None and was_asked:
+            form = Form(summary=self.site.words(request.scope)(step_up.missing))
+            return await self._confirm_page(request, caller, fields, form=form, status=422, step_up=step_up)
         if shown is None:
             response = await self._confirm_page(request, caller, fields, form=Form(), status=401, step_up=step_up)
             response.headers.update(problem.headers or {})
             return response
-        for name in step_up.beside:
-            fields.pop(name, None)
         outcome = await step_up.prove(request, caller, shown)
         if isinstance(outcome, Refused):
             if outcome.code is not Code.INVALID_CREDENTIALS:
@@ -236,7 +240,7 @@ class PageEdge:
             Visitor(caller, await self._guard.user(caller)),
             status=status,
             form=form,
-            action=site.address(scope),
+            action=site.address(scope) or site.here(scope),
             carried=list(carried.items()),
             cancel=site.here(scope),
             purpose=site.words(scope)(

@@ -23,6 +23,7 @@ from latchstring.core.sessions.settings import SessionSettings
 from latchstring.errors import Code, Refused
 from latchstring.foundation.web.origin import SAFE_METHODS, is_navigation
 from latchstring.foundation.web.pages.agents import named
+from latchstring.foundation.web.pages.destination import is_local
 from latchstring.foundation.web.pages.words import Words, msgid
 from latchstring.foundation.web.problem import ProblemError
 
@@ -103,6 +104,9 @@ def _add_renewal(router: APIRouter, sessions: Sessions, page_edge: PageEdge, ans
         if by_get and says_what_for and not is_navigation(headers):
             raise ProblemError(Code.ORIGIN_NOT_ALLOWED)
         destination = site.destination_in_query(request) or site.home(request.scope)
+        if not by_get and not is_local(destination):
+            # A form goes on whole: to nobody else's origin.
+            raise ProblemError(Code.NEXT_NOT_ALLOWED)
         token = cookie_token(headers, cookie)
         missing = Refused(Code.MISSING_REFRESH_TOKEN)
         refused = token if isinstance(token, Refused) else missing if token is None else None

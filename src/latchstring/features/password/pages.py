@@ -96,6 +96,7 @@ def _add_sign_up(
             request,
             "sign_up.html",
             status=422,
+            here=site.url(request.scope, "/sign-up", next=destination),
             form=form,
             destination=destination,
             password_min_length=PASSWORD_MIN_LENGTH,
@@ -147,7 +148,8 @@ def _add_sign_in(
     MaybeUser = Annotated[User | None, Depends(optional_user)]  # noqa: N806 -- a type
 
     def wrong(request: Request, *, destination: str | None, form: Form) -> Response:
-        return site.page(request, "sign_in.html", status=422, form=form, destination=destination, why=None)
+        here = site.url(request.scope, "/sign-in", next=destination)
+        return site.page(request, "sign_in.html", status=422, here=here, form=form, destination=destination, why=None)
 
     @router.get("/sign-in")
     async def show_sign_in(request: Request, user: MaybeUser) -> Response:
@@ -250,7 +252,9 @@ def _add_confirm(router: APIRouter, passwords: Passwords, page_edge: PageEdge, a
             caller, password=password, refresh_token=refresh_token, source=edge.source(request)
         )
 
-    page_edge.step_up = StepUp("confirm.html", _CONFIRM_FIELD, ("username",), prove, _PASSWORD_NOT_RIGHT)
+    page_edge.step_up = StepUp(
+        "confirm.html", _CONFIRM_FIELD, ("username",), prove, missing=_NO_PASSWORD, wrong=_PASSWORD_NOT_RIGHT
+    )
 
     def shown(
         request: Request, visitor: Visitor, *, destination: str | None, form: Form | None = None, status: int = 200

@@ -54,7 +54,10 @@ def _addresses(value: object) -> object:
     addresses = tuple(part.strip() for part in value.split(",") if part.strip())
     for address in addresses:
         parts = urlsplit(address)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None or parts.fragment:
+        is_whole = (
+            parts.scheme in {"http", "https"} and parts.hostname and parts.username is None and not parts.fragment
+        )
+        if not is_whole or not address.isascii():
             raise ValueError("must be whole addresses such as https://app.example.com/welcome, separated by commas")
     return addresses
 

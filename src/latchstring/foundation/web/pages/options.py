@@ -46,8 +46,10 @@ class Pages:
                 raise ConfigurationError(f"the theme's {variable!r} is no CSS variable with a plain value")
         for path in (self.logo, self.home, *(path for _, path in self.links)):
             # The policy of our pages refuses images of other origins, and what is there is no page of the application.
-            if path is not None and (not path.startswith("/") or path.startswith("//")):
-                raise ConfigurationError(f"{path!r} is no path on the application's own origin: begin it with a slash")
+            if path is not None and (not path.startswith("/") or path.startswith("//") or not path.isascii()):
+                raise ConfigurationError(
+                    f"{path!r} is no path on the application's own origin: begin it with a slash, in ASCII"
+                )
         for folder in (self.templates, self.locale):
             if folder is not None and not Path(folder).is_dir():
                 raise ConfigurationError(f"there is no folder {folder}")

@@ -17,7 +17,7 @@ from latchstring.errors import Code
 from latchstring.foundation.web.body import read_form
 from latchstring.foundation.web.origin import SAFE_METHODS
 from latchstring.foundation.web.pages.assets import THEME, Assets
-from latchstring.foundation.web.pages.destination import is_allowed, is_local
+from latchstring.foundation.web.pages.destination import is_allowed
 from latchstring.foundation.web.pages.form import Form
 from latchstring.foundation.web.pages.options import Pages
 from latchstring.foundation.web.pages.problems import told
@@ -96,6 +96,8 @@ class Site:
         self.templates = templates
         self.languages = Languages(OURS, *([Path(options.locale)] if options.locale else []))
         self.assets = Assets(options.theme)
+        self.app: object = None
+        """The application that has them."""
         self.prefix = ""
         """Where the pages begin, once they are installed."""
         self.renewal_path = "/refresh"
@@ -125,32 +127,35 @@ class Site:
     def url(self, scope: Scope, path: str, **query: str | None) -> str:
         """Return the address of one of our pages, as a browser has to ask for it."""
         given = {name: value for name, value in query.items() if value is not None}
-        return _root(scope) + self.prefix + path + ("?" + urlencode(given) if given else "")
+        return self._root(scope) + self.prefix + path + ("?" + urlencode(given) if given else "")
 
     def home(self, scope: Scope) -> str:
         """Return where a visitor goes who is on the way to nowhere else."""
         if self.options.home is not None:
-            return _root(scope) + self.options.home
+            return self._root(scope) + self.options.home
         return self.url(scope, "/account" if "/account" in self.paths else "/account/sessions")
 
     def here(self, scope: Scope) -> str:
         """Return the page that a visitor is on, which can be asked for again by GET."""
         if scope["method"] in SAFE_METHODS:
-            own = _address(scope)
-            return own if is_local(own) else self.home(scope)
-        path = _below_root(scope).removeprefix(self.prefix)
+            return self.address(scope) or self.home(scope)
+        path = _below_root(scope)
+        if not self._is_ours(scope) or not path.startswith(self.prefix):
+            return self.home(scope)
         # What a form of a page is sent to lies below that page.
+        path = path.removeprefix(self.prefix)
         while path and "GET" not in self.paths.get(path, ()):
             path = path.rpartition("/")[0]
         return self.url(scope, path) if path else self.home(scope)
 
-    def address(self, scope: Scope) -> str:
-        """Return the address that was asked for, as the browser has it."""
-        return _address(scope)
+    def address(self, scope: Scope) -> str | None:
+        """Return the address that was asked for, as the browser has it; None where `next` could not lead there."""
+        own = _address(scope)
+        return own if is_allowed(own) else None
 
     def by_get(self, scope: Scope, destination: str) -> str:
         """Return where to go by GET instead, where a form of ours has nothing but POST."""
-        path = destination.partition("?")[0].removeprefix(_root(scope) + self.prefix)
+        path = destination.partition("?")[0].removeprefix(self._root(scope) + self.prefix)
         return destination if "GET" in self.paths.get(path, {"GET"}) else self.home(scope)
 
     def destination(self, given: str | None) -> str | None:
@@ -171,6 +176,14 @@ class Site:
         if len(given) > 1:
             raise ProblemError(Code.NEXT_NOT_ALLOWED)
         return self.destination(given[0] if given else None)
+
+    def _is_ours(self, scope: Scope) -> bool:
+        return self.app is None or scope.get("app") is self.app
+
+    def _root(self, scope: Scope) -> str:
+        # In an application that is mounted in the one with the pages, the root path is the mount's.
+        root: str = scope.get("root_path", "")
+        return root.rstrip("/") if self._is_ours(scope) else scope.get("app_root_path", root).rstrip("/")
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
@@ -252,7 +265,7 @@ class Site:
         """
         scope = request.scope
         here = self.here(scope)
-        key = (template, self.words(scope).language, _root(scope), here, destination, *content.items())
+        key = (template, self.words(scope).language, self._root(scope), here, destination, *content.items())
         text = self._kept.get(key)
         if text is None:
             if len(self._kept) >= _MOST_KEPT:
@@ -325,7 +338,7 @@ class Site:
         return self.url(scope, "/assets/" + self.assets.hashed_name(name))
 
     def _frame(self, scope: Scope, words: Words) -> Frame:
-        options, root, here = self.options, _root(scope), _address(scope).partition("?")[0]
+        options, root, here = self.options, self._root(scope), _address(scope).partition("?")[0]
         entries = [(label, root + path) for label, path in options.links]
         entries += [(label, self.url(scope, path)) for label, path in self._links]
         return Frame(
@@ -341,21 +354,20 @@ def with_headers(response: Response) -> Response:
     """Put on a page's answer what every page carries."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers.setdefault("Cache-Control", "no-store")
     return response
-
-
-def _root(scope: Scope) -> str:
-    root: str = scope.get("root_path", "")
-    return root.rstrip("/")
 
 
 def _below_root(scope: Scope) -> str:
     # Some servers leave the root path in the path, and others take it off.
     path: str = scope["path"]
-    root = _root(scope)
+    root = scope.get("root_path", "").rstrip("/")
     return path[len(root) :] if root and (path + "/").startswith(root + "/") else path
 
 
 def _address(scope: Scope) -> str:
-    query = scope["query_string"].decode("latin-1")
-    return _root(scope) + quote(_below_root(scope), safe="/!$&'()*+,;=:@~") + (f"?{query}" if query else "")
+    # Browsers send brackets and the like as they are; in `next` they are written out.
+    query = quote(scope["query_string"], safe="%/?:@!$&'()*+,;=~")
+    path = quote(_below_root(scope), safe="/!$&'()*+,;=:@~")
+    root: str = scope.get("root_path", "")
+    return root.rstrip("/") + path + (f"?{query}" if query else "")

@@ -94,7 +94,9 @@ async function ask() {
       method: "POST",
       credentials: "same-origin",
       redirect: "error", // a captive portal's sign-in page is no renewal
-      signal: AbortSignal.timeout(30 * SECOND), // the lock is held meanwhile
+      // Well within the server's grace of 30 seconds: if only the answer was lost, asking again gets the same tokens,
+      // and asked later it would be taken for a thief.
+      signal: AbortSignal.timeout(8 * SECOND),
     });
   } catch {
     isOffline = true;
@@ -114,9 +116,9 @@ async function ask() {
   return rest(seconds(answer.headers.get("Retry-After")));
 }
 
-/** Begins a pause: 5 seconds, then twice as long each time, up to 5 minutes; or as long as the server wants. */
+/** Begins a pause: 3 seconds, then twice as long each time, up to 5 minutes; or as long as the server wants. */
 function rest(wanted) {
-  pause = Math.min(Math.max(2 * pause, 5 * SECOND), 5 * MINUTE);
+  pause = Math.min(Math.max(2 * pause, 3 * SECOND), 5 * MINUTE);
   const length = Math.min(Math.max(pause, wanted), HOUR);
   pausedUntil = Date.now() + length;
   return length;
