@@ -179,7 +179,7 @@ class Auth:
         ]
         self._page_routers = [room.pages for room in rooms if room.pages is not None]
         if self.page_edge is not None:
-            self._page_routers += self._own_pages(self.page_edge, answer)
+            self._page_routers += self._own_pages(self.page_edge)
         self._edge, self._grant_types = edge, ("refresh_token", *_grants(rooms))
 
     @classmethod
@@ -306,7 +306,7 @@ class Auth:
         if options is None:
             return None
         # An application without pages has no template engine in it.
-        from latchstring.foundation.web.pages.templates import Templates  # noqa: PLC0415 -- see above
+        from latchstring.foundation.web.pages.templates import Templates  # noqa: PLC0415 -- it imports Jinja2
 
         site = Site(
             options,
@@ -317,16 +317,13 @@ class Auth:
             site, edge, self.guard, answer, self.clock, access_life_seconds=lifetimes.access.total_seconds()
         )
 
-    def _own_pages(self, page_edge: PageEdge, answer: SignedInAnswer) -> list[APIRouter]:
-        fresh = FreshDependency(timedelta(minutes=self.settings.fresh_minutes), self.guard)
+    def _own_pages(self, page_edge: PageEdge) -> list[APIRouter]:
         surroundings = page_edge.router()
         add_surroundings(surroundings, page_edge.site, page_edge.edge)
         sessions = sessions_pages(
             self.sessions,
             page_edge,
-            answer,
-            fresh=fresh,
-            optional_user=self.optional_user,
+            fresh=self.fresh(minutes=self.settings.fresh_minutes),
             settings=self.settings,
         )
         return [sessions, surroundings]

@@ -12,6 +12,7 @@ import pytest
 from latchstring import Settings, SubscriberError
 from latchstring.core.sessions.rules import EndReason
 from latchstring.foundation.facts import OPERATOR, UserRenamed
+from latchstring.foundation.web.pages.assets import STATIC
 from latchstring.foundation.web.pages.site import CONTENT_SECURITY_POLICY, HEADERS
 from latchstring.testing import TurnedClock
 from tests.support.pages import NAVIGATION, SIGN_UP, Visitor, field, hidden, signed_up, text, title, visitor
@@ -652,6 +653,15 @@ async def test_files_of_another_version(service: Service) -> None:
         "theme.0.css",
     ):
         assert (await browser.get(f"/assets/{name}")).status_code == 404, name
+
+
+def test_a_lost_answer_is_asked_for_again_within_the_grace() -> None:
+    """Three tries of the quiet refresh are over before the old token would be a thief's: its own constants say so."""
+    module = (STATIC / "session.js").read_text()
+    (timeout,) = re.findall(r"AbortSignal\.timeout\((\d+) \* SECOND\)", module)
+    (pause,) = re.findall(r"Math\.max\(2 \* pause, (\d+) \* SECOND\)", module)
+    third_begins = int(timeout) + int(pause) + int(timeout) + 2 * int(pause)
+    assert third_begins < Settings().refresh_grace_seconds
 
 
 # --- what can't be shown ----------------------------------------------------------------------------------------------

@@ -11,7 +11,10 @@
     guard.py        the hot path: a request to a Caller, and the dependencies of a host's routes
     sockets.py      open WebSockets, which are closed when their caller would be let in no longer
     middleware.py   the guard before what is no route of FastAPI's
-    routes.py       refresh and logout
+    answer.py       both cookies, on whatever answers a sign-in
+    routes.py       refresh, logout and the list, over JSON
+    page_edge.py    the routers of pages, and the way back in for a visitor whose token is over
+    pages.py        the list, sign-out and the quiet renewal, as pages
 
 Both tokens carry the session's id. A refresh moves the row from one generation to the next by one conditional
 UPDATE; whoever lost that race, or lost the answer, gets the same successor again while the grace lasts. Anything

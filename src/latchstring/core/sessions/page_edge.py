@@ -22,7 +22,7 @@ from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
 from latchstring.core.sessions.actions import SignedIn
 from latchstring.core.sessions.answer import SignedInAnswer
-from latchstring.core.sessions.guard import Guard, GuardDependency, current_user
+from latchstring.core.sessions.guard import Guard, GuardDependency, OptionalUserDependency, current_user, guard_of
 from latchstring.errors import Code, ConfigurationError, Refused
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.web.cookies import read_cookies, replaced_cookies
@@ -56,16 +56,13 @@ class VisitorDependency(GuardDependency):
 
     refusals = current_user.refusals
 
-    def __init__(self, guard: Guard) -> None:
-        super().__init__(guard)
-        self._pages_guard = guard
-
     def __str__(self) -> str:
         return "Visitor"
 
     async def __call__(self, connection: HTTPConnection) -> Visitor:
-        caller = await self._pages_guard.caller(connection.scope)
-        return Visitor(caller, await self._pages_guard.user(caller))
+        guard = self._guard or guard_of(connection)
+        caller = await guard.caller(connection.scope)
+        return Visitor(caller, await guard.user(caller))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +93,7 @@ class PageEdge:
         self.step_up: StepUp | None = None
         """What a feature offers for it."""
         self.visitor = VisitorDependency(guard)
+        self.optional_user = OptionalUserDependency(guard)
         self._guard = guard
         self._answer = answer
         self._clock = clock
@@ -135,7 +133,7 @@ class PageEdge:
         self.site.routers.append(router)
         return router
 
-    def page(self, request: Request, template: str, visitor: Visitor, **content: Any) -> Response:  # noqa: ANN401 -- the template's
+    def page(self, request: Request, template: str, visitor: Visitor, **content: Any) -> Response:  # noqa: ANN401 -- whatever a template asks for
         """Return the page of a visitor who is signed in, which keeps their session alive while it is open."""
         return self.site.page(
             request, template, user=visitor.user, renewal=self.renewal(request, visitor.caller), **content
@@ -144,12 +142,18 @@ class PageEdge:
     def renewal(self, connection: HTTPConnection, caller: Caller) -> Renewal:
         """Return what a page needs to keep a session alive while it is open."""
         left = caller.expires_at_unix - self._clock.now().timestamp()
-        root: str = connection.scope.get("root_path", "")
         return Renewal(
-            url=root.rstrip("/") + self.site.renewal_path,
+            url=self.site.renewal_url(connection.scope),
             due_in_seconds=max(int(left), 0),
             life_seconds=max(int(self._access_life_seconds), 1),
         )
+
+    def onward(self, request: Request, signed_in: SignedIn, *, destination: str | None, status: int = 303) -> Response:
+        """Send the browser on, signed in: to its destination, or home."""
+        location = destination or self.site.home(request.scope)
+        response = Response(status_code=status, headers={"Location": location})
+        self._answer.put_cookies(response, signed_in)
+        return response
 
     def refused(self, request: Request, code: Code, *, headers: Mapping[str, str]) -> Response:
         """Return the page of a refusal for what is no route of ours."""
@@ -278,7 +282,7 @@ class PageDependency(GuardDependency):
 
     async def __call__(self, connection: HTTPConnection) -> Any:  # noqa: ANN401 -- what the other one returns
         try:
-            return await self._dependency(connection)  # type: ignore[operator]  # each of them is a function
+            return await self._dependency(connection)  # type: ignore[operator]  # every kind has a `__call__`, of its own type
         except ProblemError as problem:
             way = (
                 page_edge_of(connection).detour(connection, problem.code)

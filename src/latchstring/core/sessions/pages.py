@@ -1,22 +1,20 @@
 """Where one is signed in, signing out, and the quiet renewal: pages."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
 from latchstring.core.sessions.actions import Sessions
-from latchstring.core.sessions.answer import SignedInAnswer
 from latchstring.core.sessions.credentials import cookie_token, every_token
-from latchstring.core.sessions.guard import FreshDependency, OptionalUserDependency
 from latchstring.core.sessions.page_edge import PageEdge, Visitor
 from latchstring.core.sessions.rules import EndReason, ListedSession, session_id_from
 from latchstring.core.sessions.settings import SessionSettings
@@ -61,17 +59,15 @@ def method_words(methods: Sequence[str], words: Words) -> list[str]:
 def sessions_pages(
     sessions: Sessions,
     page_edge: PageEdge,
-    answer: SignedInAnswer,
     *,
-    fresh: FreshDependency,
-    optional_user: OptionalUserDependency,
+    fresh: Callable[[HTTPConnection], Awaitable[Caller]],
     settings: SessionSettings,
 ) -> APIRouter:
     """Return the pages of this room."""
     router = page_edge.router(templates=TEMPLATES)
     page_edge.site.add_link(msgid("Sessions"), "/account/sessions")
-    _add_renewal(router, sessions, page_edge, answer)
-    _add_sign_out(router, sessions, page_edge, optional_user, settings)
+    _add_renewal(router, sessions, page_edge)
+    _add_sign_out(router, sessions, page_edge, settings)
     _add_list(router, sessions, page_edge, fresh)
     return router
 
@@ -90,7 +86,7 @@ def well_known_pages(page_edge: PageEdge) -> APIRouter:
     return router
 
 
-def _add_renewal(router: APIRouter, sessions: Sessions, page_edge: PageEdge, answer: SignedInAnswer) -> None:
+def _add_renewal(router: APIRouter, sessions: Sessions, page_edge: PageEdge) -> None:
     site, edge = page_edge.site, page_edge.edge
     cookie = edge.cookies.refresh_name.encode()
 
@@ -113,9 +109,7 @@ def _add_renewal(router: APIRouter, sessions: Sessions, page_edge: PageEdge, ans
         if refused is None and isinstance(token, str):
             outcome = await sessions.renew_session(token, source=edge.source(request))
             if not isinstance(outcome, Refused):
-                response = Response(status_code=303 if by_get else 307, headers={"Location": destination})
-                answer.put_cookies(response, outcome)
-                return response
+                return page_edge.onward(request, outcome, destination=destination, status=303 if by_get else 307)
             refused = outcome
         problem = ProblemError.of(refused or missing)
         if problem.code in _NOT_OVER:
@@ -138,7 +132,6 @@ def _add_sign_out(
     router: APIRouter,
     sessions: Sessions,
     page_edge: PageEdge,
-    optional_user: OptionalUserDependency,
     settings: SessionSettings,
 ) -> None:
     site, edge = page_edge.site, page_edge.edge
@@ -154,13 +147,20 @@ def _add_sign_out(
         return response
 
     @router.get("/signed-out")
-    async def show_signed_out(request: Request, user: Annotated[User | None, Depends(optional_user)]) -> Response:
+    async def show_signed_out(
+        request: Request, user: Annotated[User | None, Depends(page_edge.optional_user)]
+    ) -> Response:
         if user is not None:
             return site.see_other(site.home(request.scope))
         return site.open_page(request, "signed_out.html")
 
 
-def _add_list(router: APIRouter, sessions: Sessions, page_edge: PageEdge, fresh: FreshDependency) -> None:
+def _add_list(
+    router: APIRouter,
+    sessions: Sessions,
+    page_edge: PageEdge,
+    fresh: Callable[[HTTPConnection], Awaitable[Caller]],
+) -> None:
     site, edge = page_edge.site, page_edge.edge
     PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
     FreshCaller = Annotated[Caller, Depends(fresh)]  # noqa: N806 -- likewise
@@ -171,8 +171,7 @@ def _add_list(router: APIRouter, sessions: Sessions, page_edge: PageEdge, fresh:
         words = site.words(request.scope)
         # Names are read off by hundreds of rules: not in the loop.
         shown = await asyncio.to_thread(_shown, found, visitor.caller, words)
-        done = _NOTICES.get(request.query_params.get("done", ""))
-        return page_edge.page(request, "sessions.html", visitor, sessions=shown, notice=words(done) if done else None)
+        return page_edge.page(request, "sessions.html", visitor, sessions=shown, notice=site.notice(request, _NOTICES))
 
     @router.post("/account/sessions/end")
     async def end_session(request: Request, visitor: PageVisitor) -> Response:

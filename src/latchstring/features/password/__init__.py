@@ -7,6 +7,8 @@
     POST /password/change   the same → the new hash in the old one's place; all other sessions end
     POST /token             what the grant `password` is worth
 
+    /sign-up, /sign-in, /account/password, /account/confirm     the same as pages
+
 The hash lives in this room's own table; a user without a row there has no password. bcrypt hashes as the tutorial
 wrote them verify, and are replaced at the sign-in that proved them.
 """
@@ -36,6 +38,6 @@ class PasswordFeature:
         return Room(
             name="password",
             router=password_router(passwords, core.signed_in_answer, foundation.edge),
-            pages=password_pages(passwords, pages, core.signed_in_answer, guard=core.guard) if pages else None,
+            pages=password_pages(passwords, pages) if pages else None,
             grants={"password": password_grant(passwords)},
         )

@@ -12,9 +12,7 @@ from latchstring.core.accounts.rules import User
 from latchstring.core.accounts.schemas import CanonicalEmail, Name
 from latchstring.core.caller import Caller
 from latchstring.core.sessions.actions import SignedIn
-from latchstring.core.sessions.answer import SignedInAnswer
 from latchstring.core.sessions.credentials import cookie_token
-from latchstring.core.sessions.guard import Guard, OptionalUserDependency
 from latchstring.core.sessions.page_edge import WHY_ENDED, PageEdge, StepUp, Visitor
 from latchstring.errors import Code, Refused
 from latchstring.features.password.actions import Passwords
@@ -41,10 +39,7 @@ _CONFIRM_FIELD = "confirm_password"
 _NOT_RIGHT = msgid("The e-mail address or the password is not right.")
 _PASSWORD_NOT_RIGHT = msgid("The password is not right.")
 _WHY = {WHY_ENDED: msgid("Your session has ended. Sign in to go on.")}
-_NOTICES = {
-    "changed": msgid("Your password is changed, and all your other sessions have ended."),
-    "confirmed": msgid("Thank you."),
-}
+_NOTICES = {"changed": msgid("Your password is changed, and all your other sessions have ended.")}
 
 
 class SignUpForm(BaseModel):
@@ -63,33 +58,20 @@ class ChangeForm(BaseModel):
     new_password: Password
 
 
-def password_pages(
-    passwords: Passwords,
-    page_edge: PageEdge,
-    answer: SignedInAnswer,
-    *,
-    guard: Guard,
-) -> APIRouter:
+def password_pages(passwords: Passwords, page_edge: PageEdge) -> APIRouter:
     """Return the pages of this room."""
     router = page_edge.router(templates=TEMPLATES)
     page_edge.site.add_link(msgid("Password"), "/account/password")
-    optional_user = OptionalUserDependency(guard)
-    _add_sign_up(router, passwords, page_edge, answer, optional_user)
-    _add_sign_in(router, passwords, page_edge, answer, optional_user)
+    _add_sign_up(router, passwords, page_edge)
+    _add_sign_in(router, passwords, page_edge)
     _add_change(router, passwords, page_edge)
-    _add_confirm(router, passwords, page_edge, answer)
+    _add_confirm(router, passwords, page_edge)
     return router
 
 
-def _add_sign_up(
-    router: APIRouter,
-    passwords: Passwords,
-    page_edge: PageEdge,
-    answer: SignedInAnswer,
-    optional_user: OptionalUserDependency,
-) -> None:
+def _add_sign_up(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -> None:
     site, edge = page_edge.site, page_edge.edge
-    MaybeUser = Annotated[User | None, Depends(optional_user)]  # noqa: N806 -- a type
+    MaybeUser = Annotated[User | None, Depends(page_edge.optional_user)]  # noqa: N806 -- a type
 
     def wrong(request: Request, *, destination: str | None, form: Form) -> Response:
         return site.page(
@@ -132,20 +114,12 @@ def _add_sign_up(
                 raise ProblemError.of(outcome)
             taken = words(msgid("There is an account with this address already. Sign in with it."))
             return wrong(request, destination=destination, form=Form(kept, (FieldProblem("email", taken),)))
-        response = site.see_other(destination or site.home(request.scope))
-        answer.put_cookies(response, outcome)
-        return response
+        return page_edge.onward(request, outcome, destination=destination)
 
 
-def _add_sign_in(
-    router: APIRouter,
-    passwords: Passwords,
-    page_edge: PageEdge,
-    answer: SignedInAnswer,
-    optional_user: OptionalUserDependency,
-) -> None:
+def _add_sign_in(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -> None:
     site, edge = page_edge.site, page_edge.edge
-    MaybeUser = Annotated[User | None, Depends(optional_user)]  # noqa: N806 -- a type
+    MaybeUser = Annotated[User | None, Depends(page_edge.optional_user)]  # noqa: N806 -- a type
 
     def wrong(request: Request, *, destination: str | None, form: Form) -> Response:
         here = site.url(request.scope, "/sign-in", next=destination)
@@ -177,9 +151,7 @@ def _add_sign_in(
             if outcome.code is not Code.INVALID_CREDENTIALS:
                 raise ProblemError.of(outcome)
             return wrong(request, destination=destination, form=Form(kept, summary=words(_NOT_RIGHT)))
-        response = site.see_other(destination or site.home(request.scope))
-        answer.put_cookies(response, outcome)
-        return response
+        return page_edge.onward(request, outcome, destination=destination)
 
     async def _signed_in(passwords: Passwords, fields: dict[str, str], request: Request) -> SignedIn | Refused:
         try:
@@ -211,8 +183,7 @@ def _add_change(router: APIRouter, passwords: Passwords, page_edge: PageEdge) ->
 
     @router.get("/account/password")
     async def show_password(request: Request, visitor: PageVisitor) -> Response:
-        done = _NOTICES.get(request.query_params.get("done", ""))
-        return shown(request, visitor, notice=site.words(request.scope)(done) if done else None)
+        return shown(request, visitor, notice=site.notice(request, _NOTICES))
 
     @router.post("/account/password")
     async def change_password(request: Request, visitor: PageVisitor) -> Response:
@@ -237,7 +208,7 @@ def _add_change(router: APIRouter, passwords: Passwords, page_edge: PageEdge) ->
         return shown(request, visitor, form=Form({}, (wrong,)), status=422)
 
 
-def _add_confirm(router: APIRouter, passwords: Passwords, page_edge: PageEdge, answer: SignedInAnswer) -> None:
+def _add_confirm(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -> None:
     site, edge = page_edge.site, page_edge.edge
     PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
     refresh_cookie = edge.cookies.refresh_name.encode()
@@ -291,9 +262,7 @@ def _add_confirm(router: APIRouter, passwords: Passwords, page_edge: PageEdge, a
                 raise ProblemError.of(outcome, token_sent=True)
             form = Form({}, (FieldProblem(_CONFIRM_FIELD, words(_PASSWORD_NOT_RIGHT)),))
             return shown(request, visitor, destination=destination, form=form, status=422)
-        response = site.see_other(destination or site.home(request.scope))
-        answer.put_cookies(response, outcome)
-        return response
+        return page_edge.onward(request, outcome, destination=destination)
 
 
 def _can_be_one(password: str) -> bool:

@@ -2,6 +2,7 @@
 
 GET   /me   the user, read from the database
 PATCH /me   other names, the user again
+/account    the same as a page
 """
 
 from latchstring.core.feature import Core, Foundation, Room

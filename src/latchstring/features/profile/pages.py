@@ -38,13 +38,12 @@ def profile_pages(accounts: Accounts, page_edge: PageEdge) -> APIRouter:
     @router.get("/account")
     async def show_account(request: Request, visitor: PageVisitor) -> Response:
         user = visitor.user
-        done = _NOTICES.get(request.query_params.get("done", ""))
         return page_edge.page(
             request,
             "account.html",
             visitor,
             form=Form({"first_name": user.first_name, "last_name": user.last_name}),
-            notice=site.words(request.scope)(done) if done else None,
+            notice=site.notice(request, _NOTICES),
         )
 
     @router.post("/account")

@@ -9,6 +9,7 @@
     client.py      the visitor's address behind proxies
     problem.py     a refusal as RFC 9457 problem+json
     headers.py     security headers on every answer, as one ASGI middleware
+    pages/         what every room's pages are made with
     request_id.py  one name for a request, wherever it is spoken of
 
 Nothing here knows of users or sessions.

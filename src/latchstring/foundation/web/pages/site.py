@@ -122,6 +122,11 @@ class Site:
         """Put a page of ours into the navigation, under a label that is in the catalogues."""
         self._links.append((label, path))
 
+    def notice(self, request: Request, notices: Mapping[str, str]) -> str | None:
+        """Return what `done` says has just been done, in the visitor's language; None for what is none of these."""
+        said = notices.get(request.query_params.get("done", ""))
+        return self.words(request.scope)(said) if said else None
+
     # --- addresses ----------------------------------------------------------------------------------------------------
 
     def url(self, scope: Scope, path: str, **query: str | None) -> str:
@@ -134,6 +139,10 @@ class Site:
         if self.options.home is not None:
             return self._root(scope) + self.options.home
         return self.url(scope, "/account" if "/account" in self.paths else "/account/sessions")
+
+    def renewal_url(self, scope: Scope) -> str:
+        """Return the address of the JSON route that refreshes."""
+        return self._root(scope) + self.renewal_path
 
     def here(self, scope: Scope) -> str:
         """Return the page that a visitor is on, which can be asked for again by GET."""
@@ -329,8 +338,7 @@ class Site:
             back_label=words(msgid("Go back") if is_form else msgid("Go to the start")),
             request_id=request_id(request.scope),
         )
-        for name, value in (problem.headers or {}).items():
-            response.headers[name] = value
+        response.headers.update(problem.headers or {})
         return response
 
     def asset_url(self, scope: Scope, name: str) -> str:
