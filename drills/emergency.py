@@ -30,7 +30,7 @@ import jwt
 from drills import skewed
 from drills.ground import Figure, main, serving
 from drills.lines import Line, line_to_each_worker
-from drills.thief import StolenKey, steal
+from drills.stolen_key import StolenKey, steal
 from latchstring import RefusedError
 from latchstring.features.revocations.actions import FeedTokens
 from latchstring.foundation.clock import SystemClock

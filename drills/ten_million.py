@@ -40,7 +40,7 @@ if __name__ == "__main__":
 
 from drills.ground import Figure, main, percentile, serving
 from latchstring.core.sessions import store
-from latchstring.core.sessions.rules import EndReason, RefreshLimit, Session
+from latchstring.core.sessions.rules import Client, EndReason, RefreshLimit, Session
 from latchstring.core.sessions.store import Rotation
 from latchstring.foundation import housekeeping
 from latchstring.foundation.clock import SystemClock
@@ -135,14 +135,14 @@ async def _registered(url: str) -> UUID:
 _POSTGRESQL_FILL = """
     INSERT INTO latchstring_sessions (
         id, user_id, epoch, created_at, proven_at, methods, generation, rotated_at, expires_at, ends_at,
-        generation_access_expires_at, access_expires_at, refreshes, refreshes_since, expires_by,
+        generation_access_expires_at, access_expires_at, refreshes, refreshes_since, repeats, expires_by,
         revoked_at, revoked_reason, user_agent, address)
     SELECT
         (lpad(to_hex((extract(epoch FROM opened_at) * 1000)::bigint), 12, '0') || '7' || substr(md5(i::text), 1, 3)
             || '8' || substr(md5(i::text), 4, 15))::uuid,
         CASE WHEN is_adas THEN %(ada)s::uuid ELSE md5((i %% %(users)s)::text)::uuid END,
         0, opened_at, opened_at, '["pwd"]', 3, used_at, used_at + interval '60 min', opened_at + interval '30 days',
-        used_at + interval '15 min', used_at + interval '15 min', 3, opened_at,
+        used_at + interval '15 min', used_at + interval '15 min', 3, opened_at, 0,
         (CASE WHEN is_revoked THEN used_at ELSE used_at + interval '60 min' END AT TIME ZONE 'UTC')::date,
         CASE WHEN is_revoked THEN used_at + interval '9 min' END, CASE WHEN is_revoked THEN 'logout' END,
         %(agent)s, '192.0.2.1'
@@ -159,7 +159,7 @@ _POSTGRESQL_FILL = """
 _SQLITE_FILL = """
     INSERT INTO latchstring_sessions (
         id, user_id, epoch, created_at, proven_at, methods, generation, rotated_at, expires_at, ends_at,
-        generation_access_expires_at, access_expires_at, refreshes, refreshes_since, expires_by,
+        generation_access_expires_at, access_expires_at, refreshes, refreshes_since, repeats, expires_by,
         revoked_at, revoked_reason, user_agent, address)
     WITH RECURSIVE numbers (i) AS (SELECT :begin UNION ALL SELECT i + 1 FROM numbers WHERE i + 1 < :end),
     numbered AS (
@@ -183,7 +183,7 @@ _SQLITE_FILL = """
         strftime('%Y-%m-%d %H:%M:%S.000000', opened_at + 30 * 86400, 'unixepoch'),
         strftime('%Y-%m-%d %H:%M:%S.000000', used_at + 900, 'unixepoch'),
         strftime('%Y-%m-%d %H:%M:%S.000000', used_at + 900, 'unixepoch'),
-        3, opened_text,
+        3, opened_text, 0,
         date(CASE WHEN is_revoked THEN used_at ELSE used_at + 3600 END, 'unixepoch'),
         CASE WHEN is_revoked THEN strftime('%Y-%m-%d %H:%M:%S.000000', used_at + 540, 'unixepoch') END,
         CASE WHEN is_revoked THEN 'logout' END, :agent, '192.0.2.1'
@@ -265,12 +265,13 @@ def _rotate(
     rotation = Rotation(
         session_id=session_id,
         user_id=owner,
-        presented=presented,
         now=now,
         access_expiry=now + timedelta(minutes=15),
         refresh_expiry=now + timedelta(minutes=60),
+        client=Client.of(address="203.0.113.7", user_agent="Mozilla/5.0"),
     )
-    return store.rotate(connection, rotation, limit=RefreshLimit(times=60, window=timedelta(minutes=1)))
+    limit = RefreshLimit(times=60, window=timedelta(minutes=1))
+    return store.rotate(connection, rotation, presented=presented, limit=limit)
 
 
 @dataclass(frozen=True)
@@ -385,7 +386,8 @@ class _Client:
         self.sign_in()
 
     def sign_in(self) -> None:
-        """Open a session."""
+        """Create a session; without the cookies of the one before, which would be ended by it."""
+        self._cookies.clear()
         self._post("/api/auth/login", json.dumps(credentials()).encode())
 
     def refresh(self) -> None:

@@ -145,6 +145,7 @@ class Auth:
             self.feed,
             lifetimes=lifetimes,
             refresh_limit=RefreshLimit(times=rate.times, window=rate.window) if rate else None,
+            ends_repeats_elsewhere=settings.refresh_repeated_elsewhere == "end",
             claims=claims,
         )
         self.sign_in = SignIn(clock, self.sessions, lifetimes=lifetimes, sessions_per_user=settings.sessions_per_user)
@@ -175,7 +176,7 @@ class Auth:
         self._routers += [
             renewal_router(self.sessions, tokens, answer, edge, clock, settings=settings),
             sessions_router(self.sessions, edge, settings=settings),
-            token_router(self.sessions, edge, clock, grants=_grants(rooms)),
+            token_router(self.sessions, answer, edge, grants=_grants(rooms)),
         ]
         self._page_routers = [room.pages for room in rooms if room.pages is not None]
         if self.page_edge is not None:

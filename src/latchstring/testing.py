@@ -260,7 +260,7 @@ async def signed_in(auth: Auth, who: User | str, *, roles: Sequence[str] = ()) -
         opened = await auth.sign_in.open(connection, proof, source=APPLICATION)
     if isinstance(opened, Refused):
         raise RefusedError(opened.code)
-    return await auth.sign_in.welcome(opened)
+    return await auth.sign_in.welcome(opened, source=APPLICATION)
 
 
 async def _user_with_email(auth: Auth, email: str) -> UUID:

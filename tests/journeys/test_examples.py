@@ -65,6 +65,14 @@ async def test_bearer_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             answers = await asyncio.gather(*(client.get("/me") for _ in range(20)))
             assert [answer.json() for answer in answers] == ["ada@example.com"] * 20
             assert bearer._refresh_token != first
+            await bearer.confirm(f"{browser.base_url}/auth/confirm", PASSWORD)
+            stolen = bearer._refresh_token
+            change_url = f"{browser.base_url}/auth/password/change"
+            await bearer.change_password(change_url, current=PASSWORD, new="another horse battery")
+            form = {"grant_type": "refresh_token", "refresh_token": stolen}
+            assert (await client.post("/auth/token", data=form, auth=httpx2.Auth())).status_code == 400
+            bearer._access_token = "a.b.c"
+            assert (await client.get("/me")).json() == "ada@example.com"
             browser.post("/auth/logout", headers={"Authorization": f"Bearer {bearer._access_token}"})
             assert (await client.get("/me")).status_code == 401
     sys.modules.pop("client", None)

@@ -129,6 +129,13 @@ async def answer_to_a_repeated_refresh(service: Service) -> int:
     return (await again.post("/api/auth/refresh")).status_code
 
 
+async def answer_to_a_refresh_repeated_elsewhere(service: Service) -> int:
+    browser = await service.registered()
+    headers = {"Cookie": f"refresh_token={browser.cookies['refresh_token']}", "User-Agent": "another browser"}
+    assert (await browser.post("/api/auth/refresh")).status_code == 200
+    return (await service.browser(headers=headers).post("/api/auth/refresh")).status_code
+
+
 async def answer_after_eight_blind_seconds(service: Service) -> int:
     browser = await service.registered()
     service.clock.suspend(seconds=8)
@@ -136,10 +143,11 @@ async def answer_after_eight_blind_seconds(service: Service) -> int:
 
 
 async def living_sessions_after_three_sign_ins(service: Service) -> int:
-    browser = await service.registered()
-    for _ in range(2):
+    await service.registered()
+    browsers = [service.browser() for _ in range(2)]
+    for browser in browsers:
         await browser.post("/api/auth/login", json=credentials())
-    return len((await browser.get("/api/auth/sessions")).json())
+    return len((await browsers[-1].get("/api/auth/sessions")).json())
 
 
 async def sessions_kept_three_days_after_a_logout(service: Service) -> int:
@@ -322,6 +330,7 @@ BITES: dict[str, Bite] = {
     "access_token_expire_minutes": Bite("0.5", access_seconds, 30),
     "refresh_token_expire_minutes": Bite("30.5", refresh_seconds, 1830),
     "refresh_grace_seconds": Bite("0", answer_to_a_repeated_refresh, 401),
+    "refresh_repeated_elsewhere": Bite("end", answer_to_a_refresh_repeated_elsewhere, 401),
     "session_max_days": Bite("0.05", refresh_seconds_after_fifty_minutes, (72 - 50) * 60),
     "sessions_per_user": Bite("2", living_sessions_after_three_sign_ins, 2),
     "session_keep_days": Bite("1", sessions_kept_three_days_after_a_logout, 0),

@@ -17,6 +17,7 @@ from latchstring import (
     Fact,
     GivingFact,
     PasswordChanged,
+    RefreshRepeatedElsewhere,
     RefreshTokenReused,
     RoleGranted,
     RoleWithdrawn,
@@ -290,12 +291,15 @@ async def test_every_fact_has_its_type(service: Service, auth: Auth) -> None:
     await service.browser().post("/api/auth/login", json=credentials())
     body = {"current_password": PASSWORD, "new_password": "another password"}
     await browser.post("/api/auth/password/change", json=body)
-    assert await kinds() == [SessionOpened, SessionEnded, PasswordChanged]
+    assert await kinds() == [SessionOpened, SessionEnded, SessionEnded, PasswordChanged]
     await auth.sessions.grant_role(user_id, "editor")
     await auth.sessions.withdraw_role(user_id, "editor")
     assert await kinds() == [RoleGranted, RoleWithdrawn]
     old = browser.cookies["refresh_token"]
     await browser.post("/api/auth/refresh")
+    elsewhere = {"Cookie": f"refresh_token={old}", "User-Agent": "another browser"}
+    await service.browser(headers=elsewhere).post("/api/auth/refresh")
+    assert await kinds() == [RefreshRepeatedElsewhere]
     service.clock.turn(minutes=1)
     await service.browser(headers={"Cookie": f"refresh_token={old}"}).post("/api/auth/refresh")
     assert await kinds() == [RefreshTokenReused]

@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latchstring.core.caller import Caller
+from latchstring.core.caller import Caller, Proven
 from latchstring.core.tokens.rules import (
     CLOCK_SKEW_SECONDS,
     ClaimsError,
     Kind,
     Party,
     RefreshClaims,
+    TokenSession,
     access_claims,
     read_access_claims,
     read_refresh_claims,
+    read_token_session,
     refresh_claims,
     token_id,
 )
@@ -38,7 +40,12 @@ CALLER = Caller(
     expires_at_unix=NOW + 900,
 )
 BEARER = RefreshClaims(
-    user_id=CALLER.user_id, session_id=CALLER.session_id, issued_at_unix=NOW, expires_at_unix=NOW + 3600, generation=3
+    user_id=CALLER.user_id,
+    session_id=CALLER.session_id,
+    issued_at_unix=NOW,
+    expires_at_unix=NOW + 3600,
+    generation=3,
+    proven=CALLER.proven,
 )
 
 seconds = st.integers(0, 253_402_300_799)  # to the end of the year 9999
@@ -63,6 +70,7 @@ bearers = st.builds(
     issued_at_unix=seconds,
     expires_at_unix=seconds,
     generation=st.integers(0, 2**31 - 1),
+    proven=st.none() | st.builds(Proven, at_unix=seconds, methods=texts),
 )
 
 
@@ -156,14 +164,57 @@ def test_the_leeway_is_five_seconds(read: Read, claims: dict[str, Any], name: st
 def test_a_token_id_is_derived() -> None:
     """`jti` is the same for one session, generation and kind, and another where any of them differs."""
     session, other = CALLER.session_id, CALLER.user_id
-    ids = {token_id(one, generation, kind) for one in (session, other) for generation in (1, 11) for kind in Kind}
+    ids = {
+        token_id(one, generation, kind, says={}) for one in (session, other) for generation in (1, 11) for kind in Kind
+    }
     assert len(ids) == 8
-    assert token_id(session, 1, Kind.ACCESS) == token_id(session, 1, Kind.ACCESS)
-    proven = [token_id(session, 3, Kind.ACCESS, says={"auth_time": NOW - ago, "ver": 1}) for ago in (60, 0)]
-    assert KINDS[0][1]["jti"] == proven[0]
-    assert proven[1] not in {proven[0], *ids}, "proven anew, it is another token"
-    assert KINDS[1][1]["jti"] == token_id(session, 3, Kind.REFRESH)
+    assert token_id(session, 1, Kind.ACCESS, says={}) in ids
     assert str(session) not in "".join(ids)
+
+
+def test_tokens_of_one_generation_that_say_different_things_have_different_ids() -> None:
+    """T1: two clients of one session may have proven different things; their tokens are never taken for one another."""
+    callers = [
+        replace(CALLER, **change)
+        for change in (
+            {},
+            {"proven_at_unix": NOW},
+            {"methods": ("pwd", "otp")},
+            {"roles": ("admin",)},
+            {"claims_version": 2},
+            {"claims": {"shop:tenant": 1}},
+        )
+    ]
+    ids = {access_claims(caller, generation=3, party=PARTY)["jti"] for caller in callers}
+    bearers = [replace(BEARER, proven=caller.proven) for caller in callers[:3]]
+    ids |= {refresh_claims(bearer, party=PARTY)["jti"] for bearer in bearers}
+    assert len(ids) == len(callers) + len(bearers)
+
+
+def test_a_refresh_token_of_version_0_1_0_says_nothing_of_proofs() -> None:
+    """T1: it goes on working. One that says half of it was issued by nobody."""
+    claims = refresh_claims(BEARER, party=PARTY)
+    old = {name: value for name, value in claims.items() if name not in {"auth_time", "amr"}}
+    assert read_refresh_claims(old, party=PARTY, now=NOW) == replace(BEARER, proven=None)
+    assert refresh_claims(replace(BEARER, proven=None), party=PARTY) | {"jti": claims["jti"]} == old
+
+
+@pytest.mark.parametrize(("read", "claims"), KINDS)
+@pytest.mark.parametrize("change", [{"iat": NOW + 600}, {"nbf": NOW + 600}, {"exp": 0}, {"iat": None, "exp": "never"}])
+def test_a_sign_out_looks_at_no_time(read: Read, claims: dict[str, Any], change: dict[str, object]) -> None:
+    """T5: kind, issuer and audience decide whose session a genuine token names, and no clock does."""
+    kind = Kind(claims["type"])
+    named = read_token_session(claims | change, kind=kind, party=PARTY)
+    assert named == TokenSession(session_id=CALLER.session_id, user_id=CALLER.user_id)
+
+
+@pytest.mark.parametrize(("read", "claims"), KINDS)
+@pytest.mark.parametrize("name", ["type", "iss", "aud", "sub", "sid"])
+def test_a_sign_out_looks_at_whose_a_token_is(read: Read, claims: dict[str, Any], name: str) -> None:
+    """T5: another service's token, or one of another kind, ends nothing here."""
+    for wrong in (None, "", "somebody else", ["a", "b"]):
+        with pytest.raises(ClaimsError):
+            read_token_session(claims | {name: wrong}, kind=Kind(claims["type"]), party=PARTY)
 
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

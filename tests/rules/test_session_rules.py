@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from latchstring.core.sessions.rules import (
+    TOLERATED_SKEW,
+    Client,
     Lifetimes,
     Presented,
     RefreshLimit,
@@ -18,11 +20,13 @@ from latchstring.core.sessions.rules import (
     judge,
     whole_seconds,
 )
+from latchstring.core.tokens.rules import CLOCK_SKEW_SECONDS
 
 ROTATED_AT = datetime(2026, 3, 1, 12, 0, 0, 500_000, tzinfo=UTC)
 GRACE = timedelta(seconds=30)
 NO_GRACE = timedelta()
 INSTANT = timedelta(microseconds=1)
+SKEW = timedelta(seconds=CLOCK_SKEW_SECONDS)
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -62,7 +66,11 @@ UNTIL_EXPIRY = LIVING.expires_at - ROTATED_AT
     [
         pytest.param(LIVING, 2, timedelta(), GRACE, Presented.REPEATED, id="previous, at once"),
         pytest.param(LIVING, 2, GRACE, GRACE, Presented.REPEATED, id="previous, at the end of the grace"),
-        pytest.param(LIVING, 2, -10 * GRACE, GRACE, Presented.REPEATED, id="previous, on a clock that is behind"),
+        pytest.param(LIVING, 2, -SKEW, GRACE, Presented.REPEATED, id="previous, on a clock that is a little behind"),
+        pytest.param(LIVING, 2, -SKEW - INSTANT, GRACE, Presented.CLOCKS_DIFFER, id="T16: an instant more"),
+        pytest.param(LIVING, 2, -10 * GRACE, GRACE, Presented.CLOCKS_DIFFER, id="T16: previous, on a clock far behind"),
+        pytest.param(LIVING, 1, -10 * GRACE, GRACE, Presented.REUSED, id="two back, on a clock far behind"),
+        pytest.param(REVOKED, 2, -10 * GRACE, GRACE, Presented.ENDED, id="revoked, on a clock far behind"),
         pytest.param(LIVING, 2, GRACE + INSTANT, GRACE, Presented.REUSED, id="previous, an instant past the grace"),
         pytest.param(LIVING, 2, timedelta(), NO_GRACE, Presented.REUSED, id="previous, with no grace"),
         pytest.param(LIVING, 2, -10 * GRACE, NO_GRACE, Presented.REUSED, id="previous, no grace, a clock behind"),
@@ -90,6 +98,47 @@ def test_a_new_epoch_ends_every_older_session(generation: int) -> None:
     """Whatever is presented of a session that was opened before everyone was signed out has ended, and is no theft."""
     old = session(epoch=0)
     assert judge(old, epoch=1, generation=generation, now=ROTATED_AT, grace=GRACE, limit=None) is Presented.ENDED
+
+
+def test_the_rules_tolerate_the_skew_that_tokens_do() -> None:
+    """T16: a token that one worker takes must not be from the future to another rule."""
+    assert TOLERATED_SKEW == SKEW
+
+
+HERE = Client.of(address="203.0.113.7", user_agent="Firefox")
+
+
+@pytest.mark.parametrize(
+    ("address", "user_agent", "expected"),
+    [
+        ("203.0.113.7", "Firefox", Presented.REPEATED),
+        ("203.0.113.250", "Firefox", Presented.REPEATED),
+        ("203.0.114.7", "Firefox", Presented.REPEATED_ELSEWHERE),
+        ("2001:db8::1", "Firefox", Presented.REPEATED_ELSEWHERE),
+        ("203.0.113.7", "Chrome", Presented.REPEATED_ELSEWHERE),
+        ("203.0.113.7", None, Presented.REPEATED_ELSEWHERE),
+        (None, "Firefox", Presented.REPEATED),
+        (None, "Chrome", Presented.REPEATED_ELSEWHERE),
+    ],
+)
+def test_a_repeat_from_elsewhere_is_told_apart(
+    address: str | None, user_agent: str | None, expected: Presented
+) -> None:
+    """T4: another IPv4 /24, or another User-Agent, than the rotation; an address that is not known tells nothing."""
+    client = Client.of(address=address, user_agent=user_agent)
+    row = session(rotated_by=HERE)
+    assert judge(row, epoch=1, generation=2, now=ROTATED_AT, grace=GRACE, limit=None, client=client) is expected
+    old = judge(LIVING, epoch=1, generation=2, now=ROTATED_AT, grace=GRACE, limit=None, client=client)
+    assert old is Presented.REPEATED, "a row of before does not say who rotated it"
+
+
+def test_an_ipv6_network_is_a_64() -> None:
+    """T4: as for the limits, whoever has one address has the 2⁶⁴ beside it."""
+    first, beside, away = (
+        Client.of(address=address, user_agent="") for address in ("2001:db8::1", "2001:db8::ffff", "2001:db8:0:1::1")
+    )
+    assert not first.differs_from(beside)
+    assert first.differs_from(away)
 
 
 FIVE_A_MINUTE = RefreshLimit(times=5, window=MINUTE)

@@ -140,6 +140,6 @@ class Genuine:
         """Returns the token with claims added or replaced, honestly signed."""
         return compact(self.header, self.claims | claims, self.sign)
 
-    def without(self, claim: str) -> str:
-        """Returns the token without one claim, honestly signed."""
-        return compact(self.header, {name: self.claims[name] for name in self.claims.keys() - {claim}}, self.sign)
+    def without(self, *claims: str) -> str:
+        """Returns the token without some claims, honestly signed."""
+        return compact(self.header, {name: self.claims[name] for name in self.claims.keys() - set(claims)}, self.sign)

@@ -32,4 +32,5 @@ def bearer_of(caller: Caller, *, generation: int = 1) -> RefreshClaims:
         issued_at_unix=caller.issued_at_unix,
         expires_at_unix=caller.issued_at_unix + 3600,
         generation=generation,
+        proven=caller.proven,
     )

@@ -32,6 +32,20 @@ NO_CLAIMS: Mapping[str, Any] = Claims()
 
 
 @dataclass(frozen=True, slots=True)
+class Proven:
+    """How and when the holder of a token proved who they are. It travels with the tokens it was given for."""
+
+    at_unix: int
+    """In whole seconds since 1970 (`auth_time`)."""
+    methods: tuple[str, ...]
+    """`amr` values of RFC 8176."""
+
+    def merged(self, method: str, *, at_unix: int) -> "Proven":
+        """Return this and one more proof: a confirmation adds what was proven, and never takes a method away."""
+        return Proven(at_unix, tuple(dict.fromkeys((*self.methods, method))))
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """The bearer of a valid access token, known from its claims alone: nothing was read to make this."""
 
@@ -49,6 +63,11 @@ class Caller:
     expires_at_unix: int
     claims: Mapping[str, Any] = field(default_factory=lambda: NO_CLAIMS, hash=False)
     """The application's own, by their names; lists are tuples here, and nothing can be changed."""
+
+    @property
+    def proven(self) -> Proven:
+        """How and when the user proved it, to be handed on to the caller's next tokens."""
+        return Proven(self.proven_at_unix, self.methods)
 
     @property
     def proven_at(self) -> datetime:

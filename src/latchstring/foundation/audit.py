@@ -39,7 +39,7 @@ async def record(connection: Connection, fact: Fact) -> None:
             "id": new_id(fact.at),
             "at": fact.at,
             "fact": fact.name,
-            "reason": None if fact.remark is None else getattr(fact, fact.remark),
+            "reason": None if fact.remark is None else str(getattr(fact, fact.remark)),
             "user_id": getattr(fact, "user_id", None),
             "session_id": getattr(fact, "session_id", None),
             "actor": source.actor,

@@ -4,7 +4,8 @@
     ├── UserFact      UserRegistered+ · UserRenamed+ · UserDisabled · UserEnabled+ · UserDeleted · SessionsEnded
     │   │             PasswordUpgraded
     │   ├── RoleFact      RoleGranted+ · RoleWithdrawn
-    │   └── SessionFact   SessionOpened+ · SessionProven+ · SessionEnded · RefreshTokenReused · PasswordChanged
+    │   └── SessionFact   SessionOpened+ · SessionProven+ · SessionEnded · RefreshTokenReused
+    │                     RefreshRepeatedElsewhere · PasswordChanged
     ├── KeyFact       KeyCreated · KeyRetired · KeyRetiredAtOnce
     └── EveryoneSignedOut · SignInRefused · SecretChanged · FeedTokenCreated · FeedTokenRevoked
 
@@ -132,10 +133,14 @@ class RoleWithdrawn(RoleFact):
     name = "role.withdrawn"
 
 
+@dataclass(frozen=True, kw_only=True)
 class PasswordChanged(SessionFact):
-    """A user has another password, and the sessions that did not change it have ended."""
+    """A user has another password. Every session has ended, and the one that changed it was replaced."""
 
-    name = "password.changed"
+    name: ClassVar[str] = "password.changed"
+    remark: ClassVar[str | None] = "replaced_session_id"
+    replaced_session_id: UUID
+    """The session that changed the password; `session_id` is the new one in its place."""
 
 
 class PasswordUpgraded(UserFact):
@@ -182,13 +187,23 @@ class SessionEnded(SessionFact):
     name: ClassVar[str] = "session.ended"
     remark: ClassVar[str | None] = "reason"
     reason: str
-    """`logout`, `operator`, `password_changed`, `revoked` or `too_many`."""
+    """`logout`, `operator`, `password_changed`, `refresh_repeated_elsewhere`, `revoked`, `signed_in_again` or
+    `too_many`."""
 
 
 class RefreshTokenReused(SessionFact):
     """An old refresh token was shown: somebody has a copy. The session has ended."""
 
     name = "session.refresh_reused"
+
+
+class RefreshRepeatedElsewhere(SessionFact):
+    """Within the grace a refresh was repeated from another network or browser than the one that had rotated.
+
+    A telephone that changed its network does that; so does a thief who shares the session.
+    """
+
+    name = "session.refresh_repeated_elsewhere"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TABLE_PREFIX = "latchstring_"
 VERSION_TABLE = "latchstring_schema_version"
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision; the suite compares it with the files."""
 
 _LOCK_ID = 0x6C61_7463_6873_7472  # "latchstr": of several instances that start at once, one migrates

@@ -32,8 +32,11 @@ def list_sessions(
                     "ip": listed.address,
                     "user_agent": listed.user_agent,
                     "methods": list(listed.session.methods),
+                    "repeats": listed.session.repeats,
+                    "repeated_elsewhere_at": elsewhere.isoformat() if elsewhere else None,
                 }
                 for listed in await auth.sessions.list_sessions(user.id)
+                for elsewhere in [listed.session.repeated_elsewhere_at]
             ]
 
     rows = run(work())

@@ -50,9 +50,7 @@ def create(
 
     async def work() -> User | Refused:
         async with opened_auth() as auth:
-            passwords = Passwords(
-                auth.database, auth.clock, auth.hasher, auth.limits, sign_in=auth.sign_in, sessions=auth.sessions
-            )
+            passwords = Passwords(auth.database, auth.clock, auth.hasher, auth.limits, sign_in=auth.sign_in)
             return await passwords.create_user(
                 email=registration.email,
                 first_name=registration.first_name,

@@ -1,19 +1,21 @@
 """What can be done with sessions: renew, prove anew, list, end, shut out, give a role and take it back."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from latchstring.core.accounts import store as accounts
 from latchstring.core.accounts.rules import User, with_role
-from latchstring.core.caller import NO_CLAIMS, Caller
+from latchstring.core.caller import NO_CLAIMS, Caller, Proven
 from latchstring.core.sessions import store
 from latchstring.core.sessions.feed import RevocationFeed
 from latchstring.core.sessions.rules import (
     REVOCATION_MARGIN,
+    Client,
     EndReason,
     Lifetimes,
     ListedSession,
@@ -23,6 +25,7 @@ from latchstring.core.sessions.rules import (
     RevocationKind,
     Session,
     judge,
+    proven_before_claims,
 )
 from latchstring.core.sessions.store import EndedSession, Rotation
 from latchstring.core.tokens.actions import Keys
@@ -36,6 +39,7 @@ from latchstring.foundation.database import Connection, Database, lock_exclusive
 from latchstring.foundation.facts import (
     APPLICATION,
     EveryoneSignedOut,
+    RefreshRepeatedElsewhere,
     RefreshTokenReused,
     RoleGranted,
     RoleWithdrawn,
@@ -46,6 +50,8 @@ from latchstring.foundation.facts import (
     UserDisabled,
     UserEnabled,
 )
+
+_log = logging.getLogger(__name__)
 
 ClaimsHook = Callable[[User], Awaitable[Mapping[str, Any]]]
 """An application's function: what a user's access tokens say beside what is ours."""
@@ -85,6 +91,7 @@ class Sessions:
         *,
         lifetimes: Lifetimes,
         refresh_limit: RefreshLimit | None,
+        ends_repeats_elsewhere: bool = False,
         claims: ClaimsHook | None = None,
     ) -> None:
         self._database = database
@@ -94,38 +101,44 @@ class Sessions:
         self._feed = feed
         self._lifetimes = lifetimes
         self._refresh_limit = refresh_limit
+        self._ends_repeats_elsewhere = ends_repeats_elsewhere
         self._claims = claims
 
-    async def signed_in(self, user: User, session: Session, *, known: KnownClaims | None = None) -> SignedIn:
-        """Sign both tokens of the session's present generation; the same row gives the same claims every time.
+    async def signed_in(
+        self, user: User, session: Session, proven: Proven, *, known: KnownClaims | None = None
+    ) -> SignedIn:
+        """Sign both tokens of the session's present generation; the same row and proof give the same claims every time.
 
         Args:
             user: as it is now.
             session: whose.
+            proven: by the client that gets the tokens, and never by another one: a thief who shares the session must
+                not be given the owner's fresh proof.
             known: the application's own claims, where they were asked for already.
         """
         if known is None or known.user != user:
             known = await self.claims_of(user)
-        begun_at, proven_at = int(session.rotated_at.timestamp()), int(session.proven_at.timestamp())
+        # A proof given within the generation came after its beginning, and a token can't speak of the future.
+        issued_at = max(int(session.rotated_at.timestamp()), proven.at_unix)
         caller = Caller(
             user_id=user.id,
             session_id=session.id,
             claims_version=user.claims_version,
             epoch=session.epoch,
             roles=user.roles,
-            methods=session.methods,
-            proven_at_unix=proven_at,
-            # A proof given within the generation came after its beginning, and a token can't speak of the future.
-            issued_at_unix=max(begun_at, proven_at),
+            methods=proven.methods,
+            proven_at_unix=proven.at_unix,
+            issued_at_unix=issued_at,
             expires_at_unix=int(session.generation_access_expires_at.timestamp()),
             claims=known.claims,
         )
         bearer = RefreshClaims(
             user_id=user.id,
             session_id=session.id,
-            issued_at_unix=begun_at,
+            issued_at_unix=issued_at,
             expires_at_unix=int(session.expires_at.timestamp()),
             generation=session.generation,
+            proven=proven,
         )
         if not self._feed.has_heard_of(session.epoch):
             # Everyone was signed out a moment ago, perhaps because the key was stolen that would sign these tokens.
@@ -156,7 +169,7 @@ class Sessions:
         if isinstance(outcome, Refused):
             return outcome
         user, session = outcome
-        return await self.signed_in(user, session, known=known)
+        return await self.signed_in(user, session, bearer.proven or proven_before_claims(session), known=known)
 
     async def claims_of(self, user: User) -> KnownClaims:
         """Ask the application's hook, with no connection held.
@@ -169,82 +182,134 @@ class Sessions:
     async def _rotate(
         self, connection: Connection, bearer: RefreshClaims, *, now: datetime, source: Source, revoked: list[Revocation]
     ) -> tuple[User, Session] | Refused:
-        rotation = self._rotation(bearer.session_id, bearer.user_id, presented=bearer.generation, now=now)
-        session = await store.rotate(connection, rotation, limit=self._refresh_limit)
+        rotation = self._rotation(bearer.session_id, bearer.user_id, now=now, source=source)
+        limit = self._refresh_limit
+        session = await store.rotate(connection, rotation, presented=bearer.generation, limit=limit)
         user = await accounts.user_by_id(connection, bearer.user_id)
         if user is None:
             return Refused(Code.USER_GONE)
         if session is not None:
             return user, session
-        return await self._answer_the_loser(connection, bearer, user, now=now, source=source, revoked=revoked)
+        session_or_refusal = await self._judged(
+            connection, bearer, limit=limit, now=now, source=source, revoked=revoked
+        )
+        return session_or_refusal if isinstance(session_or_refusal, Refused) else (user, session_or_refusal)
 
-    async def _answer_the_loser(
+    async def _judged(
         self,
         connection: Connection,
         bearer: RefreshClaims,
-        user: User,
         *,
+        limit: RefreshLimit | None,
         now: datetime,
         source: Source,
         revoked: list[Revocation],
-    ) -> tuple[User, Session] | Refused:
-        found = await store.session_of_user(connection, bearer.session_id, user_id=user.id)
+    ) -> Session | Refused:
+        """Return the session whose generation there is answers a token that is not the current one, or the refusal.
+
+        A reused token ends the session; what ended goes into `revoked`.
+        """
+        found = await store.session_of_user(connection, bearer.session_id, user_id=bearer.user_id)
         if found is None:
             return Refused(Code.SESSION_ENDED)
         session, epoch = found
-        grace, limit = self._lifetimes.grace, self._refresh_limit
-        match judge(session, epoch=epoch, generation=bearer.generation, now=now, grace=grace, limit=limit):
+        grace, client = self._lifetimes.grace, _client(source)
+        verdict = judge(
+            session, epoch=epoch, generation=bearer.generation, now=now, grace=grace, limit=limit, client=client
+        )
+        reason = EndReason.REFRESH_REUSED
+        match verdict:
             case Presented.REPEATED:
-                if limit is None or await store.count_refresh(
-                    connection, session.id, user_id=user.id, now=now, limit=limit
-                ):
-                    return user, session
-                return _too_often(session, limit, now=now)
+                return await self._repeated(connection, session, is_elsewhere=False, now=now)
+            case Presented.REPEATED_ELSEWHERE:
+                fact = RefreshRepeatedElsewhere(at=now, source=source, user_id=session.user_id, session_id=session.id)
+                await record(connection, fact)
+                if not self._ends_repeats_elsewhere:
+                    return await self._repeated(connection, session, is_elsewhere=True, now=now)
+                reason = EndReason.REFRESH_REPEATED_ELSEWHERE
+            case Presented.REUSED:
+                pass
             case Presented.TOO_OFTEN:
                 return _too_often(session, limit, now=now)
-            case Presented.REUSED:
-                reason = EndReason.REFRESH_REUSED
-                ended = await store.end_session(connection, session.id, user_id=user.id, now=now, reason=reason)
-                # Of several copies that come at once, one finds the session alive.
-                revoked += await self._tell(connection, ended, user.id, reason, now=now, source=source)
-                return Refused(Code.REFRESH_TOKEN_REUSED)
+            case Presented.CLOCKS_DIFFER:
+                _log.warning(
+                    "a session was rotated %.0f s ahead of this instance's clock: set the instances' clocks",
+                    (session.rotated_at - now).total_seconds(),
+                )
+                return Refused(Code.INVALID_TOKEN)
             case Presented.EXPIRED:
                 return Refused(Code.TOKEN_EXPIRED)
             case Presented.ENDED:
                 return Refused(Code.SESSION_ENDED)
+        ended = await store.end_session(connection, session.id, user_id=session.user_id, now=now, reason=reason)
+        # Of several copies that come at once, one finds the session alive.
+        revoked += await self._tell(connection, ended, session.user_id, reason, now=now, source=source)
+        return Refused(Code.REFRESH_TOKEN_REUSED)
+
+    async def _repeated(
+        self, connection: Connection, session: Session, *, is_elsewhere: bool, now: datetime
+    ) -> Session | Refused:
+        limit = self._refresh_limit
+        if await store.count_repeat(
+            connection, session.id, user_id=session.user_id, now=now, limit=limit, is_elsewhere=is_elsewhere
+        ):
+            return session
+        return _too_often(session, limit, now=now)
+
+    def refresh_claims(self, caller: Caller, shown: str | None) -> RefreshClaims | None:
+        """Return what the refresh token says that came along with the caller; None: none of their session did."""
+        now = self._clock.now().timestamp()
+        bearer = self._tokens.read_refresh(shown, now=now) if shown else None
+        is_theirs = bearer is not None and bearer.session_id == caller.session_id and bearer.expires_at_unix > now
+        return bearer if is_theirs else None
 
     async def prove_anew(
         self,
         connection: Connection,
         caller: Caller,
+        proven: Proven,
         *,
-        methods: Collection[str],
-        proven_at: datetime,
-        shown: str | None,
-    ) -> Session | None:
-        """Note in the caller's session that its user has proved again who they are; None where it has ended.
+        bearer: RefreshClaims | None,
+        source: Source,
+        revoked: list[Revocation],
+    ) -> Session | Refused:
+        """Begin the caller's session's next generation, since its user has proved again who they are (ASVS 5.0, 7.2.4).
 
-        A new proof begins a new generation (ASVS 5.0, 7.2.4), if the present refresh token comes along to be replaced.
-        Without it nothing rotates: a client that keeps its refresh token elsewhere would hold an old one from then on,
-        and be taken for a thief.
+        A token that a refresh has replaced within the grace is answered within the generation that replaced it: another
+        tab may hold that one, and must not be left behind. A reused one ends the session, and is refused.
 
         Args:
             connection: the open transaction, which holds the user locked.
             caller: who has proved it.
-            methods: how, as `amr` values.
-            proven_at: when.
-            shown: the refresh token that came along, if one did.
+            proven: everything that they have.
+            bearer: the refresh token of this session that came along, if one did.
+            source: where it came from.
+            revoked: takes up what ends.
         """
         now = self._clock.now()
-        bearer = self._tokens.read_refresh(shown, now=now.timestamp()) if shown else None
-        if bearer is not None and bearer.session_id == caller.session_id:
-            rotation = self._rotation(caller.session_id, caller.user_id, presented=bearer.generation, now=now)
-            session = await store.rotate_proven(connection, rotation, methods=methods, proven_at=proven_at)
-            if session is not None:
-                return session
-        return await store.prove(
+        rotation = self._rotation(caller.session_id, caller.user_id, now=now, source=source)
+        methods, proven_at = proven.methods, datetime.fromtimestamp(proven.at_unix, UTC)
+        if bearer is None:
+            session = await store.rotate_unseen(
+                connection,
+                rotation,
+                access_issued_at=datetime.fromtimestamp(caller.issued_at_unix, UTC),
+                grace=self._lifetimes.grace,
+                methods=methods,
+                proven_at=proven_at,
+            )
+        else:
+            session = await store.rotate_proven(
+                connection, rotation, presented=bearer.generation, methods=methods, proven_at=proven_at
+            )
+            if session is None:
+                judged = await self._judged(connection, bearer, limit=None, now=now, source=source, revoked=revoked)
+                if isinstance(judged, Refused):
+                    return judged
+        session = session or await store.prove(
             connection, caller.session_id, user_id=caller.user_id, methods=methods, proven_at=proven_at, now=now
         )
+        return session or Refused(Code.SESSION_ENDED)
 
     async def list_sessions(self, user_id: UUID) -> list[ListedSession]:
         """Read a user's living sessions, the one last used first."""
@@ -269,15 +334,20 @@ class Sessions:
         """End every session of the caller's user but the caller's own; False where that one has ended itself."""
         async with self._database.transaction() as connection:
             await accounts.lock_user(connection, caller.user_id)
-            if not await self.is_living(connection, caller):
+            if await self.living(connection, caller) is None:
                 return False
             revoked = await self.end_others(connection, caller, reason=EndReason.REVOKED, source=source)
         self.announce(revoked)
         return True
 
-    async def is_living(self, connection: Connection, caller: Caller) -> bool:
-        """Tell whether the caller's session lives, whose user is held locked."""
-        return await store.is_living(connection, caller.session_id, user_id=caller.user_id, now=self._clock.now())
+    async def living(self, connection: Connection, caller: Caller) -> Session | None:
+        """Read the caller's session, whose user is held locked; None where it has ended."""
+        found = await store.session_of_user(connection, caller.session_id, user_id=caller.user_id)
+        if found is None:
+            return None
+        session, epoch = found
+        has_ended = session.revoked_at is not None or session.epoch < epoch or session.expires_at <= self._clock.now()
+        return None if has_ended else session
 
     async def end_others(
         self, connection: Connection, caller: Caller, *, reason: EndReason, source: Source
@@ -288,6 +358,14 @@ class Sessions:
             connection, caller.user_id, kept_id=caller.session_id, now=now, reason=reason
         )
         return await self._tell(connection, ended, caller.user_id, reason, now=now, source=source)
+
+    async def end_all(
+        self, connection: Connection, user_id: UUID, *, reason: EndReason, source: Source
+    ) -> list[Revocation]:
+        """End every session of a user, held locked, one by one: whoever creates one afterwards keeps it."""
+        now = self._clock.now()
+        ended = await store.end_sessions_of_user(connection, user_id, now=now, reason=reason)
+        return await self._tell(connection, ended, user_id, reason, now=now, source=source)
 
     async def end_oldest(
         self, connection: Connection, user_id: UUID, *, most: int, now: datetime, source: Source
@@ -332,21 +410,31 @@ class Sessions:
         await record(connection, EveryoneSignedOut(at=now, source=source, reason=EndReason.OPERATOR))
         return revocation
 
-    async def sign_out(self, shown: Iterable[str], *, source: Source) -> None:
-        """End every session of which a genuine token is shown, whatever its kind, generation or age."""
-        now = self._clock.now()
+    async def sign_out(
+        self,
+        shown: Iterable[str],
+        *,
+        reason: EndReason = EndReason.LOGOUT,
+        kept_id: UUID | None = None,
+        source: Source,
+    ) -> None:
+        """End every session of which a genuine token is shown, whatever its kind, generation or age.
+
+        No time in a token is looked at: by a clock that differs a session would survive its sign-out.
+
+        Args:
+            shown: what may be tokens.
+            reason: why they end.
+            kept_id: a session that goes on, whatever is shown of it.
+            source: where it came from.
+        """
         shown = tuple(shown)
         await self._tokens.learn_keys_of(*shown)
-        owners: dict[UUID, UUID] = {}
-        for text in shown:
-            token = self._tokens.read_access(text, now=now.timestamp()) or self._tokens.read_refresh(
-                text, now=now.timestamp()
-            )
-            if token is not None:
-                owners[token.session_id] = token.user_id
+        named = {token for text in shown if (token := self._tokens.session_of(text)) is not None}
         # One at a time: nobody holds two sessions' rows without their user's, so that nobody waits in a circle.
-        for session_id, user_id in owners.items():
-            await self.revoke_session(session_id, user_id=user_id, reason=EndReason.LOGOUT, source=source)
+        for token in named:
+            if token.session_id != kept_id:
+                await self.revoke_session(token.session_id, user_id=token.user_id, reason=reason, source=source)
 
     async def disable_user(self, user_id: UUID, *, source: Source = APPLICATION) -> User | None:
         """Shut a user out: no sign-in, and every token it holds is refused everywhere. None when there is none."""
@@ -438,12 +526,12 @@ class Sessions:
         """Let this worker know what a committed transaction ended, before anybody is answered."""
         self._feed.apply(revoked)
 
-    def _rotation(self, session_id: UUID, user_id: UUID, *, presented: int, now: datetime) -> Rotation:
+    def _rotation(self, session_id: UUID, user_id: UUID, *, now: datetime, source: Source) -> Rotation:
         return Rotation(
             session_id=session_id,
             user_id=user_id,
-            presented=presented,
             now=now,
+            client=_client(source),
             access_expiry=self._lifetimes.access_expiry(now),
             refresh_expiry=self._lifetimes.refresh_expiry(now),
         )
@@ -493,6 +581,10 @@ class Sessions:
         )
         await store.insert_revocations(connection, [revocation], now=now)
         return revocation
+
+
+def _client(source: Source) -> Client:
+    return Client.of(address=source.address, user_agent=source.user_agent)
 
 
 def _too_often(session: Session, limit: RefreshLimit | None, *, now: datetime) -> Refused:

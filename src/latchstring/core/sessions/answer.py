@@ -1,15 +1,37 @@
-"""What every sign-in ends with: both cookies, and the user in JSON or a page to go on to."""
+"""What every sign-in ends with: both tokens as cookies, or in the body for a client that is no browser."""
 
-from starlette.responses import Response
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from latchstring.core.accounts.schemas import UserResponse
 from latchstring.core.sessions.actions import SignedIn
+from latchstring.core.sessions.credentials import bearer_token
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.web.edge import Edge
+from latchstring.foundation.web.openapi import example
+
+
+class TokenResponse(BaseModel):
+    """Both tokens (RFC 6749, section 5.1)."""
+
+    model_config = example(
+        {
+            "access_token": "eyJhbGciOiJSUzI1NiIs…",
+            "token_type": "bearer",
+            "expires_in": 900,
+            "refresh_token": "eyJhbGciOiJSUzI1NiIs…",
+        }
+    )
+
+    access_token: str
+    token_type: str = "bearer"  # noqa: S105 -- the name of a type
+    expires_in: int = Field(description="Seconds until the access token expires.")
+    refresh_token: str
 
 
 class SignedInAnswer:
-    """Turns a `SignedIn` into an answer."""
+    """Turns a `SignedIn` into a response."""
 
     def __init__(self, edge: Edge, clock: Clock) -> None:
         self._edge = edge
@@ -22,12 +44,40 @@ class SignedInAnswer:
         self.put_cookies(response, signed_in)
         return response
 
+    def in_body(self, signed_in: SignedIn) -> Response:
+        """Return both tokens in the body (RFC 6749, section 5.1)."""
+        tokens = signed_in.tokens
+        content = TokenResponse(
+            access_token=tokens.access,
+            expires_in=self._seconds_until(tokens.access_expires_at_unix),
+            refresh_token=tokens.refresh,
+        )
+        return JSONResponse(content.model_dump(), headers={"Pragma": "no-cache"})
+
+    def to_caller(self, request: Request, signed_in: SignedIn, *, by_cookie: Response, has_cookie: bool) -> Response:
+        """Return the next tokens the way the caller brought the ones before.
+
+        Args:
+            request: the caller's.
+            signed_in: what they get.
+            by_cookie: the response to a browser, without its cookies.
+            has_cookie: whether a refresh token of the caller's session came as a cookie. It is replaced even where the
+                caller was known by its Authorization header: left behind, it would later be taken for a stolen copy.
+        """
+        is_bearer = isinstance(bearer_token(request.scope["headers"]), str)
+        response = self.in_body(signed_in) if is_bearer else by_cookie
+        if has_cookie or not is_bearer:
+            self.put_cookies(response, signed_in)
+        return response
+
     def put_cookies(self, response: Response, signed_in: SignedIn) -> None:
-        """Put both cookies on an answer."""
-        now = int(self._clock.now().timestamp())
+        """Put both cookies on a response."""
         tokens = signed_in.tokens
         self._edge.cookies.set(
             response,
-            access=(tokens.access, max(tokens.access_expires_at_unix - now, 0)),
-            refresh=(tokens.refresh, max(tokens.refresh_expires_at_unix - now, 0)),
+            access=(tokens.access, self._seconds_until(tokens.access_expires_at_unix)),
+            refresh=(tokens.refresh, self._seconds_until(tokens.refresh_expires_at_unix)),
         )
+
+    def _seconds_until(self, expires_at_unix: int) -> int:
+        return max(expires_at_unix - int(self._clock.now().timestamp()), 0)

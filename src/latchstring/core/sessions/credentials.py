@@ -39,6 +39,10 @@ def every_token(headers: RawHeaders, names: Iterable[bytes]) -> list[str]:
     for header, value in headers:
         if header == b"authorization":
             shown += value.decode("latin-1").replace(",", " ").split()[1:]
-    for name in names:
-        shown += read_cookies(headers, name)
-    return list(dict.fromkeys(shown))
+    return list(dict.fromkeys([*shown, *cookie_tokens(headers, names)]))
+
+
+def cookie_tokens(headers: RawHeaders, names: Iterable[bytes]) -> list[str]:
+    """Return every cookie of these names, duplicates too."""
+    headers = list(headers)
+    return [value for name in names for value in read_cookies(headers, name)]

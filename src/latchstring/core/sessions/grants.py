@@ -12,18 +12,17 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from latchstring.core.sessions.actions import Sessions, SignedIn
+from latchstring.core.sessions.answer import SignedInAnswer, TokenResponse
 from latchstring.core.tokens.rules import CLIENT_ID
 from latchstring.errors import Code, Refused
-from latchstring.foundation.clock import Clock
 from latchstring.foundation.facts import Source
 from latchstring.foundation.web.body import read_form
 from latchstring.foundation.web.edge import Edge
-from latchstring.foundation.web.openapi import example
 from latchstring.foundation.web.problem import PROBLEMS, ProblemError
 from latchstring.foundation.web.request_id import request_id
 
@@ -67,24 +66,6 @@ class Grant(Protocol):
         ...
 
 
-class TokenResponse(BaseModel):
-    """Both tokens (RFC 6749, section 5.1)."""
-
-    model_config = example(
-        {
-            "access_token": "eyJhbGciOiJSUzI1NiIs…",
-            "token_type": "bearer",
-            "expires_in": 900,
-            "refresh_token": "eyJhbGciOiJSUzI1NiIs…",
-        }
-    )
-
-    access_token: str
-    token_type: str = "bearer"  # noqa: S105 -- the name of a type
-    expires_in: int = Field(description="Seconds until the access token expires.")
-    refresh_token: str
-
-
 class TokenProblem(BaseModel):
     """Why no token was given (RFC 6749, section 5.2), with the stable code of every other refusal."""
 
@@ -94,7 +75,7 @@ class TokenProblem(BaseModel):
     request_id: str
 
 
-def token_router(sessions: Sessions, edge: Edge, clock: Clock, *, grants: Mapping[str, Grant]) -> APIRouter:
+def token_router(sessions: Sessions, answer: SignedInAnswer, edge: Edge, *, grants: Mapping[str, Grant]) -> APIRouter:
     """Return `POST /token`; `grants` are those that features offer, beside the refresh token."""
     router = edge.credential_router(tags=["auth"], refuse=_refuse)
 
@@ -124,13 +105,7 @@ def token_router(sessions: Sessions, edge: Edge, clock: Clock, *, grants: Mappin
         outcome = await grant(form, source=edge.source(request))
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome)
-        pair = outcome.tokens
-        answer = TokenResponse(
-            access_token=pair.access,
-            expires_in=max(pair.access_expires_at_unix - int(clock.now().timestamp()), 0),
-            refresh_token=pair.refresh,
-        )
-        return JSONResponse(answer.model_dump(), headers={"Pragma": "no-cache"})
+        return answer.in_body(outcome)
 
     return router
 

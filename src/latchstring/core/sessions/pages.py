@@ -49,6 +49,8 @@ class ShownSession:
     address: str | None
     methods: Sequence[str]
     is_current: bool
+    elsewhere_at: datetime | None
+    """When a refresh was last repeated from another network or browser."""
 
 
 def method_words(methods: Sequence[str], words: Words) -> list[str]:
@@ -207,6 +209,7 @@ def _shown(found: Sequence[ListedSession], caller: Caller, words: Words) -> list
             address=listed.address,
             methods=method_words(listed.session.methods, words),
             is_current=listed.session.id == caller.session_id,
+            elsewhere_at=listed.session.repeated_elsewhere_at,
         )
         for listed in found
     ]

@@ -1,11 +1,15 @@
 """What a session is, how long its tokens live, and what a presented refresh token means. Pure; time is passed in."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum, auto
+from ipaddress import ip_address, ip_network
+from typing import Self
 from uuid import UUID
 
+from latchstring.core.caller import Proven
 from latchstring.errors import Code
 
 REVOCATION_MARGIN = timedelta(seconds=60)
@@ -17,6 +21,9 @@ REVOCATIONS_KEPT = timedelta(days=1)
 
 CLOCKS_DIFFER = timedelta(hours=1)
 """More than instances' clocks ever differ: what ended by itself no longer ago may live by another one."""
+
+TOLERATED_SKEW = timedelta(seconds=5)
+"""How far the clocks of honest instances differ; the same that tokens are allowed (`CLOCK_SKEW_SECONDS`)."""
 
 NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 """When an epoch is forgotten."""
@@ -33,9 +40,13 @@ class EndReason(StrEnum):
     LOGOUT = "logout"
     OPERATOR = "operator"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 -- a reason, not a password
+    REFRESH_REPEATED_ELSEWHERE = "refresh_repeated_elsewhere"
+    """A refresh was repeated from another network or browser, where the settings say that this ends the session."""
     REFRESH_REUSED = "refresh_reused"
     REVOKED = "revoked"
     """By its owner, from the list of sessions."""
+    SIGNED_IN_AGAIN = "signed_in_again"
+    """Its browser signed in once more (ASVS 5.0, 7.2.4)."""
     TOO_MANY = "too_many"
     """The oldest, when its user signed in once more than the limit of sessions allows."""
     USER_DELETED = "user_deleted"
@@ -91,6 +102,30 @@ class FeedPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Client:
+    """What is kept of who refreshed a session, to tell whether a repeat came from elsewhere: no address in full."""
+
+    network: str | None
+    """The IPv4 /24 or IPv6 /64; None where the address is not known."""
+    agent: str | None
+    """A hash of the User-Agent, of an empty one where none was sent; None where nothing was kept."""
+
+    @classmethod
+    def of(cls, *, address: str | None, user_agent: str | None) -> Self:
+        """Return what is kept of a request."""
+        agent = hashlib.sha256((user_agent or "").encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return cls(network=_network(address), agent=agent)
+
+    def differs_from(self, other: "Client") -> bool:
+        """Tell whether both are known, and are not the same network and browser."""
+        pairs = ((self.network, other.network), (self.agent, other.agent))
+        return any(mine != theirs for mine, theirs in pairs if mine is not None and theirs is not None)
+
+
+UNKNOWN_CLIENT = Client(network=None, agent=None)
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """A session's row. Times of expiry are whole seconds, as in the tokens."""
 
@@ -100,7 +135,9 @@ class Session:
     """Rises for everyone's new sessions when everyone is signed out."""
     created_at: datetime
     proven_at: datetime
+    """When its user proved last who they are: a record. What a token says of it was copied from the token before."""
     methods: tuple[str, ...]
+    """Everything that was ever proven in it: likewise."""
     generation: int
     rotated_at: datetime
     """When this generation began; every time in its tokens follows from here, never from the moment of signing."""
@@ -117,6 +154,12 @@ class Session:
     refreshes_since: datetime
     revoked_at: datetime | None
     revoked_reason: str | None
+    rotated_by: Client = UNKNOWN_CLIENT
+    """Who began this generation; of the first one nothing is kept, since nobody can repeat it."""
+    repeats: int = 0
+    """How often a refresh was answered again, in all its life."""
+    repeated_elsewhere_at: datetime | None = None
+    """When that last happened for another network or browser than the one that had rotated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +215,26 @@ def is_fresh(*, proven_at_unix: int, now: float, within: timedelta) -> bool:
     return now - proven_at_unix <= within.total_seconds()
 
 
+PASSWORD_ALONE = ("pwd",)
+"""What tokens of version 0.1.0 were proven with: it knew nothing else."""
+
+
+def proven_before_claims(session: Session) -> Proven:
+    """Return what a refresh token of version 0.1.0 stands for, which does not say: the sign-in that it began with."""
+    return Proven(int(session.created_at.timestamp()), PASSWORD_ALONE)
+
+
 class Presented(StrEnum):
     """What a refresh token that did not win the rotation turned out to be."""
 
     REPEATED = auto()
-    """The previous generation, within the grace: another tab, or an answer that was lost."""
+    """The previous generation, within the grace: another tab, or a response that was lost."""
+    REPEATED_ELSEWHERE = auto()
+    """The same, from another network or browser than the one that rotated: perhaps a thief's shadow."""
     REUSED = auto()
     """A copy: the session must end."""
+    CLOCKS_DIFFER = auto()
+    """The previous generation, rotated in the future of this instance's clock: no theft, and no answer."""
     EXPIRED = auto()
     ENDED = auto()
     TOO_OFTEN = auto()
@@ -186,7 +242,14 @@ class Presented(StrEnum):
 
 
 def judge(
-    session: Session, *, epoch: int, generation: int, now: datetime, grace: timedelta, limit: RefreshLimit | None
+    session: Session,
+    *,
+    epoch: int,
+    generation: int,
+    now: datetime,
+    grace: timedelta,
+    limit: RefreshLimit | None,
+    client: Client = UNKNOWN_CLIENT,
 ) -> Presented:
     """Tell what presenting `generation` means, now that the row did not take it as the current one.
 
@@ -197,21 +260,26 @@ def judge(
         now: the time.
         grace: how long the previous generation is answered again.
         limit: how often the session may be refreshed, if it is limited.
+        client: who presents it.
     """
     if session.revoked_at is not None or session.epoch < epoch:
         return Presented.ENDED
     if now >= session.expires_at:
         return Presented.EXPIRED
-    is_previous = generation == session.generation - 1 and bool(grace) and now - session.rotated_at <= grace
+    age = now - session.rotated_at
+    is_previous = generation == session.generation - 1 and bool(grace) and age <= grace
+    if is_previous and age < -TOLERATED_SKEW:
+        # An instance whose clock is ahead rotated it. Were this one to answer, the grace would last as long again.
+        return Presented.CLOCKS_DIFFER
     # Asked before anything else of a token that is no copy: a client that asks too often is no thief.
     if (is_previous or generation == session.generation) and limit and limit.is_reached(session, now=now):
         return Presented.TOO_OFTEN
     if generation >= session.generation:
         # From a future this database never saw (it was restored from a copy), or the row changed under our feet.
         return Presented.ENDED
-    if is_previous:
-        return Presented.REPEATED
-    return Presented.REUSED
+    if not is_previous:
+        return Presented.REUSED
+    return Presented.REPEATED_ELSEWHERE if client.differs_from(session.rotated_by) else Presented.REPEATED
 
 
 def whole_seconds(instant: datetime) -> datetime:
@@ -226,3 +294,14 @@ def session_id_from(text: str) -> UUID | None:
     except ValueError:
         return None
     return session_id if str(session_id) == text else None
+
+
+_KEPT_OF_IPV4, _KEPT_OF_IPV6 = 24, 64
+
+
+def _network(address: str | None) -> str | None:
+    if address is None:
+        return None
+    parsed = ip_address(address)
+    kept = _KEPT_OF_IPV6 if parsed.version == 6 else _KEPT_OF_IPV4  # noqa: PLR2004 -- the protocol's own number
+    return str(ip_network((parsed, kept), strict=False))

@@ -23,6 +23,8 @@ class SessionResponse(BaseModel):
             "ip": "203.0.113.7",
             "current": True,
             "methods": ["pwd"],
+            # A null would be left out of the OpenAPI document, which says that the field is always there.
+            "repeated_elsewhere_at": "2026-11-23T23:41:09.204417Z",
         }
     )
 
@@ -34,6 +36,9 @@ class SessionResponse(BaseModel):
     ip: str | None = Field(description="The address that client came from.")
     current: bool = Field(description="Whether it is the one that asks.")
     methods: list[str] = Field(description="How the user proved who they are: `amr` values of RFC 8176.")
+    repeated_elsewhere_at: datetime | None = Field(
+        description="When a refresh was last repeated from another network or browser: a changed network, or a thief."
+    )
 
     @classmethod
     def of(cls, listed: ListedSession, *, current_id: UUID) -> Self:
@@ -48,6 +53,7 @@ class SessionResponse(BaseModel):
             ip=listed.address,
             current=session.id == current_id,
             methods=list(session.methods),
+            repeated_elsewhere_at=session.repeated_elsewhere_at,
         )
 
 

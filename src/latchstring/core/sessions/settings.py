@@ -1,6 +1,6 @@
 """How long sessions live, and how stale a worker's knowledge of their end may be."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,9 @@ class SessionSettings(BaseModel):
 
     refresh_grace_seconds: Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)] = 30
     """How long the previous refresh token is answered with the same successor again; 0 switches that off."""
+    refresh_repeated_elsewhere: Literal["allow", "end"] = "allow"
+    """What a refresh repeated within the grace from another network or User-Agent does: it is answered, or `end`s the
+    session."""
     session_max_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30
     """The age at which a session ends, however often it was refreshed."""
     sessions_per_user: Annotated[int, Field(ge=1, le=10_000)] = 100

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from latchstring.core.sessions.rules import (
     CLOCKS_DIFFER,
     EVERYONE,
     NEVER,
+    Client,
     EndReason,
     ListedSession,
     RefreshLimit,
@@ -39,7 +40,8 @@ _COLUMNS = [column for column in sessions.c if column.name not in _KEPT_FROM_RUL
 
 def _session(row: Any) -> Session:  # noqa: ANN401 -- a row that begins with `_COLUMNS`
     fields = {column.name: value for column, value in zip(_COLUMNS, row, strict=False)}
-    return Session(**{**fields, "methods": tuple(fields["methods"])})
+    rotated_by = Client(network=fields.pop("rotated_network"), agent=fields.pop("rotated_agent"))
+    return Session(**{**fields, "methods": tuple(fields["methods"]), "rotated_by": rotated_by})
 
 
 # The kind is written out, not bound: only so may both databases look into the index of these few rows.
@@ -67,6 +69,10 @@ async def insert_session(connection: Connection, session: Session, *, source: So
         "access_expires_at": session.access_expires_at,
         "refreshes": session.refreshes,
         "refreshes_since": session.refreshes_since,
+        "rotated_network": session.rotated_by.network,
+        "rotated_agent": session.rotated_by.agent,
+        "repeats": session.repeats,
+        "repeated_elsewhere_at": session.repeated_elsewhere_at,
         "expires_by": session.expires_at.date(),
         "revoked_at": None,
         "revoked_reason": None,
@@ -112,9 +118,14 @@ _NEXT_GENERATION = {
     "access_expires_at": sa.case(
         (sessions.c.access_expires_at > _NEW_ACCESS_EXPIRY, sessions.c.access_expires_at), else_=_NEW_ACCESS_EXPIRY
     ),
+    "rotated_network": sa.bindparam("network", type_=sessions.c.rotated_network.type),
+    "rotated_agent": sa.bindparam("agent", type_=sessions.c.rotated_agent.type),
 }
 _PROVEN = {"proven_at": _instant("new_proof_at"), "methods": sa.bindparam("new_methods", type_=sessions.c.methods.type)}
 _IS_CURRENT = sessions.c.generation == sa.bindparam("presented")
+# An access token does not say its generation, but when that began. One of an older generation that was replaced within
+# the grace comes from a client that has yet to hear of the new one: it is answered within that one, as a refresh is.
+_IS_NOT_REPEATED = (sessions.c.rotated_at < _instant("next_second")) | (sessions.c.rotated_at < _instant("grace_began"))
 
 _ROTATE = (
     sessions.update()
@@ -125,9 +136,24 @@ _ROTATE = (
 _ROTATE_PROVEN = (
     sessions.update().where(*_OF_USER, _IS_CURRENT, *_LIVING).values(_NEXT_GENERATION | _PROVEN).returning(*_COLUMNS)
 )
+_ROTATE_UNSEEN = (
+    sessions.update()
+    .where(*_OF_USER, _IS_NOT_REPEATED, *_LIVING)
+    .values(_NEXT_GENERATION | _PROVEN)
+    .returning(*_COLUMNS)
+)
 _PROVE = sessions.update().where(*_OF_USER, *_LIVING).values(_PROVEN).returning(*_COLUMNS)
-_COUNT_REFRESH = (
-    sessions.update().where(*_OF_USER, *_LIVING, _MAY_REFRESH).values(_COUNTED).returning(sessions.c.refreshes)
+_COUNT_REPEAT = (
+    sessions.update()
+    .where(*_OF_USER, *_LIVING, _MAY_REFRESH)
+    .values(
+        _COUNTED
+        | {
+            "repeats": sessions.c.repeats + 1,
+            "repeated_elsewhere_at": sa.func.coalesce(_instant("elsewhere_at"), sessions.c.repeated_elsewhere_at),
+        }
+    )
+    .returning(sessions.c.repeats)
 )
 
 
@@ -137,10 +163,10 @@ class Rotation:
 
     session_id: UUID
     user_id: UUID
-    presented: int
     now: datetime
     access_expiry: datetime
     refresh_expiry: datetime
+    client: Client
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -148,27 +174,63 @@ class Rotation:
         return {
             "session_id": self.session_id,
             "owner_id": self.user_id,
-            "presented": self.presented,
             "now": self.now,
             "access_expiry": self.access_expiry,
             "refresh_expiry": self.refresh_expiry,
             "last_day": self.refresh_expiry.date(),
+            "network": self.client.network,
+            "agent": self.client.agent,
         }
 
 
-async def rotate(connection: Connection, rotation: Rotation, *, limit: RefreshLimit | None) -> Session | None:
+async def rotate(
+    connection: Connection, rotation: Rotation, *, presented: int, limit: RefreshLimit | None
+) -> Session | None:
     """Move a living session to its next generation: the one conditional statement. None: it was not so."""
-    parameters = rotation.parameters | _limiting(limit, now=rotation.now)
+    parameters = rotation.parameters | {"presented": presented} | _limiting(limit, now=rotation.now)
     row = (await connection.execute(_ROTATE, parameters)).one_or_none()
     return _session(row) if row else None
 
 
 async def rotate_proven(
-    connection: Connection, rotation: Rotation, *, methods: Collection[str], proven_at: datetime
+    connection: Connection, rotation: Rotation, *, presented: int, methods: Collection[str], proven_at: datetime
 ) -> Session | None:
     """Do the same for a user who has just proved again who they are."""
-    parameters = rotation.parameters | {"new_methods": list(methods), "new_proof_at": proven_at}
+    parameters = rotation.parameters | {
+        "presented": presented,
+        "new_methods": list(methods),
+        "new_proof_at": proven_at,
+    }
     row = (await connection.execute(_ROTATE_PROVEN, parameters)).one_or_none()
+    return _session(row) if row else None
+
+
+async def rotate_unseen(
+    connection: Connection,
+    rotation: Rotation,
+    *,
+    access_issued_at: datetime,
+    grace: timedelta,
+    methods: Collection[str],
+    proven_at: datetime,
+) -> Session | None:
+    """Do the same for a client that showed an access token alone; None: it has ended, or was rotated within the grace.
+
+    Args:
+        connection: the open transaction.
+        rotation: the next generation.
+        access_issued_at: when the access token was, in whole seconds.
+        grace: how long an older generation is answered within the one that replaced it.
+        methods: everything proven in the session.
+        proven_at: when the user proved who they are.
+    """
+    parameters = rotation.parameters | {
+        "next_second": access_issued_at + timedelta(seconds=1),
+        "grace_began": rotation.now - grace,
+        "new_methods": list(methods),
+        "new_proof_at": proven_at,
+    }
+    row = (await connection.execute(_ROTATE_UNSEEN, parameters)).one_or_none()
     return _session(row) if row else None
 
 
@@ -193,12 +255,24 @@ async def prove(
     return _session(row) if row else None
 
 
-async def count_refresh(
-    connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime, limit: RefreshLimit
+async def count_repeat(
+    connection: Connection,
+    session_id: UUID,
+    *,
+    user_id: UUID,
+    now: datetime,
+    limit: RefreshLimit | None,
+    is_elsewhere: bool,
 ) -> bool:
-    """Count a repeated answer; False where the session has had as many refreshes as it may have."""
-    parameters = {"session_id": session_id, "owner_id": user_id, "now": now} | _limiting(limit, now=now)
-    return (await connection.execute(_COUNT_REFRESH, parameters)).one_or_none() is not None
+    """Count a repeated response; False where the session has had as many refreshes as it may have, or has ended."""
+    parameters = {
+        "session_id": session_id,
+        "owner_id": user_id,
+        "now": now,
+        "elsewhere_at": now if is_elsewhere else None,
+        **_limiting(limit, now=now),
+    }
+    return (await connection.execute(_COUNT_REPEAT, parameters)).one_or_none() is not None
 
 
 def _limiting(limit: RefreshLimit | None, *, now: datetime) -> dict[str, Any]:
@@ -231,19 +305,12 @@ _LIST = (
     .where(*_LIVING_OF_USER)
     .order_by(sessions.c.rotated_at.desc(), sessions.c.id.desc())
 )
-_IS_LIVING = sa.select(sa.literal(1)).where(*_OF_USER, *_LIVING)
 
 
 async def list_sessions(connection: Connection, user_id: UUID, *, now: datetime) -> list[ListedSession]:
     """Read the living sessions of a user, the one last used first."""
     rows = await connection.execute(_LIST, {"owner_id": user_id, "now": now, "today": now.date()})
     return [ListedSession(session=_session(row), user_agent=row.user_agent, address=row.address) for row in rows]
-
-
-async def is_living(connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime) -> bool:
-    """Tell whether a session of a user lives."""
-    parameters = {"session_id": session_id, "owner_id": user_id, "now": now}
-    return (await connection.execute(_IS_LIVING, parameters)).one_or_none() is not None
 
 
 _LATEST_ACCESS = sa.select(sa.func.max(sessions.c.access_expires_at)).where(

@@ -24,6 +24,11 @@ sessions = sa.Table(
     sa.Column("access_expires_at", UtcDateTime(), nullable=False),
     sa.Column("refreshes", sa.Integer(), nullable=False),
     sa.Column("refreshes_since", UtcDateTime(), nullable=False),
+    # Who rotated, so that a repeat from elsewhere can be told: a network and a hash, no address and no User-Agent.
+    sa.Column("rotated_network", sa.String(43)),
+    sa.Column("rotated_agent", sa.String(16)),
+    sa.Column("repeats", sa.Integer(), nullable=False),
+    sa.Column("repeated_elsewhere_at", UtcDateTime()),
     # What a refresh changes is in no index, so that PostgreSQL writes none for it (a HOT update). Pruning looks for
     # this day, which is the same for all refreshes of one day.
     sa.Column("expires_by", sa.Date(), nullable=False, index=True),

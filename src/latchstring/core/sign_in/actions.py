@@ -1,15 +1,16 @@
-"""From a proof to a session: a new one, or the caller's own proven anew."""
+"""From a proof to a session: a new one, the caller's own proven anew, or one in its place."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from latchstring.core.accounts import store as accounts
 from latchstring.core.accounts.rules import User
-from latchstring.core.caller import Caller
+from latchstring.core.caller import Caller, Proven
 from latchstring.core.sessions.actions import KnownClaims, Sessions, SignedIn
-from latchstring.core.sessions.opening import open_session
-from latchstring.core.sessions.rules import Lifetimes, Revocation, Session
+from latchstring.core.sessions.opening import open_session, replace_session
+from latchstring.core.sessions.rules import EndReason, Lifetimes, Revocation, Session
 from latchstring.core.sign_in.rules import Proof, admit
+from latchstring.core.tokens.rules import RefreshClaims
 from latchstring.errors import Code, Refused
 from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock
@@ -19,12 +20,14 @@ from latchstring.foundation.facts import SessionProven, Source
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A session opened, or proven anew, in a transaction that has yet to commit."""
+    """A session created, or proven anew, in a transaction that has yet to commit."""
 
     user: User
     session: Session
+    proven: Proven
+    """What the client has proven that will get its tokens."""
     revoked: Sequence[Revocation] = ()
-    """What had to end for it: the oldest session of a user who has as many as the limit allows."""
+    """What had to end for it."""
 
 
 class SignIn:
@@ -37,7 +40,7 @@ class SignIn:
         self._sessions_per_user = sessions_per_user
 
     async def open(self, connection: Connection, proof: Proof, *, source: Source) -> Opened | Refused:
-        """Open a session within the caller's transaction, if the proof is enough.
+        """Create a session within the caller's transaction, if the proof is enough.
 
         The user's row stays locked until the transaction ends, so that disabling the user, or changing the password,
         comes either before this (and the proof is void) or after it (and finds the session, to end it).
@@ -49,48 +52,103 @@ class SignIn:
         revoked = await self._sessions.end_oldest(
             connection, user.id, most=self._sessions_per_user - 1, now=now, source=source
         )
-        session = await open_session(
-            connection,
-            user,
-            methods=(proof.method,),
-            proven_at=proof.proven_at,
-            lifetimes=self._lifetimes,
-            now=now,
-            source=source,
-        )
-        return Opened(user, session, revoked)
+        proven = Proven(int(proof.proven_at.timestamp()), (proof.method,))
+        session = await open_session(connection, user, proven, lifetimes=self._lifetimes, now=now, source=source)
+        return Opened(user, session, proven, revoked)
 
     async def confirm(
-        self, connection: Connection, proof: Proof, caller: Caller, *, refresh_token: str | None, source: Source
+        self, connection: Connection, proof: Proof, caller: Caller, *, bearer: RefreshClaims | None, source: Source
     ) -> Opened | Refused:
         """Prove the caller's session anew within the caller's transaction, if the proof is enough.
+
+        A refresh token that was used before ends the session: somebody has a copy. The proof is then that of a new
+        sign-in, and no more.
 
         Args:
             connection: the open transaction.
             proof: who the user has just proved to be.
             caller: the session it was given in.
-            refresh_token: the one that came along, to be replaced.
+            bearer: what the refresh token of that session says that came along, if one did.
             source: where the proof came from.
         """
         user = admit(proof, user_now=await accounts.lock_user(connection, proof.user.id))
         if isinstance(user, Refused):
             return user
+        proven = caller.proven.merged(proof.method, at_unix=int(proof.proven_at.timestamp()))
+        revoked: list[Revocation] = []
         session = await self._sessions.prove_anew(
-            connection, caller, methods=(proof.method,), proven_at=proof.proven_at, shown=refresh_token
+            connection, caller, proven, bearer=bearer, source=source, revoked=revoked
         )
-        if session is None:
-            return Refused(Code.SESSION_ENDED)
+        if isinstance(session, Refused):
+            if session.code is Code.REFRESH_TOKEN_REUSED:
+                return await self._open_instead(connection, proof, revoked, source=source)
+            return Refused(Code.SESSION_ENDED) if session.code is Code.TOKEN_EXPIRED else session
         fact = SessionProven(
             at=self._clock.now(), source=source, user_id=user.id, session_id=session.id, method=proof.method
         )
         await record(connection, fact)
-        return Opened(user, session)
+        return Opened(user, session, proven, revoked)
+
+    async def _open_instead(
+        self, connection: Connection, proof: Proof, revoked: Sequence[Revocation], *, source: Source
+    ) -> Opened | Refused:
+        opened = await self.open(connection, proof, source=source)
+        if isinstance(opened, Refused):
+            return opened
+        return Opened(opened.user, opened.session, opened.proven, (*revoked, *opened.revoked))
+
+    async def replace_every(
+        self, connection: Connection, proof: Proof, caller: Caller, *, reason: EndReason, source: Source
+    ) -> Opened | Refused:
+        """End every session of the caller's user within the caller's transaction; create one in place of the caller's.
+
+        Whoever shares the caller's session is out, too. The new one has the proofs of the caller's, with their times,
+        and its absolute end.
+
+        Args:
+            connection: the open transaction.
+            proof: who the user has just proved to be.
+            caller: whose session is replaced.
+            reason: why they end.
+            source: where the proof came from.
+        """
+        user = admit(proof, user_now=await accounts.lock_user(connection, caller.user_id))
+        if isinstance(user, Refused):
+            return user
+        replaced = await self._sessions.living(connection, caller)
+        if replaced is None:
+            return Refused(Code.SESSION_ENDED)
+        revoked = await self._sessions.end_all(connection, user.id, reason=reason, source=source)
+        session = await replace_session(
+            connection,
+            user,
+            caller.proven,
+            replaced=replaced,
+            lifetimes=self._lifetimes,
+            now=self._clock.now(),
+            source=source,
+        )
+        return Opened(user, session, caller.proven, revoked)
 
     async def claims_of(self, user: User) -> KnownClaims:
-        """Ask what the application has to say of a user, before a session is opened or goes on: that may fail."""
+        """Ask what the application has to say of a user, before a session is created or goes on: that may fail."""
         return await self._sessions.claims_of(user)
 
-    async def welcome(self, opened: Opened, *, known: KnownClaims | None = None) -> SignedIn:
-        """Give the tokens of a session whose transaction has committed."""
+    async def welcome(
+        self, opened: Opened, *, known: KnownClaims | None = None, former: Iterable[str] = (), source: Source
+    ) -> SignedIn:
+        """Return the tokens of a session whose transaction has committed.
+
+        Args:
+            opened: the session.
+            known: the application's claims, where they were asked for already.
+            former: the tokens in the browser's cookies, which the new ones replace: their session ends, so that a new
+                sign-in leaves none behind that nobody holds any more (ASVS 5.0, 7.2.4).
+            source: where the proof came from.
+        """
         self._sessions.announce(opened.revoked)
-        return await self._sessions.signed_in(opened.user, opened.session, known=known)
+        signed_in = await self._sessions.signed_in(opened.user, opened.session, opened.proven, known=known)
+        if former:
+            kept_id, reason = opened.session.id, EndReason.SIGNED_IN_AGAIN
+            await self._sessions.sign_out(former, reason=reason, kept_id=kept_id, source=source)
+        return signed_in

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from latchstring.core.caller import NO_CLAIMS, Caller, Claims
+from latchstring.core.caller import NO_CLAIMS, Caller, Claims, Proven
 from latchstring.core.tokens.compact import read_json
 from latchstring.errors import ConfigurationError
 
@@ -51,6 +51,16 @@ class RefreshClaims:
     issued_at_unix: int
     expires_at_unix: int
     generation: int
+    proven: Proven | None
+    """What the client that was given it had proven; None in a token of version 0.1.0."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSession:
+    """Which session a token belongs to, and whose."""
+
+    session_id: UUID
+    user_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +73,26 @@ class Party:
 
 def access_claims(caller: Caller, *, generation: int, party: Party) -> dict[str, Any]:
     """Return the JSON claims of an access token."""
-    says = {"auth_time": caller.proven_at_unix, "ver": caller.claims_version, **caller.claims}
-    claims = _registered(caller, kind=Kind.ACCESS, generation=generation, party=party) | {
-        "jti": token_id(caller.session_id, generation, Kind.ACCESS, says=says),
-        "auth_time": caller.proven_at_unix,
-        "amr": list(caller.methods),
-        "ver": caller.claims_version,
+    says = _proven(caller.proven) | {"ver": caller.claims_version}
+    if caller.roles:
+        says["roles"] = list(caller.roles)
+    claims = {
+        **_registered(caller, kind=Kind.ACCESS, generation=generation, party=party, says={**says, **caller.claims}),
+        **says,
         "client_id": CLIENT_ID,
     }
     if caller.epoch:
         claims["epoch"] = caller.epoch
-    if caller.roles:
-        claims["roles"] = list(caller.roles)
     # First those of the application, so that none of ours could be one of theirs, whatever they are called.
     return {**caller.claims, **claims}
 
 
 def refresh_claims(bearer: RefreshClaims, *, party: Party) -> dict[str, Any]:
     """Return the JSON claims of a refresh token."""
-    claims = _registered(bearer, kind=Kind.REFRESH, generation=bearer.generation, party=party)
-    return claims | {"gen": bearer.generation}
+    # Two clients may hold tokens of one generation that differ in what was proven: their `jti` differs as well.
+    says = {} if bearer.proven is None else _proven(bearer.proven)
+    claims = _registered(bearer, kind=Kind.REFRESH, generation=bearer.generation, party=party, says=says)
+    return {**claims, **says, "gen": bearer.generation}
 
 
 def read_access_claims(claims: Mapping[str, Any], *, party: Party, now: float) -> Caller:
@@ -123,16 +133,33 @@ def read_refresh_claims(claims: Mapping[str, Any], *, party: Party, now: float) 
         issued_at_unix=_time(claims, "iat"),
         expires_at_unix=_time(claims, "exp"),
         generation=_number(claims, "gen", at_most=_MAX_GENERATION),
+        proven=_read_proven(claims) if "auth_time" in claims or "amr" in claims else None,
     )
 
 
-def token_id(session_id: UUID, generation: int, kind: Kind, *, says: Mapping[str, Any] | None = None) -> str:
-    """Return the `jti`: the same for the same session, generation and kind, so that a repeated answer is the same.
+def read_token_session(claims: Mapping[str, Any], *, kind: Kind, party: Party) -> TokenSession:
+    """Return which session a token belongs to whose signature held, whatever it says of times.
 
-    Of access tokens it also follows from what they say that may change within a generation: when the user proved who
-    they are, their roles, and the application's own claims.
+    For a sign-out alone: a clock that differs must not let a session survive it (SECURITY.md, "Sign-out signs out").
+
+    Raises:
+        ClaimsError: something is missing, of another type, or from or for somebody else.
     """
-    said = "" if says is None else "/" + json.dumps(says, sort_keys=True, separators=(",", ":"))
+    _check_party(claims, kind=kind, party=party)
+    return TokenSession(session_id=_uuid(claims, "sid"), user_id=_uuid(claims, "sub"))
+
+
+def token_id(session_id: UUID, generation: int, kind: Kind, *, says: Mapping[str, Any]) -> str:
+    """Return the `jti`: the same for the same session, generation and kind, so that a repeated response is the same.
+
+    Args:
+        session_id: the session.
+        generation: which of its generations.
+        kind: of the token.
+        says: the claims that may differ within a generation: what was proven and when, the roles, the application's
+            own claims.
+    """
+    said = "/" + json.dumps(says, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(f"{session_id}/{generation}/{kind}{said}".encode()).digest()
     return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
 
@@ -170,7 +197,17 @@ def _frozen(value: Any) -> Any:  # noqa: ANN401 -- any JSON
     return tuple(_frozen(member) for member in value) if isinstance(value, list) else value
 
 
-def _registered(bearer: Caller | RefreshClaims, *, kind: Kind, generation: int, party: Party) -> dict[str, Any]:
+def _proven(proven: Proven) -> dict[str, Any]:
+    return {"auth_time": proven.at_unix, "amr": list(proven.methods)}
+
+
+def _read_proven(claims: Mapping[str, Any]) -> Proven:
+    return Proven(_time(claims, "auth_time"), _texts(claims, "amr"))
+
+
+def _registered(
+    bearer: Caller | RefreshClaims, *, kind: Kind, generation: int, party: Party, says: Mapping[str, Any]
+) -> dict[str, Any]:
     return {
         "iss": party.issuer,
         "aud": party.audience,
@@ -179,18 +216,22 @@ def _registered(bearer: Caller | RefreshClaims, *, kind: Kind, generation: int, 
         "iat": bearer.issued_at_unix,
         "nbf": bearer.issued_at_unix,
         "exp": bearer.expires_at_unix,
-        "jti": token_id(bearer.session_id, generation, kind),
+        "jti": token_id(bearer.session_id, generation, kind, says=says),
         "type": kind.value,
     }
 
 
-def _check_registered(claims: Mapping[str, Any], *, kind: Kind, party: Party, now: float) -> None:
+def _check_party(claims: Mapping[str, Any], *, kind: Kind, party: Party) -> None:
     if _text(claims, "type") != kind:
         raise ClaimsError("type")
     if _text(claims, "iss") != party.issuer:
         raise ClaimsError("iss")
     if _text(claims, "aud") != party.audience:
         raise ClaimsError("aud")
+
+
+def _check_registered(claims: Mapping[str, Any], *, kind: Kind, party: Party, now: float) -> None:
+    _check_party(claims, kind=kind, party=party)
     _text(claims, "jti")
     # Instances' clocks differ a little; a token from further ahead is not honest.
     if max(_time(claims, "iat"), _time(claims, "nbf")) > now + CLOCK_SKEW_SECONDS:

@@ -8,7 +8,7 @@ from latchstring.core.caller import Caller
 from latchstring.core.tokens.compact import MalformedTokenError, parse
 from latchstring.core.tokens.keys import KeySet
 from latchstring.core.tokens.ring import KeyRing
-from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, access_claims, refresh_claims
+from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, TokenSession, access_claims, refresh_claims
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
 
 
@@ -67,6 +67,14 @@ class Tokens:
             return self._reader.refresh(text, self._ring.current.verifying, now=now)
         except UnknownKeyError:
             return None
+
+    def session_of(self, text: str) -> TokenSession | None:
+        """Return which session a genuine token of either kind belongs to, at any time; None for anything else.
+
+        Raises:
+            KeysUnavailableError: the keys have not been read yet.
+        """
+        return self._reader.session(text, self._ring.current.verifying)
 
     async def learn_keys(self) -> None:
         """Read the ring again now, for one who is to sign with a key that holds.

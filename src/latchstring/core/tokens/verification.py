@@ -13,8 +13,10 @@ from latchstring.core.tokens.rules import (
     Kind,
     Party,
     RefreshClaims,
+    TokenSession,
     read_access_claims,
     read_refresh_claims,
+    read_token_session,
 )
 
 VerifyingKeys = Mapping[str, TokenKey]
@@ -99,3 +101,12 @@ class TokenReader:
             raise
         except (MalformedTokenError, ClaimsError):
             return None
+
+    def session(self, text: str, keys: VerifyingKeys) -> TokenSession | None:
+        """Return which session a genuine token of either kind belongs to, at any time; None for anything else."""
+        for kind in Kind:
+            try:
+                return read_token_session(verified(text, kind, keys).claims, kind=kind, party=self._party)
+            except (MalformedTokenError, ClaimsError):
+                continue
+        return None

@@ -4,7 +4,7 @@
     POST /login             count the try, read the hash → verify (equal work where there is none) → hand the proof to
                             core.sign_in
     POST /confirm           the same, and core.sign_in proves the caller's session anew
-    POST /password/change   the same → the new hash in the old one's place; all other sessions end
+    POST /password/change   the same → the new hash in the old one's place; a new session in the place of all
     POST /token             what the grant `password` is worth
 
     /sign-up, /sign-in, /account/password, /account/confirm     the same as pages
@@ -32,12 +32,11 @@ class PasswordFeature:
             foundation.passwords,
             foundation.limits,
             sign_in=core.sign_in,
-            sessions=core.sessions,
         )
         pages = core.page_edge
         return Room(
             name="password",
-            router=password_router(passwords, core.signed_in_answer, foundation.edge),
-            pages=password_pages(passwords, pages) if pages else None,
+            router=password_router(passwords, core.sessions, core.signed_in_answer, foundation.edge),
+            pages=password_pages(passwords, core.sessions, pages) if pages else None,
             grants={"password": password_grant(passwords)},
         )

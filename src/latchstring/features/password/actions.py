@@ -1,16 +1,17 @@
 """Register, sign in with a password, confirm who one is with it, and change it."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 from latchstring.core.accounts import store as accounts
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
-from latchstring.core.sessions.actions import KnownClaims, Sessions, SignedIn
+from latchstring.core.sessions.actions import KnownClaims, SignedIn
 from latchstring.core.sessions.rules import EndReason
 from latchstring.core.sign_in.actions import SignIn
-from latchstring.core.sign_in.rules import Method, Proof, admit
+from latchstring.core.sign_in.rules import Method, Proof
+from latchstring.core.tokens.rules import RefreshClaims
 from latchstring.errors import Code, Refused
 from latchstring.features.password import store
 from latchstring.foundation.audit import record
@@ -49,19 +50,24 @@ class Passwords:
         limits: Limits,
         *,
         sign_in: SignIn,
-        sessions: Sessions,
     ) -> None:
         self._database = database
         self._clock = clock
         self._hasher = hasher
         self._limits = limits
         self._sign_in = sign_in
-        self._sessions = sessions
 
     async def register_user(
-        self, *, email: str, first_name: str, last_name: str, password: str, source: Source
+        self,
+        *,
+        email: str,
+        first_name: str,
+        last_name: str,
+        password: str,
+        former: Iterable[str] = (),
+        source: Source,
     ) -> SignedIn | Refused:
-        """Create an account and sign its owner in; all of it or nothing."""
+        """Create an account and sign its owner in; all of it or nothing. The session of `former` tokens ends then."""
         full = self._limits.refuses_registration(address=source.address)
         if full is not None:
             return full
@@ -77,7 +83,9 @@ class Passwords:
                 return Refused(Code.EMAIL_TAKEN)
             proof = Proof(user=user, method=Method.PASSWORD, proven_at=user.created_at)
             opened = await self._sign_in.open(connection, proof, source=source)
-        return opened if isinstance(opened, Refused) else await self._sign_in.welcome(opened)
+        if isinstance(opened, Refused):
+            return opened
+        return await self._sign_in.welcome(opened, former=former, source=source)
 
     async def create_user(
         self, *, email: str, first_name: str, last_name: str, password: str, source: Source
@@ -88,8 +96,13 @@ class Passwords:
             user = await self._insert(connection, email, first_name, last_name, password_hash, source=source)
         return Refused(Code.EMAIL_TAKEN) if user is None else user
 
-    async def sign_in(self, *, email: str, password: str, source: Source) -> SignedIn | Refused:
-        """Sign in; one answer for an unknown address, a wrong password, no password and a disabled user."""
+    async def sign_in(
+        self, *, email: str, password: str, former: Iterable[str] = (), source: Source
+    ) -> SignedIn | Refused:
+        """Sign in; one response for an unknown email, a wrong password, no password and a disabled user.
+
+        The session of the `former` tokens, which the browser has, ends once that is done.
+        """
         checked = await self._check(email, password, source=source)
         if isinstance(checked, Refused):
             return checked
@@ -101,12 +114,12 @@ class Passwords:
             if isinstance(opened, Refused):
                 return await self._refuse(connection, checked.user, source=source)
             await self._accept(connection, checked, source=source)
-        return await self._sign_in.welcome(opened, known=known)
+        return await self._sign_in.welcome(opened, known=known, former=former, source=source)
 
     async def confirm(
-        self, caller: Caller, *, password: str, refresh_token: str | None, source: Source
+        self, caller: Caller, *, password: str, bearer: RefreshClaims | None, source: Source
     ) -> SignedIn | Refused:
-        """Prove the caller's session anew by the password."""
+        """Prove the caller's session anew by the password; by a reused refresh token of it, sign in instead."""
         checked = await self._check(caller, password, source=source)
         if isinstance(checked, Refused):
             return checked
@@ -114,47 +127,43 @@ class Passwords:
         async with self._given_back_if_broken(checked.rightly_counted), self._database.transaction() as connection:
             if checked.proof is None:
                 return await self._refuse(connection, checked.user, source=source)
-            opened = await self._sign_in.confirm(
-                connection, checked.proof, caller, refresh_token=refresh_token, source=source
-            )
+            opened = await self._sign_in.confirm(connection, checked.proof, caller, bearer=bearer, source=source)
             if isinstance(opened, Refused):
-                if opened.code is not Code.SESSION_ENDED:
-                    return await self._refuse(connection, checked.user, source=source)
-                await self._limits.give_back(connection, checked.counted)
-                return opened
+                return await self._not_done(connection, checked, opened, source=source)
             await self._accept(connection, checked, source=source)
-        return await self._sign_in.welcome(opened, known=known)
+        return await self._sign_in.welcome(opened, known=known, source=source)
 
     async def change_password(
         self, caller: Caller, *, current_password: str, new_password: str, source: Source
-    ) -> Refused | None:
-        """Put a new password in the current one's place; every session but the caller's ends. None: it is done."""
+    ) -> SignedIn | Refused:
+        """Put a new password in the current one's place; end every session, and give the caller a new one."""
         checked = await self._check(caller, current_password, source=source)
         if isinstance(checked, Refused):
             return checked
+        known = await self._known(checked)
         async with self._given_back_if_broken(checked.counted):
             new_hash = await self._hasher.hash(new_password) if checked.proof else None
-        async with self._database.transaction() as connection:
+        async with self._given_back_if_broken(checked.rightly_counted), self._database.transaction() as connection:
             if checked.proof is None or new_hash is None:
                 return await self._refuse(connection, checked.user, source=source)
-            user = admit(checked.proof, user_now=await accounts.lock_user(connection, caller.user_id))
-            if isinstance(user, Refused):
-                return await self._refuse(connection, checked.user, source=source)
-            if not await self._sessions.is_living(connection, caller):
-                await self._limits.give_back(connection, checked.counted)
-                return Refused(Code.SESSION_ENDED)
-            now = self._clock.now()
-            await store.change_hash(connection, user.id, password_hash=new_hash, now=now)
+            reason = EndReason.PASSWORD_CHANGED
+            opened = await self._sign_in.replace_every(connection, checked.proof, caller, reason=reason, source=source)
+            if isinstance(opened, Refused):
+                return await self._not_done(connection, checked, opened, source=source)
+            now, user_id = self._clock.now(), opened.user.id
+            await store.change_hash(connection, user_id, password_hash=new_hash, now=now)
             # A sign-in with the old password whose hash still runs must open nothing.
-            await accounts.raise_security_version(connection, user.id)
-            revoked = await self._sessions.end_others(
-                connection, caller, reason=EndReason.PASSWORD_CHANGED, source=source
-            )
+            await accounts.raise_security_version(connection, user_id)
             await self._limits.give_back(connection, checked.counted)
-            fact = PasswordChanged(at=now, source=source, user_id=user.id, session_id=caller.session_id)
+            fact = PasswordChanged(
+                at=now,
+                source=source,
+                user_id=user_id,
+                session_id=opened.session.id,
+                replaced_session_id=caller.session_id,
+            )
             await record(connection, fact)
-        self._sessions.announce(revoked)
-        return None
+        return await self._sign_in.welcome(opened, known=known, source=source)
 
     async def _check(self, who: str | Caller, password: str, *, source: Source) -> Checked | Refused:
         """Count the try, and compare the password with the hash of an address's or a caller's user.
@@ -227,6 +236,13 @@ class Passwords:
             )
             await record(connection, fact)
         return user
+
+    async def _not_done(self, connection: Connection, checked: Checked, refused: Refused, *, source: Source) -> Refused:
+        """Refuse a right password that comes to nothing: only one that was void by then counts as a failure."""
+        if refused.code is Code.INVALID_CREDENTIALS:
+            return await self._refuse(connection, checked.user, source=source)
+        await self._limits.give_back(connection, checked.counted)
+        return refused
 
     async def _refuse(self, connection: Connection, user: User | None, *, source: Source) -> Refused:
         # Written for an unknown address as well: an answer that costs one write less would tell which ones exist.

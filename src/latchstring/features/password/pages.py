@@ -11,8 +11,8 @@ from starlette.responses import Response
 from latchstring.core.accounts.rules import User
 from latchstring.core.accounts.schemas import CanonicalEmail, Name
 from latchstring.core.caller import Caller
-from latchstring.core.sessions.actions import SignedIn
-from latchstring.core.sessions.credentials import cookie_token
+from latchstring.core.sessions.actions import Sessions, SignedIn
+from latchstring.core.sessions.credentials import cookie_token, cookie_tokens
 from latchstring.core.sessions.page_edge import WHY_ENDED, PageEdge, StepUp, Visitor
 from latchstring.errors import Code, Refused
 from latchstring.features.password.actions import Passwords
@@ -58,19 +58,20 @@ class ChangeForm(BaseModel):
     new_password: Password
 
 
-def password_pages(passwords: Passwords, page_edge: PageEdge) -> APIRouter:
+def password_pages(passwords: Passwords, sessions: Sessions, page_edge: PageEdge) -> APIRouter:
     """Return the pages of this room."""
     router = page_edge.router(templates=TEMPLATES)
     page_edge.site.add_link(msgid("Password"), "/account/password")
     _add_sign_up(router, passwords, page_edge)
     _add_sign_in(router, passwords, page_edge)
     _add_change(router, passwords, page_edge)
-    _add_confirm(router, passwords, page_edge)
+    _add_confirm(router, passwords, sessions, page_edge)
     return router
 
 
 def _add_sign_up(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -> None:
     site, edge = page_edge.site, page_edge.edge
+    ours = [name.encode() for name in edge.cookies.names]
     MaybeUser = Annotated[User | None, Depends(page_edge.optional_user)]  # noqa: N806 -- a type
 
     def wrong(request: Request, *, destination: str | None, form: Form) -> Response:
@@ -107,6 +108,7 @@ def _add_sign_up(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -
             first_name=filled.first_name,
             last_name=filled.last_name,
             password=filled.password.get_secret_value(),
+            former=cookie_tokens(request.scope["headers"], ours),
             source=edge.source(request),
         )
         if isinstance(outcome, Refused):
@@ -119,6 +121,7 @@ def _add_sign_up(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -
 
 def _add_sign_in(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -> None:
     site, edge = page_edge.site, page_edge.edge
+    ours = [name.encode() for name in edge.cookies.names]
     MaybeUser = Annotated[User | None, Depends(page_edge.optional_user)]  # noqa: N806 -- a type
 
     def wrong(request: Request, *, destination: str | None, form: Form) -> Response:
@@ -160,7 +163,10 @@ def _add_sign_in(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -
             # No account has such an address or such a password, and that is all there is to say.
             return Refused(Code.INVALID_CREDENTIALS)
         return await passwords.sign_in(
-            email=credentials.email, password=credentials.password.get_secret_value(), source=edge.source(request)
+            email=credentials.email,
+            password=credentials.password.get_secret_value(),
+            former=cookie_tokens(request.scope["headers"], ours),
+            source=edge.source(request),
         )
 
 
@@ -195,33 +201,33 @@ def _add_change(router: APIRouter, passwords: Passwords, page_edge: PageEdge) ->
             form = Form({}, problems_of(error, words, blank=_CHANGE_FIELDS))
             return shown(request, visitor, form=form, status=422)
         current, new = filled.current_password.get_secret_value(), filled.new_password.get_secret_value()
-        refused: Refused | None = Refused(Code.INVALID_CREDENTIALS)
+        outcome: SignedIn | Refused = Refused(Code.INVALID_CREDENTIALS)
         if _can_be_one(current):
-            refused = await passwords.change_password(
+            outcome = await passwords.change_password(
                 visitor.caller, current_password=current, new_password=new, source=edge.source(request)
             )
-        if refused is None:
-            return site.see_other(site.url(request.scope, "/account/password", done="changed"))
-        if refused.code is not Code.INVALID_CREDENTIALS:
-            raise ProblemError.of(refused, token_sent=True)
+        if not isinstance(outcome, Refused):
+            there = site.url(request.scope, "/account/password", done="changed")
+            return page_edge.onward(request, outcome, destination=there)
+        if outcome.code is not Code.INVALID_CREDENTIALS:
+            raise ProblemError.of(outcome, token_sent=True)
         wrong = FieldProblem("current_password", words(_PASSWORD_NOT_RIGHT))
         return shown(request, visitor, form=Form({}, (wrong,)), status=422)
 
 
-def _add_confirm(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -> None:
+def _add_confirm(router: APIRouter, passwords: Passwords, sessions: Sessions, page_edge: PageEdge) -> None:
     site, edge = page_edge.site, page_edge.edge
     PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
     refresh_cookie = edge.cookies.refresh_name.encode()
 
     async def prove(request: Request, caller: Caller, password: str) -> SignedIn | Refused:
-        refresh_token = cookie_token(request.scope["headers"], refresh_cookie)
-        if isinstance(refresh_token, Refused):
-            return refresh_token
+        shown = cookie_token(request.scope["headers"], refresh_cookie)
+        if isinstance(shown, Refused):
+            return shown
         if not _can_be_one(password):
             return Refused(Code.INVALID_CREDENTIALS)
-        return await passwords.confirm(
-            caller, password=password, refresh_token=refresh_token, source=edge.source(request)
-        )
+        bearer = sessions.refresh_claims(caller, shown)
+        return await passwords.confirm(caller, password=password, bearer=bearer, source=edge.source(request))
 
     page_edge.step_up = StepUp(
         "confirm.html", _CONFIRM_FIELD, ("username",), prove, missing=_NO_PASSWORD, wrong=_PASSWORD_NOT_RIGHT

@@ -6,11 +6,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from latchstring.core.accounts.schemas import UserResponse
-from latchstring.core.sessions.actions import SignedIn
-from latchstring.core.sessions.answer import SignedInAnswer
-from latchstring.core.sessions.credentials import cookie_token
+from latchstring.core.caller import Caller
+from latchstring.core.sessions.actions import Sessions, SignedIn
+from latchstring.core.sessions.answer import SignedInAnswer, TokenResponse
+from latchstring.core.sessions.credentials import cookie_token, cookie_tokens
 from latchstring.core.sessions.grants import Form, Grant, required
 from latchstring.core.sessions.guard import GUARD_REFUSALS, CallerDep
+from latchstring.core.tokens.rules import RefreshClaims
 from latchstring.errors import Code, Refused
 from latchstring.features.password.actions import Passwords
 from latchstring.features.password.schemas import Confirmation, Credentials, PasswordChange, Registration
@@ -22,15 +24,16 @@ from latchstring.foundation.web.route import BODY_REFUSALS
 _AWAY = (Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE)
 
 
-def password_router(passwords: Passwords, answer: SignedInAnswer, edge: Edge) -> APIRouter:
+def password_router(passwords: Passwords, sessions: Sessions, answer: SignedInAnswer, edge: Edge) -> APIRouter:
     """Return the ways in, and what a signed-in user does with a password."""
     router = edge.credential_router(tags=["auth"])
     _add_ways_in(router, passwords, answer, edge)
-    _add_proofs(router, passwords, answer, edge)
+    _add_proofs(router, passwords, sessions, answer, edge)
     return router
 
 
 def _add_ways_in(router: APIRouter, passwords: Passwords, answer: SignedInAnswer, edge: Edge) -> None:
+    ours = [name.encode() for name in edge.cookies.names]
 
     @router.post(
         "/register",
@@ -56,6 +59,7 @@ def _add_ways_in(router: APIRouter, passwords: Passwords, answer: SignedInAnswer
             first_name=registration.first_name,
             last_name=registration.last_name,
             password=password,
+            former=cookie_tokens(request.scope["headers"], ours),
             source=edge.source(request),
         )
         if isinstance(outcome, Refused):
@@ -72,41 +76,53 @@ def _add_ways_in(router: APIRouter, passwords: Passwords, answer: SignedInAnswer
         ),
     )
     async def login(credentials: Credentials, request: Request) -> Response:
+        """Sign in. The session that this browser had, by its cookies, ends."""
         outcome = await passwords.sign_in(
-            email=credentials.email, password=credentials.password.get_secret_value(), source=edge.source(request)
+            email=credentials.email,
+            password=credentials.password.get_secret_value(),
+            former=cookie_tokens(request.scope["headers"], ours),
+            source=edge.source(request),
         )
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome)
         return answer(outcome)
 
 
-def _add_proofs(router: APIRouter, passwords: Passwords, answer: SignedInAnswer, edge: Edge) -> None:
+def _add_proofs(
+    router: APIRouter, passwords: Passwords, sessions: Sessions, answer: SignedInAnswer, edge: Edge
+) -> None:
     refresh_cookie = edge.cookies.refresh_name.encode()
+
+    def refresh_claims(request: Request, caller: Caller) -> RefreshClaims | None:
+        shown = cookie_token(request.scope["headers"], refresh_cookie)
+        if isinstance(shown, Refused):
+            raise ProblemError(shown.code)
+        return sessions.refresh_claims(caller, shown)
 
     @router.post(
         "/confirm",
         operation_id="confirm",
         summary="Prove again who one is",
-        response_model=UserResponse,
+        response_model=UserResponse | TokenResponse,
         responses=refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_AWAY, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
     )
     async def confirm(confirmation: Confirmation, request: Request, caller: CallerDep) -> Response:
-        """The same session, proven anew: what asks for a fresh proof lets it in. Both cookies are replaced.
+        """Prove the session anew, for what asks for a fresh proof; the proof belongs to the tokens of this response.
 
-        A client without cookies gets its next access token, which says so, by its refresh token at `/token`.
+        Both cookies are replaced, and the response is the user. A client that sent `Authorization: Bearer` gets the
+        body of `/token` instead, and must keep both tokens: the ones before are replaced.
         """
-        shown = cookie_token(request.scope["headers"], refresh_cookie)
-        if isinstance(shown, Refused):
-            raise ProblemError(shown.code)
+        bearer = refresh_claims(request, caller)
         outcome = await passwords.confirm(
             caller,
             password=confirmation.password.get_secret_value(),
-            refresh_token=shown,
+            bearer=bearer,
             source=edge.source(request),
         )
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome, token_sent=True)
-        return answer(outcome)
+        user = Response(UserResponse.of(outcome.user).model_dump_json(), media_type="application/json")
+        return answer.to_caller(request, outcome, by_cookie=user, has_cookie=bearer is not None)
 
     @router.post(
         "/password/change",
@@ -114,19 +130,24 @@ def _add_proofs(router: APIRouter, passwords: Passwords, answer: SignedInAnswer,
         summary="Change one's password",
         status_code=204,
         response_class=Response,
-        responses=refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_AWAY, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
+        responses={
+            200: {"model": TokenResponse, "description": "For `Authorization: Bearer`: the body of `/token`."},
+            **refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_AWAY, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
+        },
     )
     async def change_password(change: PasswordChange, request: Request, caller: CallerDep) -> Response:
-        """End every session but this one, and take the new password from now on."""
-        refused = await passwords.change_password(
+        """Take the new password from now on. Every session ends, and the caller gets a new one in this response."""
+        bearer = refresh_claims(request, caller)
+        outcome = await passwords.change_password(
             caller,
             current_password=change.current_password.get_secret_value(),
             new_password=change.new_password.get_secret_value(),
             source=edge.source(request),
         )
-        if refused is not None:
-            raise ProblemError.of(refused, token_sent=True)
-        return Response(status_code=204)
+        if isinstance(outcome, Refused):
+            raise ProblemError.of(outcome, token_sent=True)
+        done = Response(status_code=204)
+        return answer.to_caller(request, outcome, by_cookie=done, has_cookie=bearer is not None)
 
 
 def password_grant(passwords: Passwords) -> Grant:

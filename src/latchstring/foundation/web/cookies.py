@@ -50,6 +50,11 @@ class CookieJar:
         prefix = "__Host-" if https else ""
         return cls(access_name=f"{prefix}access_token", refresh_name=f"{prefix}refresh_token", secure=https)
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """Both names."""
+        return self.access_name, self.refresh_name
+
     def set(self, response: Response, *, access: tuple[str, int], refresh: tuple[str, int]) -> None:
         """Put both tokens, each with its life in seconds, on `response`."""
         for name, (value, max_age) in ((self.access_name, access), (self.refresh_name, refresh)):
@@ -59,5 +64,5 @@ class CookieJar:
 
     def clear(self, response: Response) -> None:
         """Make the browser forget both."""
-        for name in (self.access_name, self.refresh_name):
+        for name in self.names:
             response.delete_cookie(name, path="/", httponly=True, samesite="lax", secure=self.secure)

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from uuid import UUID
 
+from latchstring.core.caller import Proven
 from latchstring.core.tokens import store
 from latchstring.core.tokens.keys import KeySet, TokenKey, token_key
 from latchstring.core.tokens.ring import seal_context
@@ -47,6 +48,7 @@ class StolenKey:
             issued_at_unix=now - age_seconds,
             expires_at_unix=now + 900,
             generation=generation,
+            proven=Proven(now - age_seconds, ("pwd",)),
         )
         return self._signed(Kind.REFRESH, refresh_claims(bearer, party=PARTY))
 
