@@ -168,3 +168,42 @@ def test_the_runner_itself(tmp_path: Path) -> None:
     )
     assert steadied(one) == steadied(other)
     assert steadied(one) != steadied(other.replace("a@b", "c@d"))
+
+
+# --- what a security page says is held by something ------------------------------------------------------------------
+
+_HELD = re.compile(r"`((?:test_\w+)|(?:(?:tests|drills)/[\w/]+\.py))`")
+_TESTS = {
+    name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+}
+
+
+def promises(document: Path, heading: str) -> Iterator[tuple[str, str]]:
+    """Returns each row below a heading: what it says, and what is said to hold it."""
+    section = document.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if line.startswith("| ") and cells[-1] not in {"held by", "shown by"} and not set(line) <= set("| -"):
+            yield line, cells[-1].rstrip("| ")
+
+
+@pytest.mark.parametrize(
+    ("document", "heading", "may_be_untested"),
+    [
+        ("SECURITY.md", "What holds", False),
+        ("SECURITY.md", "Honest limits", True),
+        ("docs/threat-model.md", "Against whom", False),
+    ],
+)
+def test_what_a_security_page_promises_is_held_by_a_test(document: str, heading: str, may_be_untested: bool) -> None:  # noqa: FBT001
+    """Each line names a test or a drill that there is; a limit that nothing can show says so."""
+    rows = list(promises(ROOT / document, heading))
+    assert len(rows) > 15
+    for line, holder in rows:
+        if may_be_untested and holder == "no test":
+            continue
+        named = _HELD.findall(holder)
+        assert named, f"nothing holds: {line}"
+        assert re.sub(_HELD, "", holder).strip(" ,") == "", f"not a test or a drill: {holder}"
+        for name in named:
+            assert name in _TESTS if name.startswith("test_") else (ROOT / name).is_file(), f"there is no {name}"
