@@ -6,14 +6,20 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import jwt
 import pytest
 import sqlalchemy as sa
+from fastapi import WebSocket
 
-from latchstring import Auth, ConfigurationError, KeysUnavailableError, Settings
+from latchstring import Auth, CallerDep, ConfigurationError, KeysUnavailableError, Settings
 from latchstring.apps.server import prepare
+from latchstring.core.sessions import feed
+from latchstring.core.sessions import store as sessions_store
+from latchstring.core.sessions.rules import Revocation
+from latchstring.core.sessions.sockets import CLOSED_TRY_AGAIN
 from latchstring.core.tokens import store
 from latchstring.core.tokens.actions import DatabaseKeys
 from latchstring.core.tokens.rotation import KeyChange, KeyConflict, KeyState
@@ -25,6 +31,7 @@ from latchstring.foundation.database import Connection
 from latchstring.foundation.facts import OPERATOR
 from latchstring.testing import TurnedClock
 from tests.support.forge import Genuine, new_key, public_pem, thumbprint
+from tests.support.host import Host, Line
 from tests.support.service import SECRET, Service, cheap_settings, credentials, quiet_app, running_service
 
 JWKS = "/.well-known/jwks.json"
@@ -359,7 +366,10 @@ async def test_a_stolen_key_is_out_of_use_at_once(worker: Service, other: Servic
 
 
 async def test_a_thief_has_no_tokens_of_the_next_key(worker: Service, clock: TurnedClock) -> None:
-    """Renewed with the stolen key before, a session is the thief's under the next one: it ends with the others."""
+    """T37: renewed with the stolen key, a session is the thief's under the next one, and that key may be theirs, too.
+
+    So the one that signs ends with the retired one that is named.
+    """
     browser = await worker.registered()
     kid = kid_of(browser.cookies["access_token"])
     await worker.auth.keys.rotate(source=OPERATOR)
@@ -368,10 +378,13 @@ async def test_a_thief_has_no_tokens_of_the_next_key(worker: Service, clock: Tur
     assert (await browser.post("/api/auth/refresh")).status_code == 200
     laundered = dict(browser.cookies)
     assert kid_of(laundered["access_token"]) != kid
+    stolen = Genuine.of(laundered["access_token"], worker)
     rotated(await worker.auth.sessions.retire_key_at_once(kid, source=OPERATOR))
     await worker.auth.feed.poll()
     assert await sees(worker, laundered["access_token"]) == 401
+    assert await sees(worker, stolen.with_claims(epoch=9)) == 401
     assert (await browser.post("/api/auth/refresh")).status_code == 401
+    assert await published(worker) == [worker.auth.ring.current.signing.kid]
     assert await sees(worker, (await signed_in(worker)).cookies["access_token"]) == 200
 
 
@@ -420,6 +433,114 @@ async def test_the_keys_are_read_before_an_epoch_is_believed(
         await worker.auth.feed.poll()
         assert known == [False]
         assert worker.auth.feed.has_heard_of(1)
+
+
+async def test_who_cant_read_the_keys_signs_with_none_that_has_ended(home: Settings, clock: TurnedClock) -> None:
+    """T37: a worker that hears of the epoch, and can't open the new key, is of no use; never the stolen one's."""
+    async with polled_once(home, clock) as operator, polled_once(home, clock) as worker:
+        stolen = Genuine.of((await worker.registered()).cookies["access_token"], worker)
+        change = rotated(await operator.auth.sessions.retire_key_at_once(stolen.header["kid"], source=OPERATOR))
+        new = keys.c.kid == change.new_kid
+        async with operator.auth.database.transaction() as connection:
+            sealed = await connection.scalar(sa.select(keys.c.private_sealed).where(new))
+            await connection.execute(keys.update().where(new).values(private_sealed=b"x" * 100))
+        with pytest.raises(KeysUnavailableError):
+            await worker.auth.feed.poll()
+        answer = await worker.browser().post("/api/auth/login", json=credentials())
+        assert (answer.status_code, answer.json()["code"]) == (503, "keys_unavailable")
+        assert await sees(worker, stolen.with_claims(epoch=9)) == 503
+        async with operator.auth.database.transaction() as connection:
+            await connection.execute(keys.update().where(new).values(private_sealed=sealed))
+        await worker.auth.feed.poll()
+        assert await sees(worker, (await signed_in(worker)).cookies["access_token"]) == 200
+
+
+async def test_an_epoch_of_ones_own_says_nothing_of_the_keys(home: Settings, clock: TurnedClock) -> None:
+    """T37: a worker that signs everyone out itself has not heard of the key that was retired elsewhere before."""
+    async with polled_once(home, clock) as operator, polled_once(home, clock) as unaware:
+        await operator.registered()
+        stolen = operator.auth.ring.current.signing.kid
+        await operator.auth.sessions.retire_key_at_once(stolen, source=OPERATOR)
+        await unaware.auth.sessions.revoke_everyone(source=OPERATOR)
+        browser = await signed_in(unaware)
+        assert kid_of(browser.cookies["access_token"]) != stolen
+        await operator.auth.feed.poll()
+        assert {await sees(each, browser.cookies["access_token"]) for each in (operator, unaware)} == {200}
+
+
+@pytest.mark.parametrize("looks", ["the first one", "a minute later"])
+async def test_an_epoch_that_begins_between_two_pages(
+    home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch, looks: str
+) -> None:
+    """T37: a worker that reads everything finds an epoch on the last page, and has read the keys with the first."""
+    monkeypatch.setattr(feed, "PAGE_SIZE", 1)
+    async with polled_once(home, clock) as operator, polled_once(home, clock) as worker:
+        browser = await operator.registered()
+        stolen = kid_of(browser.cookies["access_token"])
+        await browser.post("/api/auth/logout")
+        await worker.auth.feed.poll()
+        read = sessions_store.revocations_page
+
+        async def meanwhile(connection: Connection, **which: Any) -> tuple[list[Revocation], int | None]:  # noqa: ANN401
+            if which["after"] != sessions_store.BEFORE_ALL and operator.auth.ring.current.signing.kid == stolen:
+                await operator.auth.sessions.retire_key_at_once(stolen, source=OPERATOR)
+                await operator.auth.ring.catch_up(is_urgent=True)
+            return await read(connection, **which)
+
+        monkeypatch.setattr(sessions_store, "revocations_page", meanwhile)
+        if looks == "the first one":
+            worker.auth.feed._cursor = None
+        else:
+            clock.suspend(seconds=60)
+            await worker.auth.feed.poll()
+        await worker.auth.feed.poll()
+        assert operator.auth.ring.current.signing.kid != stolen
+        assert kid_of((await signed_in(worker)).cookies["access_token"]) != stolen
+
+
+async def test_a_thief_renews_nothing_at_a_worker_that_has_not_looked(home: Settings, clock: TurnedClock) -> None:
+    """T37: a refresh token made with the stolen key, for a session begun after its end, gets none of the next key."""
+    async with polled_once(home, clock) as operator, polled_once(home, clock) as unaware:
+        stolen = Genuine.of((await operator.registered()).cookies["refresh_token"], operator)
+        await operator.auth.sessions.retire_key_at_once(stolen.header["kid"], source=OPERATOR)
+        await operator.auth.feed.poll()
+        browser = await signed_in(operator)
+        session = jwt.decode(browser.cookies["refresh_token"], options={"verify_signature": False})
+        assert unaware.auth.ring.current.signing.kid == stolen.header["kid"]
+        forged = {"Authorization": f"Bearer {stolen.with_claims(sid=session['sid'], gen=session['gen'])}"}
+        answer = await unaware.browser(headers=forged).post("/api/auth/refresh")
+        assert (answer.status_code, dict(answer.cookies)) == (401, {})
+        assert (await browser.post("/api/auth/refresh")).status_code == 200
+
+
+async def test_a_socket_opened_with_a_stolen_key_is_closed(home: Settings, clock: TurnedClock) -> None:
+    """T37: its token is of an epoch far ahead and never expires, so that nothing else gives it away.
+
+    Whoever signed in elsewhere a moment before loses theirs as well, and is let in again with the same token.
+    """
+    host = Host(home, clock)
+
+    @host.app.websocket("/waiting")
+    async def waiting(socket: WebSocket, _caller: CallerDep) -> None:
+        await socket.accept()
+        async for _ in socket.iter_text():
+            pass
+
+    async with host.auth.running(), polled_once(home, clock) as operator:
+        await host.auth.feed.poll()
+        stolen = Genuine.of((await host.signed_in()).cookies["access_token"], operator)
+        forged = stolen.with_claims(sid=str(uuid4()), epoch=9, exp=253_402_300_799)
+        line = Line(host.app, "/waiting", forged)
+        assert (await line.heard())["type"] == "websocket.accept"
+        await operator.auth.sessions.retire_key_at_once(stolen.header["kid"], source=OPERATOR)
+        await host.auth.feed.poll()
+        assert (await line.heard())["code"] == CLOSED_TRY_AGAIN
+        assert (await Line(host.app, "/waiting", forged).heard())["status"] == 401
+        honest = Line(host.app, "/waiting", (await signed_in(operator)).cookies["access_token"])
+        assert (await honest.heard())["type"] == "websocket.accept"
+        await host.auth.feed.poll()
+        assert honest.is_silent
+        honest.say(type="websocket.disconnect", code=1000)
 
 
 # --- a key nobody here has heard of -----------------------------------------------------------------------------------

@@ -110,12 +110,13 @@ def test_what_each_verb_does_in_each_state() -> None:
     def at_once(kid: str, now: datetime) -> KeyChange | KeyConflict:
         return retirement_at_once(rotated, kid, now=now)
 
-    for end_of, state in ((calmly, KeyState.RETIRED), (at_once, KeyState.GONE)):
+    for end_of, gone_from in ((calmly, end), (at_once, end + CLOCKS_DIFFER)):
         assert end_of("x", START) is KeyConflict.UNKNOWN
-        assert end_of("a", end) is KeyConflict.GONE_ALREADY
-        withdrawn = carried_out(rotated, planned(end_of("1", START)), now=START)
-        assert withdrawn[0] == key(), "it goes on as if nothing had been"
-        assert withdrawn[1].state(now=later) is state
+        assert isinstance(end_of("1", gone_from), KeyChange)
+        assert end_of("a", gone_from) is KeyConflict.GONE_ALREADY
+    withdrawn = carried_out(rotated, planned(calmly("1", START)), now=START)
+    assert withdrawn[0] == key(), "it goes on as if nothing had been"
+    assert withdrawn[1].state(now=later) is KeyState.RETIRED
     assert retirement(rotated, "a", now=START, lead=LEAD) is KeyConflict.UNDER_WAY
     assert retirement(rotated, "a", now=later, lead=LEAD) is KeyConflict.RETIRED_ALREADY
     assert retirement([key()], "a", now=START, lead=LEAD) == rotation([key()], now=START, lead=LEAD)
@@ -130,20 +131,31 @@ def test_the_only_key_is_not_withdrawn() -> None:
     assert [each.kid for each in plan.changed] == ["a"]
 
 
-def test_at_once_takes_the_pending_key_along() -> None:
-    """Who stole the one that signs may have stolen the next, and those before; what takes its place is made now."""
-    rotated = carried_out([key()], planned(rotation([key()], now=START, lead=LEAD)), now=START)
-    plan = planned(retirement_at_once(rotated, "a", now=START))
-    assert plan.new_signs_from == START
-    after = carried_out(rotated, plan, now=START)
-    assert [each.state(now=START) for each in after] == [KeyState.GONE, KeyState.GONE, KeyState.ACTIVE]
-    twice = carried_out(rotated, planned(rotation(rotated, now=START + LEAD, lead=LEAD)), now=START + LEAD)
-    after = carried_out(twice, planned(retirement_at_once(twice, "1", now=START + LEAD)), now=START + LEAD)
-    assert [each.state(now=START + LEAD) for each in after] == [KeyState.GONE] * 3 + [KeyState.ACTIVE]
-    # A retired one goes alone: another signs already.
-    plan = planned(retirement_at_once(rotated, "a", now=START + LEAD))
-    assert plan.new_signs_from is None
-    assert [each.kid for each in plan.changed] == ["a"]
+@pytest.mark.parametrize("kid", ["0", "1", "2"])
+def test_at_once_ends_every_key_whichever_is_named(kid: str) -> None:
+    """T37: whoever stole one has the pending and the retired ones too. What takes their place is made now."""
+    keys = [key("0")]
+    for hours in (0, 1):
+        now = START + timedelta(hours=hours)
+        keys = carried_out(keys, planned(rotation(keys, now=now, lead=LEAD)), now=now)
+    now = START + timedelta(hours=1, minutes=1)
+    assert [each.state(now=now) for each in keys] == [KeyState.RETIRED, KeyState.ACTIVE, KeyState.PENDING]
+    plan = planned(retirement_at_once(keys, kid, now=now))
+    assert plan.new_signs_from == now
+    after = carried_out(keys, plan, now=now)
+    for clock in (now - timedelta(hours=9), now, now + timedelta(hours=9)):
+        assert [each.state(now=clock) for each in after[:-1]] == [KeyState.GONE] * 3
+    signing = signing_key(after, now=now)
+    assert signing is not None
+    assert signing.kid == "3"
+
+
+def test_at_once_ends_what_a_clock_that_is_behind_still_takes() -> None:
+    """T37: gone by the operator's clock, a retired key verifies for ten minutes more where the clock is behind."""
+    retired = replace(key("0"), retired_at=START, verifies_until=START + timedelta(hours=2))
+    now, behind = START + timedelta(hours=2, minutes=1), START + timedelta(hours=1, minutes=51)
+    after = carried_out([retired, key("1")], planned(retirement_at_once([retired, key("1")], "1", now=now)), now=now)
+    assert after[0].state(now=behind) is KeyState.GONE
 
 
 def test_age() -> None:
@@ -206,7 +218,7 @@ class KeyRingMachine(RuleBasedStateMachine):
         kid = data.draw(st.sampled_from([each.kid for each in self.keys]))
         plan = retirement_at_once(self.keys, kid, now=self.now)
         if isinstance(plan, KeyChange):
-            self.ended |= {each.kid for each in plan.changed if each.is_ended_at_once}
+            self.ended |= {each.kid for each in self.keys}
         self._apply(plan, is_calm=False)
 
     def _apply(self, plan: KeyChange | KeyConflict, *, is_calm: bool) -> None:

@@ -18,7 +18,7 @@ keys = typer.Typer(no_args_is_help=True, help="Look at the signing keys, rotate 
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell what would be changed.")]
 
-_SIGNS_OUT = "This signs everyone out, everywhere and at once."
+_SIGNS_OUT = "This ends every key, and signs everyone out, everywhere and at once."
 
 
 @keys.command("list")
@@ -54,7 +54,7 @@ def retire(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """End a key. Calmly: another takes over as in a rotation. With --now: no worker takes its tokens a second later."""
+    """End a key. Calmly: another takes over as in a rotation. With --now: every key ends, everywhere and at once."""
 
     async def change(auth: Auth) -> KeyChange | KeyConflict:
         if now:

@@ -169,6 +169,11 @@ class Sessions:
         if isinstance(outcome, Refused):
             return outcome
         user, session = outcome
+        if not self._feed.has_heard_of(session.epoch):
+            await self._tokens.learn_keys()
+            # Verified with the keys of before, it may be a thief's, who would get a pair of the next key for it.
+            if self._tokens.read_refresh(refresh_token, now=now.timestamp()) is None:
+                return Refused(Code.INVALID_TOKEN)
         return await self.signed_in(user, session, bearer.proven or proven_before_claims(session), known=known)
 
     async def claims_of(self, user: User) -> KnownClaims:
@@ -394,7 +399,7 @@ class Sessions:
         self.announce([revocation])
 
     async def retire_key_at_once(self, kid: str, *, source: Source, dry_run: bool = False) -> KeyChange | KeyConflict:
-        """End a key that was stolen, and every session of everyone: the thief may have renewed any of them with it."""
+        """End a key that was stolen, and all other keys and sessions: the thief may have renewed any of them."""
         draft = None if dry_run else await self._keys.draft()
         async with self._database.transaction() as connection:
             change = await self._keys.retire_at_once(connection, kid, draft, source=source)

@@ -15,6 +15,12 @@ def _weight(reason: str) -> int:
     return {EndReason.USER_DELETED.value: 0, EndReason.CLAIMS_CHANGED.value: 2}.get(reason, 1)
 
 
+def newest_epoch(revocations: Iterable[Revocation]) -> int:
+    """Return the newest of the epochs that the entries say have begun; 0 where there is none."""
+    begun = (entry.below_version or 0 for entry in revocations if entry.kind is RevocationKind.EVERYONE)
+    return max(begun, default=0)
+
+
 class Ended:
     """Knows what has ended, for as long as a token of it could still be shown."""
 

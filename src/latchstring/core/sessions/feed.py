@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from latchstring.core.caller import Caller
 from latchstring.core.sessions import store
-from latchstring.core.sessions.ended import Ended
+from latchstring.core.sessions.ended import Ended, newest_epoch
 from latchstring.core.sessions.rules import FeedPage, Revocation
 from latchstring.core.tokens.ring import KeyRing
 from latchstring.errors import RevocationsUnknownError, UnavailableError
@@ -48,6 +48,7 @@ class RevocationFeed:
         self._day_at_boot = 0.0
         self._current_as_of: float | None = None
         self._ended = Ended()
+        self._keys_epoch = 0
         self._listeners: list[Callable[[], None]] = []
 
     def listen(self, listener: Callable[[], None]) -> None:
@@ -67,9 +68,18 @@ class RevocationFeed:
         """Return why the caller's session has ended, an `EndReason` as far as this version knows; None: it lives."""
         return self._ended.because(caller)
 
+    @property
+    def keys_epoch(self) -> int:
+        """The newest epoch that had begun when this process last read the keys."""
+        return self._keys_epoch
+
     def has_heard_of(self, epoch: int) -> bool:
-        """Tell whether this process knows that an epoch has begun, and so also the keys there were when it did."""
-        return epoch <= self._ended.epoch
+        """Tell whether this process has read the keys since an epoch began.
+
+        An epoch that this process began itself does not count until its next poll: another process may have retired a
+        key a moment before.
+        """
+        return epoch <= self._keys_epoch
 
     def apply(self, revocations: Iterable[Revocation]) -> None:
         """Take entries into memory; knowing one already changes nothing, and nothing known is lost."""
@@ -119,12 +129,8 @@ class RevocationFeed:
     async def _go_on(self, cursor: str, *, began: float) -> None:
         async with self._looking() as connection:
             news = await store.revocations_since(connection, cursor)
-            try:
-                # The keys first: who has heard of an epoch must not sign with a key that ended when it began.
-                await self._ring.reload(connection, revision=news.keys_revision)
-            finally:
-                self._cursor = news.cursor
-                self.apply(news.entries)
+            self._cursor = news.cursor
+            await self._take_in(connection, news.entries, keys_revision=news.keys_revision)
             if self._reloading_after is None and began - self._reloaded_at >= RELOAD_INTERVAL_SECONDS:
                 self._reloading_after, self._reloaded_at = store.BEFORE_ALL, began
             if self._reloading_after is not None:
@@ -134,12 +140,25 @@ class RevocationFeed:
         entries, self._reloading_after = await store.revocations_page(
             connection, after=after, most=PAGE_SIZE, now=self._clock.now()
         )
-        if after == store.BEFORE_ALL:
-            await self._ring.reload(connection)
-        self.apply(entries)
+        if after == store.BEFORE_ALL or newest_epoch(entries) > self._keys_epoch:
+            await self._take_in(connection, entries)
+        else:
+            self.apply(entries)
         if self._reloading_after is None:
             self._ended.forget_expired(now=self._clock.now().timestamp())
         return self._reloading_after is not None
+
+    async def _take_in(
+        self, connection: Connection, entries: Sequence[Revocation], *, keys_revision: int | None = None
+    ) -> None:
+        """Apply entries, and read the keys after them, unless they are those of `keys_revision` still."""
+        try:
+            # The keys first: whoever signs in again because of an entry must not get a token of a key that ended then.
+            await self._ring.reload(connection, revision=keys_revision)
+            self._keys_epoch = max(self._keys_epoch, newest_epoch(entries))
+        finally:
+            # What has ended is refused, whether or not the keys can be read.
+            self.apply(entries)
 
     async def page(self, after: str | None) -> FeedPage:
         """Return what is new after a cursor; everything, where there is none or it can't be gone on from.
@@ -193,7 +212,7 @@ class RevocationFeed:
     def following(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Follow the database as long as the block runs. The first poll has been tried when it begins."""
         # Begun anew, it may be another database, or this one long after.
-        self._cursor, self._current_as_of, self._ended = None, None, Ended()
+        self._cursor, self._current_as_of, self._ended, self._keys_epoch = None, None, Ended(), 0
         # Until one succeeds, and when none has for too long, `refuse_if_stale` keeps the door shut.
         return following(
             self.poll, what="revocations", every_seconds=POLL_INTERVAL_SECONDS, expected=UnavailableError, log=_log

@@ -34,8 +34,10 @@ class OpenSocket:
     may wait for the client's word to it, or take messages until then.
     """
 
-    def __init__(self, caller: Caller, receive: Receive, send: Send) -> None:
+    def __init__(self, caller: Caller, receive: Receive, send: Send, *, keys_epoch: int) -> None:
         self.caller = caller
+        self.keys_epoch = keys_epoch
+        """As of which epoch the keys were read that its token was verified with."""
         self.holds_until_unix: float = caller.expires_at_unix
         self._receive = receive
         self._send = send
@@ -95,7 +97,7 @@ class Sockets:
     @contextlib.contextmanager
     def watching(self, caller: Caller, receive: Receive, send: Send) -> Iterator[OpenSocket]:
         """Close a socket, by its server's `send`, if its caller would be let in no longer while the block runs."""
-        socket = OpenSocket(caller, receive, send)
+        socket = OpenSocket(caller, receive, send, keys_epoch=self._feed.keys_epoch)
         self._open.add(socket)
         # What was learnt since the caller was judged, such as while their user was read, has looked past this one.
         self._judge(socket)
@@ -120,6 +122,10 @@ class Sockets:
         reason = self._feed.ended_because(socket.caller)
         if reason is not None:
             self._close(socket, CLOSED_UNAUTHORIZED, refusal_after(reason))
+        elif socket.keys_epoch < self._feed.keys_epoch:
+            # Its token says that it is of an epoch which had not begun here: of somebody who signed in elsewhere a
+            # moment ago, or of a thief who made it with the key that was retired. Let in anew, only the first is.
+            self._close(socket, CLOSED_TRY_AGAIN, Code.REVOCATIONS_UNKNOWN)
 
     async def tend(self) -> None:
         """Ask the database about those whose token would have expired by now: a session may end by itself.

@@ -93,7 +93,7 @@ class Keys(Protocol):
     async def retire_at_once(
         self, connection: Connection, kid: str, draft: KeyDraft | None, *, source: Source
     ) -> KeyChange | KeyConflict:
-        """End a key, and with it every token it signed, in the open transaction; without a draft, only tell."""
+        """End a key that was stolen, and all others with it, in the open transaction; without a draft, only tell."""
         ...
 
 
@@ -211,7 +211,7 @@ class DatabaseKeys:
     async def retire_at_once(
         self, connection: Connection, kid: str, draft: KeyDraft | None, *, source: Source
     ) -> KeyChange | KeyConflict:
-        """End a key, and with it every token it signed, in the open transaction; without a draft, only tell."""
+        """End a key that was stolen, and all others with it, in the open transaction; without a draft, only tell."""
         await self._lock(connection)
         plan = retirement_at_once(await store.all_keys(connection), kid, now=self._clock.now())
         return await self._carried_out(connection, plan, draft, fact=KeyRetiredAtOnce, source=source)

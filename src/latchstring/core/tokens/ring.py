@@ -196,13 +196,19 @@ class DatabaseRing:
         names = [key.kid for key in live]
         if self._keys is not None and list(self._keys.verifying) == names and self._keys.signing.kid == signing.kid:
             return
-        verifying = {key.kid: self._public_half(key) for key in live}
-        # Those that will sign are opened with the others: when their time comes, the loop is not held for it.
-        private = {
-            key.kid: self._private_half(key)
-            for key in live
-            if key.kid == signing.kid or key.state(now=now) is KeyState.PENDING
-        }
+        try:
+            verifying = {key.kid: self._public_half(key) for key in live}
+            # Those that will sign are opened with the others: when their time comes, the loop is not held for it.
+            private = {
+                key.kid: self._private_half(key)
+                for key in live
+                if key.kid == signing.kid or key.state(now=now) is KeyState.PENDING
+            }
+        except KeysUnavailableError:
+            # What was known goes on, but never a key that has ended: it may have been stolen.
+            if self._keys is not None and not self._keys.verifying.keys() <= set(names):
+                self._keys = None
+            raise
         self._keys = KeySet(signing=private[signing.kid], verifying=verifying)
         self._private = private
 

@@ -132,23 +132,17 @@ def retirement(keys: Sequence[KeyDates], kid: str, *, now: datetime, lead: timed
 
 
 def retirement_at_once(keys: Sequence[KeyDates], kid: str, *, now: datetime) -> KeyChange | KeyConflict:
-    """Plan a key's end at once, because it was stolen: where it signs, a key made now takes its place now.
+    """Plan a key's end at once, because it was stolen: every key ends now, and one made now signs from now on.
 
-    All others end with it then, the pending and the retired: whoever got at the one could get at them, too.
+    Whoever got at one of them, in the database or in a process's memory, got at the pending and the retired ones too.
     """
-    key = _named(keys, kid)
-    if key is None:
+    # Those as well that are over by the operator's clock, but not yet by that of an instance which is behind.
+    living = [key for key in keys if key.state(now=now - CLOCKS_DIFFER) is not KeyState.GONE]
+    if _named(keys, kid) is None:
         return KeyConflict.UNKNOWN
-    match key.state(now=now):
-        case KeyState.GONE:
-            return KeyConflict.GONE_ALREADY
-        case KeyState.RETIRED:
-            return KeyChange(changed=(_ended(key, now=now),))
-        case KeyState.PENDING if _is_dispensable(key, keys):
-            return KeyChange(changed=(_ended(key, now=now), *_recalled(keys, from_key=key)))
-        case KeyState.PENDING | KeyState.ACTIVE:
-            live = [each for each in keys if each.state(now=now) is not KeyState.GONE]
-            return KeyChange(changed=tuple(_ended(each, now=now) for each in live), new_signs_from=now)
+    if _named(living, kid) is None:
+        return KeyConflict.GONE_ALREADY
+    return KeyChange(changed=tuple(_ended(key, now=now) for key in living), new_signs_from=now)
 
 
 def is_due(keys: Sequence[KeyDates], *, now: datetime, max_age: timedelta) -> bool:
