@@ -20,7 +20,7 @@ from latchstring.core.sessions import feed
 from latchstring.core.sessions import store as sessions_store
 from latchstring.core.sessions.rules import Revocation
 from latchstring.core.sessions.sockets import CLOSED_TRY_AGAIN
-from latchstring.core.tokens import store
+from latchstring.core.tokens import ring, store
 from latchstring.core.tokens.actions import DatabaseKeys
 from latchstring.core.tokens.rotation import KeyChange, KeyConflict, KeyState
 from latchstring.core.tokens.settings import Algorithm
@@ -153,26 +153,23 @@ async def test_a_rotation_from_end_to_end(worker: Service, other: Service, clock
 
 
 async def test_a_worker_learns_of_a_key_by_the_poll_it_does_anyway(
-    worker: Service, home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+    home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A poll that finds the same revision reads no key; one that finds another reads all of them, once."""
-    app = quiet_app(home, clock)
-    other = Service(app=app, auth=app.state.latchstring, clock=clock, settings=home)
-    await other.auth.feed.poll()
-    reads = count_of_reads(monkeypatch)
-    await other.auth.feed.poll()
-    assert reads == []
-    await worker.auth.keys.rotate(source=OPERATOR)
-    reads.clear()
-    before = other.auth.ring.current
-    await other.auth.feed.poll()
-    await other.auth.feed.poll()
-    assert len(reads) == 1
-    assert other.auth.ring.current is not before
-    kept = other.auth.ring.current
-    await other.auth.feed.poll()
-    assert other.auth.ring.current is kept, "what was verified with it stays known"
-    await other.auth.close()
+    async with opened(home, clock) as operator, polled_once(home, clock) as worker:
+        reads = count_of_reads(monkeypatch)
+        await worker.auth.feed.poll()
+        assert reads == []
+        await operator.keys.rotate(source=OPERATOR)
+        reads.clear()
+        before = worker.auth.ring.current
+        await worker.auth.feed.poll()
+        await worker.auth.feed.poll()
+        assert len(reads) == 1
+        assert worker.auth.ring.current is not before
+        kept = worker.auth.ring.current
+        await worker.auth.feed.poll()
+        assert worker.auth.ring.current is kept, "what was verified with it stays known"
 
 
 def count_of_reads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
@@ -556,6 +553,13 @@ async def polled_once(settings: Settings, clock: TurnedClock) -> AsyncIterator[S
     await service.auth.close()
 
 
+@pytest.fixture
+async def quiet(home: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+    """A worker that has looked at the database once, and looks again when told."""
+    async with polled_once(home, clock) as service:
+        yield service
+
+
 @pytest.mark.parametrize("way", ["dashboard", "refresh", "token", "logout"])
 async def test_the_first_token_of_a_key_is_no_surprise(
     worker: Service, home: Settings, clock: TurnedClock, way: str
@@ -585,24 +589,123 @@ async def shown_at(service: Service, way: str, browser: httpx2.AsyncClient) -> h
 
 
 async def test_pysec_2026_177_made_up_names_read_the_ring_once_a_second(
-    worker: Service, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+    quiet: Service, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many tokens with names nobody knows, at once or one by one; and none of them gets in."""
-    genuine = Genuine.of((await worker.registered()).cookies["access_token"], worker)
+    genuine = Genuine.of((await quiet.registered()).cookies["access_token"], quiet)
     reads = count_of_reads(monkeypatch)
-    made_up = [genuine.with_header(kid=f"{number:043}") for number in range(30)]
-    assert set(await asyncio.gather(*(sees(worker, text) for text in made_up))) == {401}
+    unknown = made_up(genuine, count=30)
+    assert set(await asyncio.gather(*(sees(quiet, text) for text in unknown))) == {401}
     assert len(reads) == 1
     clock.suspend(seconds=0.9)
-    assert await sees(worker, made_up[0]) == 401
+    assert await sees(quiet, unknown[0]) == 401
     assert len(reads) == 1
     clock.suspend(seconds=0.2)
-    assert await sees(worker, made_up[0]) == 401
+    assert await sees(quiet, unknown[0]) == 401
     assert len(reads) == 2
-    assert await sees(worker, genuine.with_header(kid="../" * 14)) == 401
+    assert await sees(quiet, genuine.with_header(kid="../" * 14)) == 401
     clock.suspend(seconds=2)
-    assert await sees(worker, genuine.with_header(kid="short")) == 401
+    assert await sees(quiet, genuine.with_header(kid="short")) == 401
     assert len(reads) == 2, "what is no thumbprint names no key"
+
+
+class Waiting:
+    """Those who wait for the keys at one worker; a pause lasts until so many do, however fast the machine is."""
+
+    def __init__(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._wait = service.auth.ring.catch_up_anew
+        self.count = self.awaited = 0
+        self.pauses: list[float] = []
+        monkeypatch.setattr(service.auth.ring, "catch_up_anew", self._counted)
+        monkeypatch.setattr(ring, "sleep", self._pause)
+
+    async def all(self) -> None:
+        """Returns when as many wait as are awaited."""
+        while self.count < self.awaited:  # noqa: ASYNC110 -- it is counted, and set by nobody
+            await asyncio.sleep(0)
+
+    async def _counted(self) -> None:
+        self.count += 1
+        await self._wait()
+
+    async def _pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        await self.all()
+
+
+async def sign_outs(service: Service, *tokens: str) -> set[int]:
+    """Signs out with all of them at once; returns the statuses."""
+    browsers = [service.browser(headers={"Authorization": f"Bearer {token}"}) for token in tokens]
+    answers = await asyncio.gather(*(browser.post("/api/auth/logout") for browser in browsers))
+    return {answer.status_code for answer in answers}
+
+
+def made_up(genuine: Genuine, *, count: int) -> list[str]:
+    return [genuine.with_header(kid=f"{number:043}") for number in range(count)]
+
+
+async def test_a_sign_out_waits_for_the_key_it_needs(
+    home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T5: made-up names have used the second up, and a sign-out by a key of a moment ago ends its session all the same.
+
+    Fifty made-up ones that wait along with it cost the same one read.
+    """
+    async with polled_once(home, clock) as worker, polled_once(home, clock) as unaware:
+        genuine = Genuine.of((await worker.registered()).cookies["access_token"], worker)
+        assert await sees(unaware, made_up(genuine, count=1)[0]) == 401
+        await worker.auth.sessions.retire_key_at_once(genuine.header["kid"], source=OPERATOR)
+        await worker.auth.feed.poll()
+        browser = await signed_in(worker)
+        token = browser.cookies["access_token"]
+        assert await sees(unaware, token) == 401, "a guard does not wait"
+        reads, waiting = count_of_reads(monkeypatch), Waiting(unaware, monkeypatch)
+        waiting.awaited = 51
+        assert await sign_outs(unaware, *made_up(genuine, count=50), token) == {200}
+        assert (len(reads), waiting.pauses) == (1, [1.0])
+        await worker.auth.feed.poll()
+        assert await sees(worker, token) == 401
+        assert (await browser.post("/api/auth/refresh")).status_code == 401
+
+
+async def test_a_sign_out_goes_by_no_read_that_had_begun(quiet: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T5: what another worker committed meanwhile, that read may not have seen. Whoever came meanwhile shares one."""
+    genuine = Genuine.of((await quiet.registered()).cookies["access_token"], quiet)
+    waiting = Waiting(quiet, monkeypatch)
+    reads: list[int] = []
+    read = store.all_keys
+
+    async def slowly(connection: Connection) -> list[store.StoredKey]:
+        reads.append(waiting.count)
+        rows = await read(connection)
+        waiting.awaited = 3
+        await waiting.all()
+        return rows
+
+    monkeypatch.setattr(store, "all_keys", slowly)
+    one, *others = made_up(genuine, count=3)
+    first = asyncio.create_task(sign_outs(quiet, one))
+    while not reads:  # noqa: ASYNC110 -- likewise
+        await asyncio.sleep(0)
+    assert await sign_outs(quiet, *others) == await first == {200}
+    assert reads == [1, 3]
+    assert waiting.pauses == [0, 1]
+
+
+async def test_sign_outs_that_wait_in_vain_say_so(quiet: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T5: none of those that waited for a read which failed is told that its session has ended: 503, after one try."""
+    genuine = Genuine.of((await quiet.registered()).cookies["access_token"], quiet)
+    waiting = Waiting(quiet, monkeypatch)
+    waiting.awaited = 5
+    reads: list[None] = []
+
+    async def away(_connection: Connection) -> list[store.StoredKey]:
+        reads.append(None)
+        raise KeysUnavailableError("away")
+
+    monkeypatch.setattr(store, "all_keys", away)
+    assert await sign_outs(quiet, *made_up(genuine, count=5)) == {503}
+    assert len(reads) == 1
 
 
 # --- another algorithm ------------------------------------------------------------------------------------------------

@@ -415,26 +415,28 @@ class Sessions:
         await record(connection, EveryoneSignedOut(at=now, source=source, reason=EndReason.OPERATOR))
         return revocation
 
-    async def sign_out(
-        self,
-        shown: Iterable[str],
-        *,
-        reason: EndReason = EndReason.LOGOUT,
-        kept_id: UUID | None = None,
-        source: Source,
-    ) -> None:
+    async def sign_out(self, shown: Iterable[str], *, source: Source) -> None:
         """End every session of which a genuine token is shown, whatever its kind, generation or age.
 
         No time in a token is looked at: by a clock that differs a session would survive its sign-out.
-
-        Args:
-            shown: what may be tokens.
-            reason: why they end.
-            kept_id: a session that goes on, whatever is shown of it.
-            source: where it came from.
         """
         shown = tuple(shown)
-        await self._tokens.learn_keys_of(*shown)
+        await self._tokens.learn_keys_of(*shown, wait=True)
+        await self._end_shown(shown, EndReason.LOGOUT, source=source)
+
+    async def end_former(self, shown: Iterable[str], *, kept_id: UUID, source: Source) -> None:
+        """End the sessions that a browser had, by the tokens in its cookies, which a new sign-in replaces.
+
+        Args:
+            shown: what may be tokens. No key is waited for: cookies of long ago must delay no sign-in.
+            kept_id: the new session.
+            source: where it came from.
+        """
+        await self._end_shown(shown, EndReason.SIGNED_IN_AGAIN, kept_id=kept_id, source=source)
+
+    async def _end_shown(
+        self, shown: Iterable[str], reason: EndReason, *, kept_id: UUID | None = None, source: Source
+    ) -> None:
         named = {token for text in shown if (token := self._tokens.session_of(text)) is not None}
         # One at a time: nobody holds two sessions' rows without their user's, so that nobody waits in a circle.
         for token in named:

@@ -148,7 +148,5 @@ class SignIn:
         """
         self._sessions.announce(opened.revoked)
         signed_in = await self._sessions.signed_in(opened.user, opened.session, opened.proven, known=known)
-        if former:
-            kept_id, reason = opened.session.id, EndReason.SIGNED_IN_AGAIN
-            await self._sessions.sign_out(former, reason=reason, kept_id=kept_id, source=source)
+        await self._sessions.end_former(former, kept_id=opened.session.id, source=source)
         return signed_in

@@ -7,6 +7,7 @@
 once and what was verified against it stays known.
 """
 
+from asyncio import sleep
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -16,7 +17,7 @@ from latchstring.core.tokens.keys import KeySet, TokenKey, token_key
 from latchstring.core.tokens.rotation import KeyState, signing_key
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.store import StoredKey
-from latchstring.errors import ConfigurationError, KeysUnavailableError
+from latchstring.errors import ConfigurationError, KeysUnavailableError, UnavailableError
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.crypto import SealedValueError, Vault
 from latchstring.foundation.database import Connection, Database
@@ -63,6 +64,14 @@ class KeyRing(Protocol):
         """Read the keys for somebody who misses one; at most once a second, unless it `is_urgent`."""
         ...
 
+    async def catch_up_anew(self) -> None:
+        """Wait for a read that begins after this call: in a second at most, and one for all who wait.
+
+        Raises:
+            UnavailableError: that read failed.
+        """
+        ...
+
     async def list_keys(self) -> list[ListedKey]:
         """Return every key for an operator to look at, the oldest first."""
         ...
@@ -92,6 +101,9 @@ class GivenRing:
     async def catch_up(self, *, is_urgent: bool = False) -> None:
         """Do nothing: likewise."""
 
+    async def catch_up_anew(self) -> None:
+        """Do nothing: likewise."""
+
     async def list_keys(self) -> list[ListedKey]:
         """Return the key that signs, and those that only verify."""
         signing = self._keys.signing.kid
@@ -110,6 +122,14 @@ class GivenRing:
         return []
 
 
+@dataclass(frozen=True, slots=True)
+class _WaitedRead:
+    """What became of the last read that somebody waited for."""
+
+    number: int
+    succeeded: bool
+
+
 class DatabaseRing:
     """Keys that the database holds."""
 
@@ -124,6 +144,9 @@ class DatabaseRing:
         # One at a time: of two, the one that read earlier must not have the last word.
         self._turn_to_read = LoopLock()
         self._caught_up_at: float | None = None
+        self._turn_to_wait = LoopLock()
+        self._begun = 0
+        self._last = _WaitedRead(number=0, succeeded=True)
 
     @property
     def current(self) -> KeySet:
@@ -155,6 +178,29 @@ class DatabaseRing:
             finally:
                 # Counted from its end, so that those who wait for one that fails do not each try again.
                 self._caught_up_at = self._clock.uptime()
+
+    async def catch_up_anew(self) -> None:
+        """Wait for a read that begins after this call: in a second at most, and one for all who wait."""
+        begun_before = self._begun
+        async with self._turn_to_wait:
+            if self._last.number <= begun_before:
+                await self._catch_up_when_due()
+            elif not self._last.succeeded:
+                raise KeysUnavailableError("the keys could not be read a moment ago")
+
+    async def _catch_up_when_due(self) -> None:
+        now = self._clock.uptime()
+        due = now if self._caught_up_at is None else max(now, self._caught_up_at + CATCH_UP_INTERVAL_SECONDS)
+        # Taken from now on, so that no other read comes in between.
+        self._caught_up_at = due
+        await sleep(due - now)
+        self._begun += 1
+        try:
+            await self.catch_up(is_urgent=True)
+        except UnavailableError:
+            self._last = _WaitedRead(number=self._begun, succeeded=False)
+            raise
+        self._last = _WaitedRead(number=self._begun, succeeded=True)
 
     async def _read(self, connection: Connection) -> None:
         # The number first: what changes meanwhile has another one, and is read the next time.

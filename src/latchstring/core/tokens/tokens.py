@@ -84,11 +84,16 @@ class Tokens:
         """
         await self._ring.catch_up(is_urgent=True)
 
-    async def learn_keys_of(self, *texts: str) -> bool:
+    async def learn_keys_of(self, *texts: str, wait: bool = False) -> bool:
         """Read the ring again, if one of the texts names a key that is not in it; tell whether one of them now is.
 
         Another worker may have begun to sign with a key a quarter of a second ago, where the one before was retired at
         once. Whoever makes up names makes the ring be read once a second, and not more.
+
+        Args:
+            texts: tokens, or anything else.
+            wait: where the ring was read within the last second, wait for the next read, for a second at most, and do
+                not go by the last one.
 
         Raises:
             UnavailableError: the keys, or the database, are away.
@@ -96,7 +101,7 @@ class Tokens:
         unknown = {key_id for key_id in map(_key_id, texts) if key_id and key_id not in self._ring.current.verifying}
         if not unknown:
             return False
-        await self._ring.catch_up()
+        await (self._ring.catch_up_anew() if wait else self._ring.catch_up())
         return not unknown.isdisjoint(self._ring.current.verifying)
 
 
