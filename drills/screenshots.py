@@ -108,6 +108,7 @@ async def with_somebody(studio: Studio) -> None:
         ):
             await page.goto(path)
             await studio.take(page, name)
+        await renewal(studio, page)
         await page.goto("/account/password")
         await fill(page, new_password="short")
         await press(page, "Change password")
@@ -120,6 +121,21 @@ async def with_somebody(studio: Studio) -> None:
         studio.change("ALTER TABLE latchstring_sessions RENAME TO away")
         await page.goto("/account/sessions")
         await studio.take(page, "unavailable")
+
+
+async def renewal(studio: Studio, page: Page) -> None:
+    """Take what a user sees for a blink who follows a link from another site, and for longer without a script."""
+    await page.context.route("**/assets/renew.*", lambda route: route.abort())
+    await page.context.route(
+        "http://elsewhere.example/",
+        lambda route: route.fulfill(body=f'<a href="{studio.url}/account">There</a>', content_type="text/html"),
+    )
+    await page.goto("http://elsewhere.example/")
+    await page.context.clear_cookies(name="access_token")
+    await page.get_by_role("link", name="There").click()
+    await page.get_by_role("button", name="Continue").wait_for()
+    await studio.take(page, "renew")
+    await press(page, "Continue")
 
 
 VISITS: tuple[Callable[[Studio], Awaitable[None]], ...] = (without_anybody, with_somebody)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, expect
+from playwright.async_api import Browser, BrowserContext, Page, Route, ViewportSize, expect
 
 from tests.support.browser import (
     Person,
@@ -227,6 +227,27 @@ async def stopped_form_wrong(gallery: Gallery) -> Page:
     return page
 
 
+async def from_elsewhere(gallery: Gallery) -> Page:
+    page = await gallery.member()
+
+    async def fulfil(route: Route) -> None:
+        link = f'<a href="{gallery.server.url}/account">There</a>'
+        await route.fulfill(body=link, content_type="text/html")
+
+    async def keep_away(route: Route) -> None:
+        await route.abort()
+
+    await page.route("http://elsewhere.example/", fulfil)
+    # As where there is no script: the page would be gone before it is looked at.
+    await page.route("**/assets/renew.*", keep_away)
+    await page.goto("http://elsewhere.example/")
+    await page.context.clear_cookies(name="access_token")
+    await page.get_by_role("link", name="There").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("One moment")
+    await expect(page.get_by_role("button", name="Continue")).to_be_visible()
+    return page
+
+
 async def too_many_tries(gallery: Gallery) -> Page:
     page = await gallery.stranger()
     await page.goto("/sign-in")
@@ -266,6 +287,7 @@ STATES: dict[str, Callable[[Gallery], Awaitable[Page]]] = {
     "confirm": member_at("/account/confirm"),
     "confirm, stopped": stopped_form,
     "confirm, wrong": stopped_form_wrong,
+    "renew": from_elsewhere,
     "not found": stranger_at("/nowhere"),
     "refused": stranger_at("/sign-in?next=https://evil.example/"),
     "too many tries": too_many_tries,

@@ -206,8 +206,8 @@ async def test_who_is_not_signed_in_is_asked_to_be(service: Service, path: str) 
 @pytest.mark.parametrize("path", GUARDED)
 @ON_SQLITE
 async def test_an_expired_token_is_renewed_on_the_way(service: Service, ada: Visitor, path: str) -> None:
-    """By one redirect, whether the browser still has the token or has dropped it, and from another site as well."""
-    for site, dropped in (("same-origin", True), ("cross-site", True), ("cross-site", False), ("none", False)):
+    """By one redirect, whether the browser still has the token or has dropped it."""
+    for site, dropped in (("same-origin", True), ("same-origin", False), ("none", True), ("none", False)):
         service.clock.turn(minutes=16)
         if dropped:
             ada.browser.cookies.delete("access_token")
@@ -217,6 +217,92 @@ async def test_an_expired_token_is_renewed_on_the_way(service: Service, ada: Vis
         renewed = await ada.asks(asked.headers["location"], **{"Sec-Fetch-Site": site})
         assert (renewed.status_code, renewed.headers["location"]) == (303, path + "?a=b")
         assert (await ada.asks(path, **{"Sec-Fetch-Site": site})).status_code == 200
+
+
+FROM_ELSEWHERE = {
+    "another site": {"Sec-Fetch-Site": "cross-site"},
+    "a sibling subdomain": {"Sec-Fetch-Site": "same-site"},
+    "a word that is none": {"Sec-Fetch-Site": "SAME-ORIGIN"},
+    "an empty word": {"Sec-Fetch-Site": ""},
+}
+
+
+@pytest.mark.parametrize("headers", FROM_ELSEWHERE.values(), ids=FROM_ELSEWHERE)
+async def test_who_comes_from_another_site_is_renewed_by_a_form_of_ours(
+    service: Service, ada: Visitor, headers: dict[str, str]
+) -> None:
+    """FOUND.md T25 (ASVS 5.0, 3.5.3): the link rotates nothing and sets no cookie; its page sends a form."""
+    service.clock.turn(minutes=16)
+    before = dict(ada.browser.cookies)
+    shown = await ada.goes("/account?a=b", **headers)
+    for _ in range(3):
+        service.clock.turn(seconds=40)
+        shown = await ada.asks(shown.url.raw_path.decode(), **headers)
+        assert (shown.status_code, title(shown)) == (200, "One moment – Latchstring")
+        assert "set-cookie" not in shown.headers
+    assert dict(ada.browser.cookies) == before, "its first use is no theft, however often a link was followed"
+    assert hidden(shown, "/renew/continue") == {"next": "/account?a=b"}
+    assert "Continue" in text(shown)
+    renewed = await ada.sends("/renew/continue", hidden(shown, "/renew/continue"))
+    assert (renewed.status_code, renewed.headers["location"]) == (303, "/account?a=b")
+    assert (await ada.asks("/account?a=b", **headers)).status_code == 200
+    assert ada.browser.cookies["refresh_token"] != before["refresh_token"]
+
+
+@ON_SQLITE
+async def test_who_comes_from_another_site_and_has_nothing_to_renew(service: Service) -> None:
+    """FOUND.md T25: is asked to sign in at once, and told what to do by no page in between."""
+    answer = await visitor(service).goes("/account", **FROM_ELSEWHERE["another site"])
+    assert [each.url.path for each in answer.history] == ["/account"]
+    assert hidden(answer, "/sign-in") == {"next": "/account"}
+    straight = await visitor(service).goes("/renew?next=/account", **FROM_ELSEWHERE["another site"])
+    assert (straight.url.path, hidden(straight, "/sign-in")) == ("/sign-in", {"next": "/account"})
+
+
+@ON_SQLITE
+async def test_who_comes_from_another_site_and_whose_session_is_over(service: Service, ada: Visitor) -> None:
+    """FOUND.md T25: hears it from the form, and is led back once signed in."""
+    service.clock.turn(days=31)
+    shown = await ada.goes("/account", **FROM_ELSEWHERE["another site"])
+    answer = await ada.sends_and_goes("/renew/continue", hidden(shown, "/renew/continue"))
+    assert (answer.status_code, answer.url.path) == (200, "/sign-in")
+    assert "Your session has ended." in text(answer)
+    assert hidden(answer, "/sign-in") == {"next": "/account"}
+
+
+@pytest.mark.parametrize("path", ["/sign-out", "/account/sessions/end-others", "/account"])
+@ON_SQLITE
+async def test_a_link_elsewhere_makes_no_form_go_on(service: Service, ada: Visitor, path: str) -> None:
+    """FOUND.md T25: a link names where the page leads to; its form arrives there by GET alone, and has done nothing."""
+    shown = await ada.browser.get("/renew", params={"next": path}, headers=NAVIGATION | FROM_ELSEWHERE["another site"])
+    carried = hidden(shown, "/renew/continue")
+    assert carried == {"next": path}
+    # The cookies that a visitor would lose by signing out.
+    renewed = await ada.sends("/renew/continue", carried | {"first_name": "Eve", "last_name": "Eve"})
+    assert (renewed.status_code, renewed.headers["location"]) == (303, path)
+    page = await ada.asks("/account")
+    assert field(page, "first_name")["value"] == "Ada"
+
+
+@ON_SQLITE
+async def test_a_client_without_fetch_metadata_is_renewed_by_a_link(service: Service, ada: Visitor) -> None:
+    """As before: it says nothing of where its user comes from, and SameSite lies beneath."""
+    answer = await ada.browser.get("/renew?next=/account", headers={"Accept": "text/html"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/account")
+    assert "set-cookie" in answer.headers
+
+
+@ON_SQLITE
+async def test_head_renews_nothing(service: Service, ada: Visitor) -> None:
+    """FOUND.md T25: from wherever it comes."""
+    before = ada.browser.cookies["refresh_token"]
+    for headers in ({}, NAVIGATION, NAVIGATION | FROM_ELSEWHERE["another site"]):
+        for path in ("/renew", "/renew/continue"):
+            answer = await ada.browser.head(path, headers=headers)
+            assert (answer.status_code, "set-cookie" in answer.headers) == (405, False)
+        service.clock.turn(seconds=40)
+    assert ada.browser.cookies["refresh_token"] == before
+    assert (await ada.asks("/renew")).status_code == 303
 
 
 @ON_SQLITE
@@ -335,6 +421,7 @@ async def test_a_renewal_that_is_asked_for_too_often(database_url: str) -> None:
         answer = await ada.asks("/renew")
         assert answer.status_code == 429
         assert title(answer).startswith("Too many tries")
+        assert (await ada.sends("/renew/continue")).status_code == 429
         service.clock.turn(minutes=2)
         assert (await ada.asks("/renew")).status_code == 303
 
@@ -351,7 +438,7 @@ async def test_nobody_is_sent_elsewhere(service: Service, path: str, bad: str) -
     for answer in (
         await came.browser.get(path, params={"next": bad}, headers=NAVIGATION),
         await came.browser.get(path + "?next=/account&next=" + bad, headers=NAVIGATION),
-        *([await came.sends(path, SIGN_UP | {"next": bad})] if path != "/renew" else []),
+        await came.sends("/renew/continue" if path == "/renew" else path, SIGN_UP | {"next": bad}),
     ):
         assert answer.status_code == 400
         assert "next_not_allowed" in text(answer)
@@ -375,6 +462,13 @@ async def test_a_listed_address_may_be_gone_to(database_url: str) -> None:
         assert refused.status_code == 400
         # A form that is renewed on its way goes on whole, and so to nobody else's origin.
         assert (await came.sends(f"/renew?next={listed}", SIGN_UP)).status_code == 400
+        # From another site, by a page whose form leads there as well.
+        shown = await came.browser.get(
+            "/renew", params={"next": listed}, headers=NAVIGATION | FROM_ELSEWHERE["another site"]
+        )
+        assert "form-action 'self' https://app.example.com;" in shown.headers["content-security-policy"]
+        renewed = await came.sends("/renew/continue", hidden(shown, "/renew/continue"))
+        assert (renewed.status_code, renewed.headers["location"]) == (303, listed)
 
 
 # --- one's account ----------------------------------------------------------------------------------------------------
@@ -563,6 +657,7 @@ async def test_a_form_comes_from_our_own_pages(service: Service, ada: Visitor, h
         "/account/sessions/end": {"session_id": "x"},
         "/account/sessions/end-others": {},
         "/renew": {},
+        "/renew/continue": {},
         "/language": {"language": "en"},
     }
     for path, filled in forms.items():
@@ -592,6 +687,8 @@ async def test_every_page_is_under_the_policy(service: Service, ada: Visitor) ->
     answers = [
         *[await nobody.asks(path) for path in (*OPEN, *GUARDED, "/", "/nothing/here?x", CHANGE_PASSWORD)],
         *[await ada.asks(path) for path in (*GUARDED, "/sign-in", "/renew")],
+        await ada.asks("/renew", **FROM_ELSEWHERE["another site"]),
+        await ada.sends("/renew/continue"),
         await nobody.sends("/sign-in", {}),
         await nobody.sends("/sign-in", {"next": "//"}),
         await nobody.browser.post("/sign-in", json={}),
@@ -612,8 +709,8 @@ async def test_every_page_is_under_the_policy(service: Service, ada: Visitor) ->
 async def test_no_page_has_a_script_or_style_of_its_own(service: Service, ada: Visitor) -> None:
     """What the policy would refuse is not there in the first place."""
     for came in (ada, visitor(service)):
-        for path in (*OPEN, *GUARDED, "/nothing"):
-            page = await came.goes(path)
+        for path in (*OPEN, *GUARDED, "/nothing", "/renew"):
+            page = await came.goes(path, **(FROM_ELSEWHERE["another site"] if path == "/renew" else {}))
             assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)|https?://", page.text), path
 
 

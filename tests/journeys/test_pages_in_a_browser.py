@@ -234,25 +234,56 @@ async def test_two_tabs_share_each_renewal(browser: Browser, tmp_path: Path, sql
 
 
 async def test_an_expired_token_is_renewed_on_the_way(browser: Browser, server: Served) -> None:
-    """By one redirect: on a click, on an address typed in, and for who follows a link from another site."""
+    """By one redirect: on a click, and on an address typed in."""
     async with visiting(browser, server.url) as (page, watch):
         await sign_up(page, person("expired"))
-
-        async def fulfil(route: Route) -> None:
-            link = f'<!doctype html><title>x</title><a href="{server.url}/account">There</a>'
-            await route.fulfill(body=link, content_type="text/html")
-
-        await page.context.route("http://elsewhere.example/", fulfil)
-        for come in ("click", "typed", "from elsewhere"):
-            await page.goto("http://elsewhere.example/" if come == "from elsewhere" else "/dashboard")
+        for come in ("click", "typed"):
+            await page.goto("/dashboard")
             await page.context.clear_cookies(name="access_token")
             watch.documents.clear()
             if come == "typed":
                 await page.goto("/account")
             else:
-                await page.get_by_role("link", name="There" if come == "from elsewhere" else "Account").click()
+                await page.get_by_role("link", name="Account").click()
             await expect(page.get_by_role("heading", level=1)).to_have_text("Account")
             assert watch.paths() == ["GET /account", "GET /renew?next=%2Faccount", "GET /account"], come
+
+
+@pytest.mark.parametrize("origin", ["http://elsewhere.example", "http://127.0.0.1:9"], ids=["site", "sibling"])
+@BOTH_WAYS
+async def test_a_link_elsewhere_leads_by_a_form_of_ours(
+    browser: Browser, server: Served, origin: str, *, javascript: bool
+) -> None:
+    """FOUND.md T25: the token is renewed by a form of ours, which sends itself; without a script there is a button."""
+    async with visiting(browser, server.url, javascript=javascript) as (page, watch):
+        await sign_up(page, person("elsewhere" + origin.rpartition(":")[2].strip("/"), javascript=javascript))
+
+        async def fulfil(route: Route) -> None:
+            link = f'<!doctype html><title>x</title><a href="{server.url}/account">There</a>'
+            await route.fulfill(body=link, content_type="text/html")
+
+        await page.context.route(f"{origin}/", fulfil)
+        await page.goto(f"{origin}/")
+        (before,) = [each for each in await page.context.cookies() if each["name"] == "refresh_token"]
+        await page.context.clear_cookies(name="access_token")
+        watch.documents.clear()
+        await page.get_by_role("link", name="There").click()
+        if not javascript:
+            await expect(page.get_by_role("heading", level=1)).to_have_text("One moment")
+            assert before in await page.context.cookies()
+            await press(page, "Continue")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Account")
+        assert before not in await page.context.cookies()
+        assert watch.paths() == [
+            "GET /account",
+            "GET /renew?next=%2Faccount",
+            "POST /renew/continue",
+            "GET /account",
+        ]
+        if javascript:
+            # The page in between is none that one comes back to.
+            await page.evaluate("history.back()")
+            await expect(page).to_have_url(f"{origin}/")
 
 
 @BOTH_WAYS

@@ -174,6 +174,7 @@ async def test_no_word_was_forgotten(service: Service, pseudo: Languages) -> Non
     pages = [
         *[await nobody.asks(path, **language) for path in open_paths],
         *[await ada.asks(path, **language) for path in own_paths],
+        await ada.asks("/renew", **language | {"Sec-Fetch-Site": "cross-site"}),
         await nobody.asks("/nothing", **language),
         await nobody.asks("/sign-in?next=//x", **language),
         await nobody.sends("/sign-in", {}, **language),

@@ -1,7 +1,8 @@
 """PageEdge: the routers that every room's pages build on, and the way back in for a visitor whose token is over.
 
     no access token, or one that is over    → 303 /renew?next=…, where there is a refresh token to renew it by;
-                                              a form goes the same way by 307, and keeps what was filled in
+                                              a form goes the same way by 307, and keeps what was filled in; for a
+                                              link from another site /renew is a page, whose form renews
     nobody signed in, or not any more       → 303 /sign-in?next=…
     proven too long ago                     → the page that asks to confirm; a form waits in it, as it was filled in
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from latchstring.core.sessions.page_edge import PageEdge, Visitor
 from latchstring.core.sessions.rules import EndReason, ListedSession, session_id_from
 from latchstring.core.sessions.settings import SessionSettings
 from latchstring.errors import Code, Refused
-from latchstring.foundation.web.origin import SAFE_METHODS, is_navigation
+from latchstring.foundation.web.origin import is_navigation
 from latchstring.foundation.web.pages.agents import named
 from latchstring.foundation.web.pages.destination import is_local
 from latchstring.foundation.web.pages.words import Words, msgid
@@ -91,43 +92,61 @@ def well_known_pages(page_edge: PageEdge) -> APIRouter:
 def _add_renewal(router: APIRouter, sessions: Sessions, page_edge: PageEdge) -> None:
     site, edge = page_edge.site, page_edge.edge
     cookie = edge.cookies.refresh_name.encode()
+    renewed = partial(_renewed, sessions, page_edge)
 
-    async def renew(request: Request) -> Response:
-        # By GET for a page and by POST for a form, which comes through whole. A browser sends along the cookies of a
-        # visitor who follows a link from elsewhere, and none for an image or a script there; a script of ours uses the
-        # JSON route.
+    @router.get("/renew")
+    async def renew_for_page(request: Request) -> Response:
+        # A script of ours uses the JSON route; an image or a frame of another site changes nothing.
         headers = request.scope["headers"]
-        by_get = request.method in SAFE_METHODS
         says_what_for = any(name.startswith(_FETCH_METADATA) for name, _ in headers)
-        if by_get and says_what_for and not is_navigation(headers):
+        if says_what_for and not is_navigation(headers):
             raise ProblemError(Code.ORIGIN_NOT_ALLOWED)
-        destination = site.destination_in_query(request) or site.home(request.scope)
-        if not by_get and not is_local(destination):
+        destination = site.destination_in_query(request)
+        if isinstance(cookie_token(headers, cookie), str) and not edge.is_own_origin(headers):
+            # A link elsewhere brings the cookies along, and must not rotate what they hold (ASVS 5.0, 3.5.3). The page
+            # sends a form of our own instead. A redirect keeps `Sec-Fetch-Site: cross-site`, so that this is also what
+            # somebody comes to who follows a link to any page of ours.
+            return site.open_page(request, "renew.html", destination=destination)
+        return await renewed(request, destination=destination, status=303)
+
+    @router.post("/renew")
+    async def renew_for_form(request: Request) -> Response:
+        destination = site.destination_in_query(request)
+        if destination is not None and not is_local(destination):
             # A form goes on whole: to nobody else's origin.
             raise ProblemError(Code.NEXT_NOT_ALLOWED)
-        token = cookie_token(headers, cookie)
-        missing = Refused(Code.MISSING_REFRESH_TOKEN)
-        refused = token if isinstance(token, Refused) else missing if token is None else None
-        if refused is None and isinstance(token, str):
-            outcome = await sessions.renew_session(token, source=edge.source(request))
-            if not isinstance(outcome, Refused):
-                return page_edge.onward(request, outcome, destination=destination, status=303 if by_get else 307)
-            refused = outcome
-        problem = ProblemError.of(refused or missing)
-        if problem.code in _NOT_OVER:
-            raise problem
-        # The cookies are left as they are: the loser of a race must not clear the winner's.
-        way = page_edge.to_sign_in(
-            request.scope,
-            was_signed_in=problem.code is not Code.MISSING_REFRESH_TOKEN,
-            destination=site.by_get(request.scope, destination),
-        )
-        if way is None:
-            raise problem
-        return way
+        return await renewed(request, destination=destination, status=307)
 
-    router.add_api_route("/renew", renew, methods=["GET"])
-    router.add_api_route("/renew", renew, methods=["POST"])
+    # An address of its own, and not a field that says so: whatever another site puts into a link to the page above, its
+    # form can't be made to go on as a POST, and send `/sign-out` or the like in the visitor's name.
+    @router.post("/renew/continue")
+    async def renew_and_continue(request: Request) -> Response:
+        given = (await site.form(request)).get("next")
+        return await renewed(request, destination=site.destination(given), status=303)
+
+
+async def _renewed(
+    sessions: Sessions, page_edge: PageEdge, request: Request, *, destination: str | None, status: int
+) -> Response:
+    site, edge = page_edge.site, page_edge.edge
+    token = cookie_token(request.scope["headers"], edge.cookies.refresh_name.encode())
+    if isinstance(token, str):
+        outcome = await sessions.renew_session(token, source=edge.source(request))
+        if not isinstance(outcome, Refused):
+            return page_edge.onward(request, outcome, destination=destination, status=status)
+        token = outcome
+    problem = ProblemError.of(token or Refused(Code.MISSING_REFRESH_TOKEN))
+    if problem.code in _NOT_OVER:
+        raise problem
+    # The cookies are left as they are: the loser of a race must not clear the winner's.
+    way = page_edge.to_sign_in(
+        request.scope,
+        was_signed_in=problem.code is not Code.MISSING_REFRESH_TOKEN,
+        destination=site.by_get(request.scope, destination) if destination else None,
+    )
+    if way is None:
+        raise problem
+    return way
 
 
 def _add_sign_out(
