@@ -181,6 +181,47 @@ async def test_spa(browser: Browser, tmp_path: Path) -> None:
         await context.close()
 
 
+@pytest.mark.parametrize("word_comes", [True, False], ids=["late", "before"])
+async def test_spa_takes_no_first_refusal_for_the_end(browser: Browser, tmp_path: Path, *, word_comes: bool) -> None:
+    """FOUND.md T3: another tab has new cookies when the refusal of the old ones comes, or gets them just after it."""
+    with example("spa", tmp_path) as client:
+        context = await browser.new_context(base_url=str(client.base_url))
+        one, other = await context.new_page(), await context.new_page()
+        await one.goto("/")
+        await sign_up(one)
+        await expect(one.get_by_role("heading")).to_have_text("Hello, ada!")
+        await other.goto("/")
+        await expect(other.get_by_role("heading")).to_have_text("Hello, ada!")
+        old = {each["name"]: each["value"] for each in await context.cookies()}
+        httpx2.post(f"{client.base_url}/auth/logout", cookies=old)
+        held: asyncio.Queue[Route] = asyncio.Queue()
+        await other.route("**/auth/refresh", held.put_nowait)
+        hears = asyncio.create_task(other.evaluate(_ASK))
+        async with asyncio.timeout(30):
+            first = await held.get()
+            if word_comes:
+                await one.evaluate(_SIGN_IN_BY_MODULE, credentials())
+            refused = httpx2.post(first.request.url, cookies=old)
+            assert refused.status_code == HTTPStatus.UNAUTHORIZED
+            await first.fulfill(status=refused.status_code, headers=dict(refused.headers), body=refused.content)
+            if not word_comes:
+                second = await held.get()
+                await one.evaluate(_SIGN_IN_BY_FETCH, credentials())
+                await second.continue_()
+            assert await hears == HTTPStatus.OK
+        assert await other.evaluate("localStorage.getItem('latchstring.signed-in')") == "yes"
+        await context.close()
+
+
+_ASK = "async () => (await (await import('/session.js')).ask('/api/greeting')).status"
+_SIGN_IN_BY_MODULE = "async (given) => (await import('/session.js')).signIn(given)"
+_SIGN_IN_BY_FETCH = """(given) => fetch("/auth/login", {
+  method: "POST",
+  headers: {"Content-Type": "application/json"},
+  body: JSON.stringify(given),
+})"""
+
+
 async def test_pages(browser: Browser, tmp_path: Path) -> None:
     """From the shop to its sign-in page and back, under the shop's own header, footer and colours."""
     with example("pages", tmp_path) as client:

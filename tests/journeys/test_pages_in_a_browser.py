@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from http import HTTPStatus
 from pathlib import Path
@@ -231,6 +232,129 @@ async def test_two_tabs_share_each_renewal(browser: Browser, tmp_path: Path, sql
             await other.get_by_role("link", name="Password", exact=True).click()
             await expect_path(other, "/account/password")
             assert watch.paths() == ["GET /account/sessions", "GET /account/password"]
+
+
+@dataclass
+class Ask:
+    """A renewal that is on its way."""
+
+    route: Route
+
+    async def goes_on(self) -> int:
+        """Sends it to the server, with the cookies that the browser has now; returns the answer's status."""
+        async with self.route.request.frame.page.expect_response("**/api/auth/refresh") as answered:
+            await self.route.continue_()
+        return (await answered.value).status
+
+    async def had(self, cookies: httpx2.Cookies) -> int:
+        """Gives it the answer to those cookies, as if it had been on its way since the browser had them."""
+        answer = httpx2.post(self.route.request.url, cookies=cookies)
+        await self.route.fulfill(status=answer.status_code, headers=dict(answer.headers), body=answer.content)
+        return answer.status_code
+
+
+@dataclass
+class Tabs:
+    """Two of one browser."""
+
+    left: Page
+    other: Page
+    asks: asyncio.Queue[Ask] = field(default_factory=asyncio.Queue)
+    """The renewals that the first one asks for."""
+
+    async def ask_after(self, *, minutes: float) -> Ask:
+        """Turns the browser's clock on, and returns the renewal that is then asked for."""
+        await self.left.clock.fast_forward(round(minutes * 60_000))
+        async with asyncio.timeout(30):
+            return await self.asks.get()
+
+    async def sign_in_beside(self, ada: Person) -> None:
+        """Signs in, in the other one, and waits until the first one has heard of it."""
+        await self.left.evaluate(_LISTEN)
+        await self.other.goto("/sign-in?why=ended")
+        await sign_in(self.other, ada)
+        await self.left.evaluate("window.heard")
+        await self.other.goto("/nowhere")
+
+
+_LISTEN = """() => {
+  window.heard = new Promise((resolve) => addEventListener("storage", () => resolve(true), {once: true}));
+}"""
+
+
+@contextlib.asynccontextmanager
+async def page_left_open(browser: Browser, server: Served, ada: Person) -> AsyncIterator[Tabs]:
+    """Gives a page that renews and one that does not, of one browser, whose clock is turned.
+
+    A refused renewal is what is looked at here: nobody listens for complaints.
+    """
+    context = await browser.new_context(base_url=server.url)
+    left, other = await context.new_page(), await context.new_page()
+    tabs = Tabs(left, other)
+    try:
+        await sign_up(other, ada)
+        await other.goto("/nowhere")
+        await context.clock.install()
+        await left.goto("/account")
+        await left.route("**/api/auth/refresh", lambda route: tabs.asks.put_nowait(Ask(route)))
+        yield tabs
+    finally:
+        await context.close()
+
+
+async def cookies_of(page: Page) -> httpx2.Cookies:
+    """Returns the browser's tokens."""
+    return httpx2.Cookies({each["name"]: each["value"] for each in await page.context.cookies()})
+
+
+async def test_a_late_refusal_does_not_end_what_another_tab_began(browser: Browser, server: Served) -> None:
+    """FOUND.md T3: a tab has signed out and in while this one was asking with the cookies of before: it goes on."""
+    ada = person("late-refusal")
+    async with page_left_open(browser, server, ada) as tabs:
+        first = await tabs.ask_after(minutes=14.5)
+        before = await cookies_of(tabs.left)
+        await tabs.other.evaluate("fetch('/api/auth/logout', {method: 'POST'})")
+        await tabs.sign_in_beside(ada)
+        assert await first.had(before) == 401
+        # Nobody has loaded it anew, and it goes on with the cookies that the other tab got.
+        assert await (await tabs.ask_after(minutes=14.5)).goes_on() == 200
+        assert await tabs.left.evaluate("window.heard")
+
+
+async def test_a_refusal_is_asked_about_once_more(browser: Browser, server: Served) -> None:
+    """FOUND.md T3: the new cookies came after it, and no word of them: with these the page goes on."""
+    ada = person("asked-again")
+    async with page_left_open(browser, server, ada) as tabs:
+        first = await tabs.ask_after(minutes=14.5)
+        httpx2.post(f"{server.url}/api/auth/logout", cookies=await cookies_of(tabs.left))
+        assert await first.goes_on() == 401
+        second = await tabs.ask_after(minutes=0.1)
+        await tabs.other.evaluate(_SIGN_IN, {"email": ada.email, "password": ada.password})
+        assert await second.goes_on() == 200
+        assert await (await tabs.ask_after(minutes=14.5)).goes_on() == 200
+
+
+_SIGN_IN = """(given) => fetch("/api/auth/login", {
+  method: "POST",
+  headers: {"Content-Type": "application/json"},
+  body: JSON.stringify(given),
+})"""
+
+
+async def test_a_second_refusal_is_the_end_until_somebody_signs_in(browser: Browser, server: Served) -> None:
+    """FOUND.md T3: a page whose session is over asks twice and no more; when another tab signs in, it goes on."""
+    ada = person("second-refusal")
+    async with page_left_open(browser, server, ada) as tabs:
+        first = await tabs.ask_after(minutes=14.5)
+        httpx2.post(f"{server.url}/api/auth/logout", cookies=await cookies_of(tabs.left))
+        assert await first.goes_on() == 401
+        assert await (await tabs.ask_after(minutes=0.1)).goes_on() == 401
+        for _ in range(5):
+            await tabs.left.clock.fast_forward(60 * 60_000)
+            await tabs.left.evaluate("navigator.locks.request('latchstring-renewal', () => fetch('/healthz'))")
+        assert tabs.asks.empty()
+        await tabs.sign_in_beside(ada)
+        assert await (await tabs.ask_after(minutes=14.5)).goes_on() == 200
 
 
 async def test_an_expired_token_is_renewed_on_the_way(browser: Browser, server: Served) -> None:

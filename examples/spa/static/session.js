@@ -1,9 +1,10 @@
 // The session of this browser: its cookies, which no script can read. All tabs share it, and one of them refreshes.
 
 const AUTH = "/auth";
-const REFRESHED_AT = "latchstring.refreshed-at";
+const RENEWED_AT = "latchstring.renewed-at"; // when the cookies were last new: refreshed, or signed in
 const SIGNED_IN = "latchstring.signed-in"; // what all tabs believe: not whether it is so, which the server knows
 const LOCK = "latchstring.refresh";
+const MOMENT = 1000;
 const tabs = new BroadcastChannel("latchstring");
 
 /** Calls `listener` with true or false when somebody has signed in or out, in this tab or another. */
@@ -41,6 +42,7 @@ async function change(path, body) {
   const headers = { "Content-Type": "application/json" };
   const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
   if (!answer.ok) return answer.json();
+  noteRenewal();
   tell(true);
   return null;
 }
@@ -54,13 +56,33 @@ async function refreshedSince(asked) {
 }
 
 async function refreshed(asked) {
-  if (Number(localStorage.getItem(REFRESHED_AT)) >= asked) return true;
-  const answer = await fetch(`${AUTH}/refresh`, { method: "POST" });
-  if (answer.ok) localStorage.setItem(REFRESHED_AT, String(Date.now()));
-  // Anything else, such as 503 or 429, passes by itself, and has signed nobody out.
-  const isOver = answer.status === 401 || answer.status === 403;
-  if (isOver && localStorage.getItem(SIGNED_IN)) tell(false);
+  const isNew = () => Number(localStorage.getItem(RENEWED_AT)) >= asked;
+  if (isNew()) return true;
+  let answer = await refresh();
+  if (isRefusal(answer) && isNew()) return true;
+  if (isRefusal(answer) && localStorage.getItem(SIGNED_IN)) {
+    // It is about the cookies that were sent. Where another tab has signed in again, or changed the password, the browser
+    // has others, or will have them in a moment.
+    await new Promise((resolve) => setTimeout(resolve, MOMENT));
+    if (isNew()) return true;
+    answer = await refresh();
+    // Anything else, such as 503 or 429, passes by itself, and has signed nobody out.
+    if (isRefusal(answer)) tell(false);
+  }
+  if (answer.ok) noteRenewal();
   return answer.ok;
+}
+
+function refresh() {
+  return fetch(`${AUTH}/refresh`, { method: "POST" });
+}
+
+function isRefusal(answer) {
+  return answer.status === 401 || answer.status === 403;
+}
+
+function noteRenewal() {
+  localStorage.setItem(RENEWED_AT, String(Date.now()));
 }
 
 function tell(isSignedIn) {

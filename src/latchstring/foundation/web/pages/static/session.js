@@ -3,7 +3,10 @@
 //
 //   due? ── wait for the lock ── another tab was faster? ── yes: set the timer
 //                                                        └─ no: ask ── 2xx: tell the others, set the timer
-//                                                                   ├─ 401, 403: the session is over, ask no more
+//                                                                   ├─ 401, 403: another tab has new cookies?
+//                                                                   │    ├─ yes: set the timer
+//                                                                   │    └─ no: pause, and ask once more with the
+//                                                                   │       cookies of then; again: ask no more
 //                                                                   └─ anything else: pause, and ask again
 
 const LOCK = "latchstring-renewal";
@@ -22,6 +25,7 @@ let pause = 0; // grows with each failure
 let pausedUntil = 0;
 let isOffline = false;
 let isBusy = false;
+let isDoubtful = false; // refused once: the session is over, or another tab has just begun the next one
 let isOver = false;
 
 if (life > 0) begin();
@@ -34,7 +38,7 @@ function begin() {
   addEventListener("storage", (event) => {
     if (event.key !== RENEWED_UNTIL || !adopt()) return;
     isOver = false; // signed in again, in another tab
-    plan();
+    plan(); // if a request is on its way, with the cookies of before, its refusal won't end this
   });
   // Timers sleep in the background, and with the computer.
   document.addEventListener("visibilitychange", () => {
@@ -107,12 +111,20 @@ async function ask() {
     // Nothing in it is needed; unread it would count as cancelled.
     await answer.arrayBuffer().catch(() => {});
     pause = 0;
+    isDoubtful = false;
     endIn(life - (performance.now() - askedAt));
     tell();
     return undefined;
   }
-  // No navigation: what somebody is typing here must not be lost. The next click leads to the sign-in.
-  isOver = answer.status === 401 || answer.status === 403;
+  if (answer.status === 401 || answer.status === 403) {
+    // It is about the cookies that were sent. A new password ends the session they belong to, and so does signing in
+    // again: the tab where that was done has the next ones, or will have them in a moment. It may have told already.
+    adopt();
+    if (left() > margin) return undefined;
+    // No navigation: what somebody is typing here must not be lost. The next click leads to the sign-in.
+    isOver = isDoubtful;
+    isDoubtful = true;
+  }
   return rest(seconds(answer.headers.get("Retry-After")));
 }
 
@@ -178,5 +190,6 @@ function adopt() {
   endIn(hint);
   pause = 0;
   pausedUntil = 0;
+  isDoubtful = false;
   return true;
 }
