@@ -45,10 +45,15 @@ document.addEventListener("securitypolicyviolation", (event) => {
 """
 
 
+def found_chromium() -> str | None:
+    """Returns the program, where there is one or it was said that there is."""
+    named = os.environ.get("LATCHSTRING_TEST_BROWSER")
+    return named or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
 def chromium() -> str:
     """Returns the program; where there is none, these tests skip, unless it was said that there is one."""
-    named = os.environ.get("LATCHSTRING_TEST_BROWSER")
-    found = named or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    found = found_chromium()
     if found is None:
         pytest.skip("there is no Chromium on this machine")
     return found
