@@ -67,13 +67,23 @@ async def plain(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 async def microseconds(app: ASGIApp, path: str, token: str = "", *, times: int = REQUESTS) -> float:
     """Return the processor time of one request of many."""
-    headers = [(b"host", b"localhost"), (b"user-agent", b"Mozilla/5.0"), (b"sec-fetch-site", b"same-origin")]
-    if token:
-        headers.append((b"cookie", f"access_token={token}".encode()))
+    headers = _headers(token)
     began = time.process_time()
     for _ in range(times):
         await app(_request(path, headers), _receive, _send)
     return (time.process_time() - began) / times * 1e6
+
+
+async def requested(app: ASGIApp, path: str, token: str = "") -> None:
+    """Make one such request."""
+    await app(_request(path, _headers(token)), _receive, _send)
+
+
+def _headers(token: str) -> list[tuple[bytes, bytes]]:
+    headers = [(b"host", b"localhost"), (b"user-agent", b"Mozilla/5.0"), (b"sec-fetch-site", b"same-origin")]
+    if token:
+        headers.append((b"cookie", f"access_token={token}".encode()))
+    return headers
 
 
 def _request(path: str, headers: list[tuple[bytes, bytes]]) -> Scope:

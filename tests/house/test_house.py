@@ -68,15 +68,6 @@ def _documented_values() -> Iterator[str]:
 _DOCUMENTED_VALUES = set(_documented_values())
 
 
-def test_importing_the_library_is_light() -> None:
-    """A host pays for what it uses: no server, no command line, no migrations, no driver."""
-    # bcrypt is missing here, because cryptography takes it up by itself where it is installed.
-    heavy = {"alembic", "asyncpg", "dotenv", "psycopg", "rich", "structlog", "typer", "uvicorn"}
-    program = f"import latchstring, sys; print(*sorted({heavy!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
-
-
 def test_importing_the_verifier_is_lighter() -> None:
     """A service that only verifies tokens loads no database and no password hashing."""
     heavy = {"alembic", "aiosqlite", "argon2", "latchstring.auth", "sqlalchemy", "typer", "uvicorn"}
