@@ -1,7 +1,9 @@
 """The ready server as a stranger runs it: `latchstring serve`, real processes, a real socket."""
 
+import contextlib
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,8 +19,10 @@ import httpx2
 from latchstring.apps.cli import main as command_line
 
 COMMAND = str(Path(sys.executable).with_name("latchstring"))
-_START_SECONDS = 30
-_STOP_SECONDS = 20
+# Bounds of a hang, not of a speed: a start takes a second, and on a busy machine ten.
+_START_SECONDS = 120.0
+_STOP_SECONDS = 60
+_COMMAND_SECONDS = 120
 
 NO_LIMITS = {"LATCHSTRING_LIMITS": "off"}
 CHEAP_HASH = {"LATCHSTRING_PASSWORD_HASH_MEMORY_KIB": "8", "LATCHSTRING_PASSWORD_HASH_PASSES": "1"}
@@ -47,10 +51,10 @@ def latchstring(
         files[0].write_text(stdin)
         process = FORKED.Process(target=_command, args=(arguments, cwd, clean_environment(variables or {}), files))
         process.start()
-        process.join(60)
+        process.join(_COMMAND_SECONDS)
         if process.exitcode is None:
             process.kill()
-            raise subprocess.TimeoutExpired(arguments, 60)
+            raise subprocess.TimeoutExpired(arguments, _COMMAND_SECONDS)
         said = [file.read_text() for file in files[1:]]
         return subprocess.CompletedProcess(arguments, process.exitcode, *said)
 
@@ -69,7 +73,8 @@ def _command(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str]
 class ServerProcess:
     """`latchstring serve` in a working folder of its own, on a free port; ready when the block begins.
 
-    `command` may name another program that takes the same options and says its address in the same way.
+    `command` may name another program that takes the same options and says its address in the same way. Where it does
+    not become ready, nothing of it is left running.
     """
 
     def __init__(
@@ -80,7 +85,9 @@ class ServerProcess:
         workers: int = 1,
         arguments: tuple[str, ...] = (),
         command: tuple[str, ...] = (COMMAND, "serve"),
+        start_seconds: float = _START_SECONDS,
     ) -> None:
+        self._start_seconds = start_seconds
         self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed by stop()
         self._process = subprocess.Popen(
             [*command, "--port", "0", "--workers", str(workers), *arguments],
@@ -92,13 +99,15 @@ class ServerProcess:
             text=True,
             start_new_session=True,
         )
-        assert self._process.stdout is not None
-        self.first_line = self._process.stdout.readline()
-        if not self.first_line:
-            self._process.wait(_START_SECONDS)
-            raise RuntimeError(f"latchstring serve ended with {self._process.returncode}:\n{self.words()}")
-        self.url = self.first_line.split()[-1]
-        self._wait_until_ready()
+        try:
+            deadline = time.monotonic() + start_seconds
+            self.first_line = self._read_first_line(deadline)
+            self.url = self.first_line.split()[-1]
+            self._wait_until_ready(deadline)
+        except BaseException:
+            self.kill()
+            self._close()
+            raise
 
     @property
     def pid(self) -> int:
@@ -126,7 +135,9 @@ class ServerProcess:
 
     def kill(self) -> None:
         """Ends it and its workers at once, with no chance to finish anything."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        # Where it has ended already, its workers may go on: the group is theirs as well.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(_STOP_SECONDS)
 
     def __enter__(self) -> Self:
@@ -136,19 +147,38 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+        self.kill()  # whatever outlived its parent
+        self._close()
+
+    def _close(self) -> None:
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._words.close()
 
-    def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
+    def _read_first_line(self, deadline: float) -> str:
+        assert self._process.stdout is not None
+        while time.monotonic() < deadline:
+            has_ended = self._process.poll() is not None
+            if select.select([self._process.stdout], [], [], 0.1)[0]:
+                line = self._process.stdout.readline()
+                if line:
+                    return line
+            # A worker that outlives its parent keeps the pipe open: an end of file may never come.
+            if has_ended:
+                raise self._failure(f"ended with {self._process.returncode}")
+        raise self._failure(f"said nothing for {self._start_seconds:.0f} s")
+
+    def _wait_until_ready(self, deadline: float) -> None:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise RuntimeError(f"latchstring serve ended with {self._process.returncode}:\n{self.words()}")
+                raise self._failure(f"ended with {self._process.returncode}")
             try:
-                if httpx2.get(f"{self.url}/readyz", timeout=2).status_code == httpx2.codes.OK:
+                if httpx2.get(f"{self.url}/readyz", timeout=5).status_code == httpx2.codes.OK:
                     return
             except httpx2.TransportError:
                 pass
             time.sleep(0.02)
-        raise RuntimeError(f"latchstring serve was not ready after {_START_SECONDS} s:\n{self.words()}")
+        raise self._failure(f"was not ready after {self._start_seconds:.0f} s")
+
+    def _failure(self, what: str) -> RuntimeError:
+        return RuntimeError(f"latchstring serve {what}:\n{self.words()}")

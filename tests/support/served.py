@@ -13,7 +13,8 @@ import httpx2
 from tests.support.process import clean_environment
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-_START_SECONDS = 30
+# Bounds of a hang, not of a speed.
+_START_SECONDS, _STOP_SECONDS = 120, 60
 
 
 def free_port() -> int:
@@ -47,4 +48,8 @@ def served(folder: Path, application: str, *, cwd: Path, variables: Mapping[str,
             yield f"http://localhost:{port}"
         finally:
             process.terminate()
-            process.wait(20)
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(_STOP_SECONDS)

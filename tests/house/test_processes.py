@@ -1,0 +1,55 @@
+"""Servers as processes, which tests and drills start: where a start fails, nothing goes on (S3)."""
+
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.process import ServerProcess
+
+SERVER_WITH_A_WORKER = """
+import os, subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+with open("pids being written", "w") as file:
+    file.write(f"{os.getpid()} {worker.pid}")
+os.rename("pids being written", "pids")
+"""
+SAYS_AN_ADDRESS = "print('serves at http://127.0.0.1:9', flush=True)\n"  # the port of `discard`: nobody answers there
+GOES_ON = "time.sleep(600)\n"
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("rest", "words", "start_seconds"),
+    [
+        pytest.param("sys.exit(3)", "ended with 3", 120, id="ends without a word, its worker does not"),
+        pytest.param(SAYS_AN_ADDRESS + "sys.exit(3)", "ended with 3", 120, id="ends before it is ready"),
+        pytest.param(GOES_ON, "said nothing", 2, id="says nothing"),
+        pytest.param(SAYS_AN_ADDRESS + GOES_ON, "was not ready", 2, id="is never ready"),
+    ],
+)
+def test_where_a_start_fails_nothing_is_left_running(
+    tmp_path: Path, rest: str, words: str, start_seconds: float
+) -> None:
+    """S3: neither the server nor its workers, in whichever way it fails; the error tells which."""
+    command, said = (sys.executable, "-c", SERVER_WITH_A_WORKER + rest), ""
+    # On a busy machine it may take longer until there is a worker: then it is given more time.
+    while words not in said or not (tmp_path / "pids").exists():
+        with pytest.raises(RuntimeError) as failure:
+            ServerProcess(tmp_path, command=command, start_seconds=start_seconds)
+        said, start_seconds = str(failure.value), start_seconds * 2
+        assert start_seconds < 300, said
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    # What was killed is gone a moment later; the bound is for what was not.
+    deadline = time.monotonic() + 60
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(map(is_running, pids))
