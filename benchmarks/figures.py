@@ -3,7 +3,6 @@
 One worker, connections kept alive, the server on one core and the load on another where the system allows it.
 """
 
-import argparse
 import asyncio
 import base64
 import contextlib
@@ -24,15 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import argon2
-import uvloop
 from joserfc import jws
 from joserfc.jwk import RSAKey
 
 from benchmarks.library import ROUNDS as LIBRARY_ROUNDS
 from benchmarks.library import hosts, import_seconds, import_seconds_alone, microseconds, plain, signed_in
-from benchmarks.load import WRK, Load, Script, converse, cookie_follower, hammer, request
+from benchmarks.load import Load, Script, converse, cookie_follower, hammer, request
 from benchmarks.pages import milliseconds_of_pages, milliseconds_to_first_paint
-from benchmarks.servers import ALL_CORES, LOAD_CORE, SERVE, SERVER_CORE, TWO_CORES, Server, on_cores, uvicorn
+from benchmarks.servers import ALL_CORES, SERVE, SERVER_CORE, TWO_CORES, Server, on_cores, uvicorn
 from benchmarks.sight import ROUNDS as SIGHT_ROUNDS
 from benchmarks.sight import Sight
 from latchstring.core.sessions.feed import PAGE_SIZE, POLL_INTERVAL_SECONDS, RELOAD_INTERVAL_SECONDS
@@ -224,9 +222,14 @@ def signing_in(server: Server, *, users: int) -> Sequence[bytes]:
 
 
 def refreshing(server: Server, *, login: str, refresh: str) -> Run:
-    """Return the load in which every connection has a session of its own, and follows its cookies."""
+    """Return the load in which every connection has a session of its own, and rotates its refresh token."""
+    return following(server, login=login, path=refresh)
+
+
+def following(server: Server, *, login: str, path: str, body: bytes = b"") -> Run:
+    """Return the load in which every connection has a session, and shows the tokens that the last response set."""
     clients = [
-        _only_new_tokens(cookie_follower("POST", refresh, server.ask("POST", login, LOGIN_BODY)[1]))
+        _only_new_tokens(cookie_follower("POST", path, server.ask("POST", login, LOGIN_BODY)[1], body=body))
         for _ in range(FEW_CONNECTIONS)
     ]
     return lambda seconds: converse(server.port, clients, seconds=seconds)
@@ -624,37 +627,3 @@ FIGURES: dict[str, Callable[[Bench], Awaitable[list[Figure]]]] = {
     "library": library,
     "pages": pages,
 }
-
-
-async def measure(names: Sequence[str], *, seconds: int, database: str) -> list[Figure]:
-    """Measure the figures named."""
-    figures = []
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latchstring-benchmarks-")))
-        new_postgresql_url = None
-        if database == "postgresql":
-            from tests.support.postgres import server_for_tests  # noqa: PLC0415 -- only here
-
-            new_postgresql_url = stack.enter_context(server_for_tests()).create_database
-        bench = Bench(folder, seconds=seconds, new_postgresql_url=new_postgresql_url)
-        for name in names:
-            for figure in await FIGURES[name](bench):
-                print(figure.line(), flush=True)
-                figures.append(figure)
-    return figures
-
-
-def main() -> int:
-    """Run the command line; return its exit code."""
-    parser = argparse.ArgumentParser(prog="benchmarks/run.py", description="Measure the promises of speed and memory.")
-    parser.add_argument("--only", choices=FIGURES, help="measure this alone")
-    parser.add_argument("--seconds", type=int, default=2, help="how long each round lasts (2)")
-    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
-    given = parser.parse_args()
-    print(f"Load by {'wrk' if WRK else 'an asyncio loop (wrk is not installed)'}, database {given.database}.\n")
-    print("| figure | bound | measured | verdict | absolute, today and here |")
-    print("| --- | --- | --- | --- | --- |")
-    names = [given.only] if given.only else list(FIGURES)
-    with on_cores(LOAD_CORE):
-        figures = uvloop.run(measure(names, seconds=given.seconds, database=given.database))
-    return 0 if all(figure.is_kept for figure in figures) else 1

@@ -64,13 +64,13 @@ def request(method: str, path: str, *, cookies: Sequence[str] = (), body: bytes 
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def cookie_follower(method: str, path: str, cookies: Sequence[str]) -> Script:
+def cookie_follower(method: str, path: str, cookies: Sequence[str], *, body: bytes = b"") -> Script:
     """Return a client that sends one request again and again, always with the cookies it was given last."""
     jar = dict(cookie.split("=", 1) for cookie in cookies)
 
     def following(answer: bytes) -> bytes:
         jar.update((name.decode(), value.decode()) for name, value in _SET_COOKIE.findall(answer))
-        return request(method, path, cookies=[f"{name}={value}" for name, value in jar.items()])
+        return request(method, path, cookies=[f"{name}={value}" for name, value in jar.items()], body=body)
 
     return following
 
