@@ -194,7 +194,7 @@ async def measured(name: str, service: Service, meter: Meter) -> Cost:
 
 @pytest.mark.parametrize("name", COSTS)
 async def test_a_request_costs_no_more_than_before(name: str, service: Service, meter: Meter, backend: str) -> None:
-    """Issue 13: what it asks the database, what it commits, and what it signs and verifies."""
+    """What it asks the database, what it commits, and what it signs and verifies."""
     at_most, locks = COSTS[name], int(backend == "postgresql" and name in LOCKS_A_LIMIT)
     seen = await measured(name, service, meter)
     asked = "\n".join([f"{name} on {backend}: {seen}", *(" ".join(each.split()) for each in meter.statements)])

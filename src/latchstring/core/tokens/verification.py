@@ -104,6 +104,9 @@ class TokenReader:
 
     def session(self, text: str, keys: VerifyingKeys) -> TokenSession | None:
         """Return which session a genuine token of either kind belongs to, at any time; None for anything else."""
+        known = self._seen.get(text) if keys is self._seen_with else None
+        if known is not None:
+            return TokenSession(session_id=known.session_id, user_id=known.user_id)
         for kind in Kind:
             try:
                 return read_token_session(verified(text, kind, keys).claims, kind=kind, party=self._party)
