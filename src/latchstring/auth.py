@@ -28,8 +28,10 @@ from latchstring.core.sessions.guard import (
     FreshDependency,
     Guard,
     GuardDependency,
+    Minutes,
     OptionalUserDependency,
     RoleDependency,
+    RoleName,
     UserDependency,
 )
 from latchstring.core.sessions.middleware import GuardMiddleware
@@ -258,11 +260,11 @@ class Auth:
         found = getattr(app.state, "latchstring", None)
         return found if isinstance(found, Auth) else None
 
-    def fresh(self, *, minutes: float) -> Callable[[HTTPConnection], Awaitable[Caller]]:
+    def fresh(self, *, minutes: Minutes) -> Callable[[HTTPConnection], Awaitable[Caller]]:
         """Return the dependency of `latchstring.fresh`, asking this `Auth` whatever the application."""
         return FreshDependency(timedelta(minutes=minutes), self.guard)
 
-    def requires(self, *, role: str) -> Callable[[HTTPConnection], Awaitable[Caller]]:
+    def requires(self, *, role: RoleName) -> Callable[[HTTPConnection], Awaitable[Caller]]:
         """Return the dependency of `latchstring.requires`, asking this `Auth` whatever the application."""
         return RoleDependency(role, self.guard)
 

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Host, Mount
 
+from latchstring.annotations import InstanceOnly
 from latchstring.core.sessions.guard import GuardDependency
 from latchstring.core.sessions.middleware import GuardMiddleware
 from latchstring.core.tokens.keys import KeySet
@@ -43,7 +44,7 @@ class Access(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class InspectedRoute:
+class InspectedRoute(InstanceOnly):
     """A route, a WebSocket or a mounted application."""
 
     path: str
@@ -61,7 +62,7 @@ class InspectedRoute:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(InstanceOnly):
     """Something that must not stay so."""
 
     name: str
@@ -71,7 +72,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(InstanceOnly):
     """What was seen."""
 
     routes: tuple[InspectedRoute, ...]

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 from uuid import UUID
 
+from latchstring.annotations import InstanceOnly
+
 
 class Claims(dict[str, Any]):
     """A JSON object that can be read, copied and sent on, and not be changed.
@@ -46,7 +48,7 @@ class Proven:
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(InstanceOnly):
     """The bearer of a valid access token, known from its claims alone: nothing was read to make this."""
 
     user_id: UUID

@@ -20,9 +20,11 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
+from latchstring.annotations import InstanceOnly
+
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Source(InstanceOnly):
     """Where an action came from: a visitor's request, the application's own code, or the operator's command line."""
 
     actor: str
@@ -38,7 +40,7 @@ SYSTEM = Source(actor="system")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fact:
+class Fact(InstanceOnly):
     """Something that happened, and is committed or will be with the transaction that recorded it."""
 
     name: ClassVar[str]

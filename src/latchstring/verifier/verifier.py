@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
-from fastapi.security.base import SecurityBase
 from pydantic import SecretStr
 from starlette.requests import HTTPConnection
 
+from latchstring.annotations import NotFromRequest
 from latchstring.core.caller import Caller
 from latchstring.core.sessions.credentials import bearer_token
 from latchstring.core.sessions.rules import refusal_after
@@ -23,6 +24,7 @@ from latchstring.errors import (
     UnavailableError,
 )
 from latchstring.foundation.clock import Clock, SystemClock
+from latchstring.foundation.web.dependency import SecurityDependency
 from latchstring.foundation.web.problem import ProblemError
 from latchstring.verifier.following import FollowedRevocations
 from latchstring.verifier.issuer import Issuer
@@ -31,7 +33,12 @@ from latchstring.verifier.keys import IssuerKeys
 WELL_KNOWN_KEYS = "/.well-known/jwks.json"
 
 
-class TokenVerifier(SecurityBase):
+_IssuerUrl = Annotated[
+    str, NotFromRequest("TokenVerifier is missing its call: write verifier = TokenVerifier(…), then Depends(verifier)")
+]
+
+
+class TokenVerifier(SecurityDependency):
     """Verifies access tokens of one issuer; a FastAPI dependency that gives the caller.
 
         verifier = TokenVerifier(issuer="https://auth.example.com", audience="https://api.example.com")
@@ -40,10 +47,12 @@ class TokenVerifier(SecurityBase):
     Run the application inside `running()`: the keys are there from the start, and connections are closed at the end.
     """
 
+    instead: ClassVar[str] = "Where a caller may have no token, read the header in the route and call verify(token)."
+
     def __init__(
         self,
         *,
-        issuer: str,
+        issuer: _IssuerUrl,
         audience: str | None = None,
         jwks_url: str | None = None,
         revocations_url: str | None = None,
@@ -93,6 +102,9 @@ class TokenVerifier(SecurityBase):
             )
         self.model = HTTPBearerModel(bearerFormat="JWT", description=f"An access token of {issuer}.")
         self.scheme_name = "accessToken"
+
+    def __str__(self) -> str:
+        return "TokenVerifier"
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """Return who is asking, from the `Authorization` header: the dependency.

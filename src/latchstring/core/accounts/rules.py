@@ -9,6 +9,8 @@ from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
 
+from latchstring.annotations import InstanceOnly
+
 EMAIL_MAX_LENGTH = 254
 NAME_MAX_LENGTH = 100
 ROLE_MAX_LENGTH = 32
@@ -21,7 +23,7 @@ _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 @dataclass(frozen=True, slots=True)
-class User:
+class User(InstanceOnly):
     """A user, without anything that proves who it is."""
 
     id: UUID

@@ -23,15 +23,14 @@ from collections.abc import Awaitable, Callable, Collection, Hashable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from fastapi import Depends
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
-from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from latchstring.annotations import NotFromRequest
 from latchstring.core.accounts.actions import Accounts
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
@@ -42,6 +41,7 @@ from latchstring.core.sessions.sockets import OpenSocket, Sockets
 from latchstring.core.tokens.tokens import Tokens
 from latchstring.errors import Code, ConfigurationError, Refused, UnavailableError
 from latchstring.foundation.clock import Clock
+from latchstring.foundation.web.dependency import SecurityDependency
 from latchstring.foundation.web.edge import Edge
 from latchstring.foundation.web.openapi import BEARER_SCHEME
 from latchstring.foundation.web.origin import SAFE_METHODS, is_navigation
@@ -198,12 +198,13 @@ class Guard:
         return scope["type"] == "http" and scope["method"] in SAFE_METHODS and is_navigation(headers)
 
 
-class GuardDependency(SecurityBase):
+class GuardDependency(SecurityDependency):
     """FastAPI's view of the guard: a dependency that is also a security scheme of the OpenAPI document.
 
     Two that ask the same are equal, so that FastAPI solves one for both, and a test can override it by another.
     """
 
+    instead: ClassVar[str] = "For a visitor who may be signed out, use OptionalUser; as a return type, User or Caller."
     lets_everyone_in = False
     refusals: Collection[Code] = GUARD_REFUSALS
 
@@ -244,7 +245,8 @@ class CallerDependency(GuardDependency):
 
 
 current_caller = CallerDependency()
-CallerDep = Annotated[Caller, Depends(current_caller)]
+# The guard itself and not `Depends(guard)`: Pydantic asks it about `CallerDep | None`, and it refuses.
+CallerDep = Annotated[Caller, current_caller]
 """Who is asking, known from the token alone: no I/O. The default choice."""
 
 
@@ -267,7 +269,12 @@ class FreshDependency(GuardDependency):
         return caller
 
 
-def fresh(*, minutes: float) -> Callable[[HTTPConnection], Awaitable[Caller]]:
+# `Depends(fresh)`, the call forgotten, would make `fresh` the dependency and let in whoever sends `?minutes=5`.
+Minutes = Annotated[float, NotFromRequest("fresh is missing its call: write Depends(fresh(minutes=5))")]
+RoleName = Annotated[str, NotFromRequest('requires is missing its call: write Depends(requires(role="admin"))')]
+
+
+def fresh(*, minutes: Minutes) -> Callable[[HTTPConnection], Awaitable[Caller]]:
     """Return a dependency that lets in callers whose user proved who they are within the last `minutes`: no I/O.
 
     `Annotated[Caller, Depends(fresh(minutes=5))]` is for what a stolen session must not be enough for. Everybody else
@@ -296,7 +303,7 @@ class RoleDependency(GuardDependency):
         return caller
 
 
-def requires(*, role: str) -> Callable[[HTTPConnection], Awaitable[Caller]]:
+def requires(*, role: RoleName) -> Callable[[HTTPConnection], Awaitable[Caller]]:
     """Return a dependency that lets in callers who have a role: no I/O, the token says so.
 
     `Annotated[Caller, Depends(requires(role="admin"))]`. Everybody else who is signed in hears 403 `role_required`. A
@@ -322,7 +329,7 @@ class UserDependency(GuardDependency):
 
 
 current_user = UserDependency()
-CurrentUser = Annotated[User, Depends(current_user)]
+CurrentUser = Annotated[User, current_user]
 """The user who is asking, read from the database at each request; no connection is held while the route runs."""
 
 
@@ -331,6 +338,9 @@ class OptionalUserDependency(GuardDependency):
 
     lets_everyone_in = True
     refusals = OPEN_REFUSALS
+
+    def __str__(self) -> str:
+        return "OptionalUser"
 
     async def __call__(self, connection: HTTPConnection) -> User | None:
         guard = self._guard or guard_of(connection)
@@ -346,7 +356,7 @@ class OptionalUserDependency(GuardDependency):
 
 
 optional_user = OptionalUserDependency()
-OptionalUser = Annotated[User | None, Depends(optional_user)]
+OptionalUser = Annotated[User | None, optional_user]
 """The user who is asking, or None where a guarded route would answer 401 or 404.
 
 What is no visitor's innocent state is refused here as well: a malformed header, two cookies, a foreign origin, a

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from latchstring.annotations import NotFromRequest
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
 from latchstring.core.sessions.actions import SignedIn
@@ -296,7 +297,10 @@ class PageDependency(GuardDependency):
             raise HTTPException(way.status_code, headers=headers) from problem
 
 
-def on_page(dependency: Any) -> Any:  # noqa: ANN401 -- a dependency, whatever it returns
+_PageGuard = Annotated[Any, NotFromRequest("on_page is missing its call: write Depends(on_page(current_user))")]
+
+
+def on_page(dependency: _PageGuard) -> Any:  # noqa: ANN401 -- a dependency, whatever it returns
     """Return a guard for pages of the application's own: `Annotated[User, Depends(on_page(current_user))]`.
 
     Whom the guard would refuse, because the token is over or nobody is signed in, it sends on to where that is mended,
@@ -314,7 +318,7 @@ def on_page(dependency: Any) -> Any:  # noqa: ANN401 -- a dependency, whatever i
     return PageDependency(dependency)
 
 
-PageUser = Annotated[User, Depends(PageDependency(current_user))]
+PageUser = Annotated[User, PageDependency(current_user)]
 """`CurrentUser` for a page of the application's own: who is not signed in is sent to sign in, and back."""
 
 

@@ -7,6 +7,7 @@
     cookies.py     our cookies, read from the raw header
     origin.py      which browser requests may change something
     client.py      the visitor's address behind proxies
+    dependency.py  a dependency of ours, which FastAPI runs or refuses to declare
     problem.py     a refusal as RFC 9457 problem+json
     headers.py     security headers on every answer, as one ASGI middleware
     pages/         what every room's pages are made with

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
+from latchstring.annotations import InstanceOnly
 from latchstring.errors import ConfigurationError
 
 _VARIABLE = re.compile(r"[a-z][a-z0-9-]*")
@@ -14,7 +15,7 @@ _NOT_A_VALUE = re.compile(r"[;{}<>\\@]|/\*|url\(|[\x00-\x1f\x7f]", re.IGNORECASE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pages:
+class Pages(InstanceOnly):
     """How the pages look, and where they lead: `Auth(…, pages=Pages(name="Acme", theme={"accent": "#0a6"}))`.
 
     Args:
