@@ -8,8 +8,10 @@ import json
 import logging
 import shutil
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
@@ -863,6 +865,24 @@ async def test_a_slow_head_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatc
                 await client.receive()
         server.should_exit = True
     listening.close()
+
+
+IMPATIENT = """
+from latchstring.apps import connections
+connections.HEAD_TIMEOUT_SECONDS = 1
+from latchstring.apps.cli import main
+main()
+"""
+
+
+def test_the_server_closes_a_slow_head(tmp_path: Path) -> None:
+    """T38: `latchstring serve` is what keeps that limit; here it is a second, and otherwise no longer than a body's."""
+    assert connections.HEAD_TIMEOUT_SECONDS <= body_module.TIMEOUT_SECONDS
+    command = (sys.executable, "-c", IMPATIENT, "serve")
+    with ServerProcess(tmp_path, variables=CHEAP_HASH, command=command) as server, connection(server) as client:
+        client.settimeout(60)
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        assert client.recv(4096) == b""
 
 
 async def test_a_slow_body_is_refused(send: Send, operations: list[Operation], monkeypatch: pytest.MonkeyPatch) -> None:

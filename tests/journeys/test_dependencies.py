@@ -438,6 +438,24 @@ async def test_a_session_that_ends_by_itself_takes_its_sockets_along(settings: S
         await line.task
 
 
+async def test_a_running_worker_asks_about_its_sockets_by_itself(
+    settings: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T38: nobody has to ask for it; one whose session ended by itself is closed by the next housekeeping."""
+    monkeypatch.setattr("latchstring.foundation.housekeeping.INTERVAL_SECONDS", 0.02)
+    host = Host(settings, clock)
+    add_routes(host.app)
+    async with host.auth.running():
+        ada = await host.signed_in()
+        line = Line(host.app, "/echo", ada.cookies["access_token"])
+        for _ in range(2):
+            await line.heard()
+        clock.turn(minutes=61)
+        async with asyncio.timeout(20):
+            await line.task
+        assert (await line.heard())["code"] == CLOSED_UNAUTHORIZED
+
+
 async def test_closed_sockets_are_forgotten(served: Served) -> None:
     """Nobody has to say when one is over, and nothing is kept of it."""
     ada = await served.host.signed_in()

@@ -22,6 +22,7 @@ from latchstring.core.sessions.tables import revocations
 from latchstring.core.tokens.keys import make_private_pem
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.errors import RevocationsUnknownError, UnavailableError
+from latchstring.foundation import following
 from latchstring.foundation.facts import OPERATOR
 from latchstring.testing import TurnedClock
 from tests.support.service import Service, cheap_settings, credentials, quiet_app
@@ -275,6 +276,21 @@ async def test_a_reload_forgets_nothing_that_still_counts(worker: Worker) -> Non
     assert await bob.sees(here) == ENDED
 
 
+async def test_a_clock_that_was_set_right_brings_back_what_counts_again(worker: Worker) -> None:
+    """T38: while a clock is ahead, entries have run out by it and are forgotten; put right, they are read again."""
+    here, there = await worker(), await worker()
+    ada = await visitor(here)
+    await ada.signs_out(here)
+    await there.auth.feed.poll()
+    assert await ada.sees(there) == ENDED
+    there.clock.turn(minutes=20)
+    there.clock.suspend(seconds=61)
+    await there.auth.feed.poll()
+    there.clock.turn(minutes=-20, seconds=-61)
+    await there.auth.feed.poll()
+    assert await ada.sees(there) == ENDED
+
+
 async def test_what_has_run_out_is_forgotten(worker: Worker) -> None:
     """An entry lives a minute longer than the last token it speaks of; then memory is as small as before."""
     here = await worker()
@@ -373,6 +389,42 @@ async def test_a_database_that_hangs_does_not_hang_the_feed(worker: Worker, monk
                 await here.auth.feed.poll()
     await here.auth.feed.poll()
     assert await ada.sees(here) == LETS_IN
+
+
+async def test_the_feed_looks_often_enough_for_what_is_promised(
+    settings: Settings, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T38: within a second every worker knows; four looks are begun in one. One that hangs closes no door yet.
+
+    No clock is asked, so that no slow machine fails this: it is a matter of how long the loop pauses between two looks.
+    """
+    promised_seconds = 1.0
+    assert promised_seconds / 4 >= feed.POLL_INTERVAL_SECONDS
+    assert settings.revocation_max_lag_seconds > feed.POLL_INTERVAL_SECONDS + feed.POLL_TIMEOUT_SECONDS
+    here = await worker(looks=False)
+    pauses: list[float] = []
+    paused, polls = asyncio.Event(), 0
+
+    async def passes_at_once(ending: asyncio.Event, *, within_seconds: float) -> bool:
+        pauses.append(within_seconds)
+        if len(pauses) > 4:
+            paused.set()
+            return await ending.wait()
+        return False
+
+    look = here.auth.feed.poll
+
+    async def counted() -> None:
+        nonlocal polls
+        polls += 1
+        await look()
+
+    monkeypatch.setattr(here.auth.feed, "poll", counted)
+    monkeypatch.setattr(following, "happens", passes_at_once)
+    async with here.auth.feed.following(), asyncio.timeout(20):
+        await paused.wait()
+    assert pauses == [feed.POLL_INTERVAL_SECONDS] * 5
+    assert polls == 5, "one before the first pause, and one after each that has passed"
 
 
 # --- what reading costs -----------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from sqlalchemy.engine import make_url
 
 from latchstring import Settings
 from latchstring.core.sessions.tables import sessions
+from latchstring.foundation import limits
 from latchstring.foundation.audit import audit
 from latchstring.foundation.facts import OPERATOR, SignInRefused
 from latchstring.foundation.limits import Rate, places, prune_limits
@@ -462,6 +463,18 @@ class TestOneNetworkAddress:
             strict.clock.turn(seconds=1)
             await assert_refused(log_in(browser_at(strict), EMAIL, WRONG))
             assert statements
+
+    async def test_what_is_known_to_be_full_is_bounded(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        """T38: whoever floods with names of accounts fills windows, and not this process's memory."""
+        monkeypatch.setattr(limits, "_MOST_KNOWN_FULL", 3)
+        async with worker(service, limit_account="1/15m", limit_address="9999/15m") as strict:
+            for number in range(8):
+                email = f"{number}@example.com"
+                await assert_checked(log_in(browser_at(strict), email, WRONG))
+                await assert_refused(log_in(browser_at(strict), email, WRONG))
+                assert len(strict.auth.limits._known_full) <= 3
+            for number in range(8):
+                await assert_refused(log_in(browser_at(strict), f"{number}@example.com", WRONG))
 
     async def test_a_network_of_ipv6_is_one_address(self, service: Service) -> None:
         """GHSA-p6v2-xcpg-h6xw, IPv6 per address: the 2⁶⁴ addresses of a visitor are one; the next /64 is another."""
