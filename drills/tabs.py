@@ -31,7 +31,8 @@ GRACE = Person("grace@example.com", first_name="Grace", last_name="Hopper")
 _TOKENS_OF_FIVE_SECONDS = {"LATCHSTRING_ACCESS_TOKEN_EXPIRE_MINUTES": "0.0834"}
 _LEADS = (0.0, 0.0, 0.002, 0.002, 0.0, 0.0, 0.01, 0.01)
 """How long one waits after the other was let go, in seconds; by turns it is the renewal and the confirmation."""
-_WAIT_SECONDS = 30
+_WAIT_SECONDS = 60
+_STALE_SECONDS = 4.0  # a page gives up after eight, and asks again
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,22 @@ class Seen:
     ended: int
 
 
+@dataclass(frozen=True)
+class Held:
+    """A request that the browser was about to send."""
+
+    route: Route
+    at: float = field(default_factory=time.monotonic)
+
+
 @dataclass
 class Tabs:
     """Two pages of one browser, and the requests that are held."""
 
     confirming: Page
     renewing: Page
-    confirmations: asyncio.Queue[Route] = field(default_factory=asyncio.Queue)
-    renewals: asyncio.Queue[Route] = field(default_factory=asyncio.Queue)
+    confirmations: asyncio.Queue[Held] = field(default_factory=asyncio.Queue)
+    renewals: asyncio.Queue[Held] = field(default_factory=asyncio.Queue)
 
     @classmethod
     async def of(cls, context: BrowserContext) -> "Tabs":
@@ -94,16 +103,23 @@ class Tabs:
         # Left to itself, either tab would renew for both. Here it is to be the other one.
         await tabs.confirming.route("**/assets/session.*", lambda route: route.abort())
         await tabs.confirming.route(f"**{CONFIRM}", tabs._hold_confirmation)
-        await tabs.renewing.route(f"**{REFRESH}", tabs.renewals.put)
+        await tabs.renewing.route(f"**{REFRESH}", lambda route: tabs.renewals.put_nowait(Held(route)))
         await tabs.confirming.goto(CONFIRM)
         await tabs.renewing.goto("/account")
         return tabs
 
     async def _hold_confirmation(self, route: Route) -> None:
         if route.request.method == "POST":
-            await self.confirmations.put(route)
+            self.confirmations.put_nowait(Held(route))
         else:
             await route.continue_()
+
+    async def renewal(self) -> Held:
+        """Wait for one that its page still waits for."""
+        held = await self.renewals.get()
+        while time.monotonic() - held.at > _STALE_SECONDS:
+            held = await self.renewals.get()
+        return held
 
 
 def drill(url: str, *, rounds: int, workers: int = WORKERS) -> list[Figure]:
@@ -144,9 +160,9 @@ async def _rounds(server: ServerProcess, url: str, *, rounds: int) -> Seen:
 async def _round(tabs: Tabs, number: int) -> tuple[Asked, Asked]:
     await fill(tabs.confirming, confirm_password=GRACE.password)
     async with asyncio.timeout(_WAIT_SECONDS):
-        renewal = await tabs.renewals.get()
         pressed = asyncio.create_task(press(tabs.confirming, "Confirm"))
         confirmation = await tabs.confirmations.get()
+        renewal = await tabs.renewal()
         lead = _LEADS[number % len(_LEADS)]
         renewed, confirmed = await asyncio.gather(
             _let_go(tabs.renewing, renewal, after=lead * (number % 2)),
@@ -157,8 +173,8 @@ async def _round(tabs: Tabs, number: int) -> tuple[Asked, Asked]:
     return renewed, confirmed
 
 
-async def _let_go(page: Page, held: Route, *, after: float) -> Asked:
-    request = held.request
+async def _let_go(page: Page, held: Held, *, after: float) -> Asked:
+    request = held.route.request
 
     def is_answer(response: Response) -> bool:
         # A form that came a moment too late for its access token goes by /renew, and comes back.
@@ -168,7 +184,7 @@ async def _let_go(page: Page, held: Route, *, after: float) -> Asked:
         await asyncio.sleep(after)
     async with page.expect_response(is_answer) as answered:
         sent_at = time.monotonic()
-        await held.continue_()
+        await held.route.continue_()
     response = await answered.value
     return Asked(response.status, sent_at=sent_at, answered_at=time.monotonic())
 
