@@ -12,12 +12,13 @@ counts is the time from the command's end to the last answer that let one in. Th
 """
 
 import asyncio
+import math
 import secrets
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,7 +29,7 @@ if __name__ == "__main__":
 import jwt
 
 from drills import skewed
-from drills.ground import Figure, main, serving
+from drills.ground import Figure, Says, main, serving
 from drills.lines import Line, line_to_each_worker
 from drills.stolen_key import StolenKey, steal
 from latchstring import RefusedError
@@ -37,12 +38,13 @@ from latchstring.foundation.clock import SystemClock
 from latchstring.foundation.database import Database
 from latchstring.foundation.facts import OPERATOR
 from latchstring.verifier import TokenVerifier
+from tests.support.hang import HANG_SECONDS
 from tests.support.process import ServerProcess, latchstring
 from tests.support.service import SECRET, credentials, registration
 
 WORKER_BOUND_SECONDS, FOLLOWER_BOUND_SECONDS = 1.0, 2.0
 GO_ON_SECONDS = 1.5
-"""So much longer than the command everybody is asked."""
+"""So much longer than the command everybody is asked, and then until the first refusal."""
 MINUTES_BEHIND = 3
 AGE_SECONDS = 600
 """How old the thief's tokens say they are: the clock that is behind must not take them for tokens of the future."""
@@ -153,22 +155,28 @@ def _retire(url: str, kid: str) -> float:
 
 
 async def _last_taken(line: Line, token: str, over: asyncio.Event) -> float:
-    last = 0.0
-    while not over.is_set():
-        if await _takes(line, token):
-            last = time.monotonic()
-        await asyncio.sleep(0.005)
-    return last
+    return await _last(lambda: _takes(line, token), over)
 
 
 async def _last_verified(verifier: TokenVerifier, token: str, over: asyncio.Event) -> float:
-    last = 0.0
-    while not over.is_set():
+    async def verifies() -> bool:
         try:
             await verifier.verify(token)
-            last = time.monotonic()
         except RefusedError:
-            pass
+            return False
+        return True
+
+    return await _last(verifies, over)
+
+
+async def _last(takes: Callable[[], Awaitable[bool]], over: asyncio.Event) -> float:
+    """Return when a token was last taken; `inf`: it was taken on and on."""
+    last, began = 0.0, time.monotonic()
+    while (is_taken := await takes()) or not over.is_set():
+        if is_taken:
+            last = time.monotonic()
+        if last - began > HANG_SECONDS:
+            return math.inf
         await asyncio.sleep(0.005)
     return last
 
@@ -218,7 +226,8 @@ async def _feed_token(url: str) -> str:
 
 def _delay(promise: str, delays: Sequence[float], *, bound: float) -> Figure:
     seen = f"{max(delays):.3f} s at most, median {statistics.median(delays):.3f} s, {len(delays)} times"
-    return Figure(promise, seen, is_kept=max(delays) <= bound)
+    says = Says.SPEED if math.isfinite(max(delays)) else Says.PROMISE
+    return Figure(promise, seen, is_kept=max(delays) <= bound, says=says)
 
 
 if __name__ == "__main__":

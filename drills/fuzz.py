@@ -29,7 +29,7 @@ import jwt
 import psutil
 from jwt.algorithms import OKPAlgorithm
 
-from drills.ground import Figure, percentile
+from drills.ground import Figure, Says, percentile
 from latchstring.core.caller import Caller
 from latchstring.core.tokens.compact import MalformedTokenError, parse
 from latchstring.core.tokens.keys import KeySet, key_set_from_pems
@@ -214,6 +214,7 @@ def fuzz(*, seconds: float, seed: int) -> list[Figure]:
             f"{max(seen.milliseconds):.3f} ms at most of the last {len(seen.milliseconds)}, "
             f"p99.9 {percentile(seen.milliseconds, 0.999):.3f} ms",
             is_kept=max(seen.milliseconds) < BOUND_MILLISECONDS,
+            says=Says.SPEED,
         ),
         Figure(
             f"memory grows by less than {GROWTH_BOUND_MIB:.0f} MiB in the second half",

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,20 @@ from tests.support.service import SECRET
 DATABASES = ("sqlite", "postgresql")
 
 
+class Says(StrEnum):
+    """What a figure is about, and whether a machine with other work to do may break it.
+
+    A drill by hand judges all three, on a machine with nothing else to do. The suite must pass on any machine, and
+    judges promises.
+    """
+
+    PROMISE = "promise"
+    SPEED = "speed"
+    """A bound in seconds."""
+    CONDITION = "condition"
+    """What has to be tried, so that the promises say something, and depends on who comes first."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """One line of the table: what was promised, what was seen, and whether the promise was kept."""
@@ -30,6 +45,7 @@ class Figure:
     promise: str
     seen: str
     is_kept: bool
+    says: Says = Says.PROMISE
 
     def line(self) -> str:
         """Return the line, in Markdown."""

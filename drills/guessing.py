@@ -30,6 +30,7 @@ from drills.visitors import alone, operator, rows_of, workers_of
 from latchstring.core.accounts.rules import canonical_email
 from latchstring.foundation.audit import audit
 from latchstring.foundation.facts import SignInRefused
+from tests.support.hang import HANG_SECONDS
 from tests.support.process import ServerProcess
 from tests.support.service import PASSWORD, credentials, registration
 
@@ -347,7 +348,7 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _client(server: ServerProcess) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(base_url=server.url, timeout=30, verify=_NO_TLS)
+    return httpx2.AsyncClient(base_url=server.url, timeout=HANG_SECONDS, verify=_NO_TLS)
 
 
 @contextlib.asynccontextmanager

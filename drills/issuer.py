@@ -32,7 +32,7 @@ if __name__ == "__main__":
 
 import psutil
 
-from drills.ground import Figure
+from drills.ground import Figure, Says
 from latchstring.core.tokens.keys import KeySet, key_set_from_pems
 from latchstring.core.tokens.rules import Kind, Party, access_claims
 from latchstring.core.tokens.settings import Algorithm
@@ -252,11 +252,13 @@ def _figures(seen: Seen, *, faults: int, grown: float) -> list[Figure]:
             f"none of them waits: {KNOWN} one after the other take less than {WAIT_BOUND_SECONDS * 1000:.0f} ms",
             f"{max(seen.waits) * 1000:.1f} ms at most",
             is_kept=max(seen.waits) < WAIT_BOUND_SECONDS,
+            says=Says.SPEED,
         ),
         Figure(
             f"tokens of unknown keys are refused, {AT_ONCE} at once within {REFUSED_BOUND_SECONDS:.0f} s",
             f"{len(seen.accepted_unknown)} accepted, the last refused after {max(seen.ends):.2f} s",
             is_kept=not seen.accepted_unknown and max(seen.ends) < REFUSED_BOUND_SECONDS,
+            says=Says.PROMISE if seen.accepted_unknown else Says.SPEED,
         ),
         Figure(
             "they make it ask once, and not again within a minute",

@@ -35,9 +35,12 @@ from latchstring.core.accounts.tables import users
 from latchstring.core.sessions import store
 from latchstring.core.sessions.rules import Session
 from latchstring.foundation.database import Database
+from tests.support.hang import HANG_SECONDS
 from tests.support.process import ServerProcess
 from tests.support.service import credentials, registration
 
+LONG_GRACE = {"LATCHSTRING_REFRESH_GRACE_SECONDS": "600"}
+"""However long the server takes to start again."""
 REGISTERING = 10
 REFRESHING = 8
 AT_LEAST_MILLISECONDS = 300
@@ -63,6 +66,7 @@ class Storm:
 
     is_up: asyncio.Event = field(default_factory=asyncio.Event)
     """Somebody has refreshed."""
+    has_registered: asyncio.Event = field(default_factory=asyncio.Event)
     registered: list[str] = field(default_factory=list)
     people: list[Person] = field(default_factory=list)
     refreshes: int = 0
@@ -93,9 +97,9 @@ def drill(url: str, *, rounds: int, workers: int = 2) -> list[Figure]:
     """Return what was lost."""
     tally = Tally()
     for _ in range(rounds):
-        with serving(url, workers=workers) as server:
+        with serving(url, workers=workers, variables=LONG_GRACE) as server:
             storm = asyncio.run(_storm(server))
-        with serving(url, workers=workers) as server:
+        with serving(url, workers=workers, variables=LONG_GRACE) as server:
             asyncio.run(_take_stock(server, url, storm, tally))
         tally.storms.append(storm)
     asyncio.run(_look_for_everybody(url, tally))
@@ -112,7 +116,9 @@ async def _storm(server: ServerProcess) -> Storm:
             group.create_task(_register_on(server, storm))
         for _ in range(REFRESHING):
             group.create_task(_refresh_on(server, storm))
-        await asyncio.wait_for(storm.is_up.wait(), 20)
+        async with asyncio.timeout(HANG_SECONDS):
+            await storm.is_up.wait()
+            await storm.has_registered.wait()
         milliseconds = AT_LEAST_MILLISECONDS + secrets.randbelow(AT_MOST_MILLISECONDS - AT_LEAST_MILLISECONDS)
         await asyncio.sleep(milliseconds / 1000)
         server.kill()  # before this returns nobody here hears anything: it happens between two of the loop's turns
@@ -129,6 +135,7 @@ async def _register_on(server: ServerProcess, storm: Storm) -> None:
                 return
             if answer.status_code == 201:
                 storm.registered.append(email)
+                storm.has_registered.set()
             else:
                 _note_failure(answer, storm)
 
@@ -172,7 +179,7 @@ def _note_failure(answer: httpx2.Response, storm: Storm) -> None:
 async def _take_stock(server: ServerProcess, url: str, storm: Storm, tally: Tally) -> None:
     database = Database(url)
     try:
-        # Sessions first: a successor whose answer was swallowed is given again for thirty seconds.
+        # Sessions first: a successor whose answer was swallowed is given again within the grace alone.
         await asyncio.gather(*(_look_at_session(server, database, person, tally) for person in storm.people))
     finally:
         await database.close()
@@ -287,7 +294,7 @@ def _figures(tally: Tally) -> list[Figure]:
 
 
 def _client(server: ServerProcess) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(base_url=server.url, timeout=30, limits=httpx2.Limits(max_connections=1))
+    return httpx2.AsyncClient(base_url=server.url, timeout=HANG_SECONDS, limits=httpx2.Limits(max_connections=1))
 
 
 async def _ask(

@@ -10,7 +10,7 @@ and each is kept alive; an answer that came over a new connection, and so perhap
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,11 @@ import httpx2
 import psutil
 
 from drills.ground import bearer
+from tests.support.hang import HANG_SECONDS
 from tests.support.process import ServerProcess
 
-SEARCH_SECONDS = 30.0
+SEARCH_SECONDS = 2 * HANG_SECONDS
+KEEP_ALIVE_SECONDS = 2.0
 AT_ONCE = 4
 """Connections opened together, so that one idle worker can't take them all."""
 
@@ -72,13 +74,26 @@ async def line_to_each_worker(server: ServerProcess, *, workers: int) -> AsyncIt
                     found.setdefault(worker, Line(worker=worker, port=port, client=client))
             for line in found.values():
                 await line.ask("GET", "/healthz")
-        yield list(found.values())
+        lines = list(found.values())
+        keeping = asyncio.create_task(_keep_alive(lines))
+        try:
+            yield lines
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])
+
+
+async def _keep_alive(lines: Sequence[Line]) -> None:
+    # The server hangs up on who says nothing for five seconds.
+    while True:
+        await asyncio.sleep(KEEP_ALIVE_SECONDS)
+        await asyncio.gather(*(line.ask("GET", "/healthz", keep_cookies=True) for line in lines))
 
 
 def _client(server: ServerProcess) -> httpx2.AsyncClient:
     # An idle connection is dropped by us after a while, as by the server: never here, since it could not be replaced.
     limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=None)
-    return httpx2.AsyncClient(base_url=server.url, timeout=30, limits=limits)
+    return httpx2.AsyncClient(base_url=server.url, timeout=HANG_SECONDS, limits=limits)
 
 
 def _our_port(answer: httpx2.Response) -> int:

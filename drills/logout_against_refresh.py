@@ -7,6 +7,7 @@ a second later none takes them for the guarded route, and none ever does again.
 """
 
 import asyncio
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -18,12 +19,11 @@ import sqlalchemy as sa
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from drills.ground import Figure, main, serving
+from drills.ground import Figure, Says, main, serving
 from drills.visitors import (
     DASHBOARD,
     LOGOUT,
     REFRESH,
-    WITHIN_SECONDS,
     WORKERS,
     Answer,
     Pair,
@@ -33,15 +33,39 @@ from drills.visitors import (
     life_after,
     operator,
     rows_of,
+    soon_refused,
 )
 from latchstring.core.sessions.tables import sessions
 from tests.support.process import ServerProcess
 
+MOST_TIMES = 10
+"""So many times the rounds asked for, where a busy machine lets the two overlap too rarely."""
 _LEADS = (0.0, 0.001, 0.0, 0.004, 0.0005, 0.0, 0.016, 0.002, 0.008)
 """How long one waits after the other began, in seconds: nine, so that each meets every pair of workers.
 
 Every third is none, so that the two overlap however busy the machine is and however long it then sleeps.
 """
+
+
+@dataclass
+class Tried:
+    """What was produced: both orders, and both requests under way at the same time."""
+
+    rounds: int = 0
+    refreshed_first: int = 0
+    overlapping: int = 0
+
+    def note(self, refreshed: Answer, signed_out: Answer) -> None:
+        """Count one round."""
+        begun = max(refreshed.sent_at, signed_out.sent_at)
+        self.rounds += 1
+        self.refreshed_first += refreshed.is_success
+        self.overlapping += begun < min(refreshed.answered_at, signed_out.answered_at)
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the promise was put to the test."""
+        return 0 < self.refreshed_first < self.rounds and self.overlapping > self.rounds / 4
 
 
 @dataclass(frozen=True)
@@ -62,15 +86,9 @@ class Round:
         return self.signed_out.status == 200 and self.refreshed.code in {"200", "session_ended"}
 
     @property
-    def has_overlapped(self) -> bool:
-        """Whether both were under way at the same time."""
-        begun = max(self.refreshed.sent_at, self.signed_out.sent_at)
-        return begun < min(self.refreshed.answered_at, self.signed_out.answered_at)
-
-    @property
     def is_dead(self) -> bool:
         """Whether nothing was left alive."""
-        return self.refresh_codes == {"session_ended"} and self.life <= WITHIN_SECONDS
+        return self.refresh_codes == {"session_ended"} and math.isfinite(self.life)
 
 
 @dataclass(frozen=True)
@@ -86,15 +104,20 @@ class Aftermath:
 def drill(url: str, *, rounds: int, workers: int = WORKERS) -> list[Figure]:
     """Return what was seen."""
     with serving(url, workers=workers) as server:
-        seen, aftermath = asyncio.run(_rounds(server, url, rounds=rounds, workers=workers))
-    return _figures(seen, aftermath)
+        seen, tried, aftermath = asyncio.run(_rounds(server, url, rounds=rounds, workers=workers))
+    return _figures(seen, tried, aftermath)
 
 
-async def _rounds(server: ServerProcess, url: str, *, rounds: int, workers: int) -> tuple[list[Round], Aftermath]:
+async def _rounds(
+    server: ServerProcess, url: str, *, rounds: int, workers: int
+) -> tuple[list[Round], Tried, Aftermath]:
     async with crowd(server, each=3, workers=workers) as rows, operator(url) as auth:
         watchers = [row[0] for row in rows]
         under_way: list[asyncio.Task[Round]] = []
-        for number in range(rounds):
+        tried = Tried()
+        for number in range(MOST_TIMES * rounds):
+            if number >= rounds and tried.is_enough:
+                break
             refresher, leaver = rows[number % workers][1], rows[number // workers % workers][2]
             pair = await refresher.registered(f"visitor{number}@example.com")
             lead = _LEADS[number // 2 % len(_LEADS)]
@@ -103,6 +126,7 @@ async def _rounds(server: ServerProcess, url: str, *, rounds: int, workers: int)
                 _after(lead * (number % 2), refresher, REFRESH, pair.refresh),
                 _after(lead * (1 - number % 2), leaver, LOGOUT, shown),
             )
+            tried.note(refreshed, signed_out)
             under_way.append(asyncio.create_task(_watch(watchers, pair, refreshed, signed_out)))
             await asyncio.sleep(0)
         seen = await asyncio.gather(*under_way)
@@ -110,9 +134,13 @@ async def _rounds(server: ServerProcess, url: str, *, rounds: int, workers: int)
             await codes_heard(watchers, "GET", DASHBOARD, token=pair.access) for each in seen for pair in each.pairs
         ]
         ended = await rows_of(auth, sa.select(sessions.c.revoked_reason))
-        return seen, Aftermath(
-            reasons=Counter(row.revoked_reason for row in ended),
-            codes=Counter(code for codes in heard for code in codes),
+        return (
+            seen,
+            tried,
+            Aftermath(
+                reasons=Counter(row.revoked_reason for row in ended),
+                codes=Counter(code for codes in heard for code in codes),
+            ),
         )
 
 
@@ -132,11 +160,9 @@ async def _watch(watchers: Sequence[Visitor], old: Pair, refreshed: Answer, sign
     )
 
 
-def _figures(seen: Sequence[Round], aftermath: Aftermath) -> list[Figure]:
+def _figures(seen: Sequence[Round], tried: Tried, aftermath: Aftermath) -> list[Figure]:
     answered = sum(each.is_answered_well for each in seen)
-    refreshed = sum(each.refreshed.is_success for each in seen)
     dead = sum(each.is_dead for each in seen)
-    overlapping = sum(each.has_overlapped for each in seen)
     tokens = sum(len(each.pairs) for each in seen)
     return [
         Figure(
@@ -146,16 +172,17 @@ def _figures(seen: Sequence[Round], aftermath: Aftermath) -> list[Figure]:
         ),
         Figure(
             promise="(both orders were tried, and the two were under way at the same time)",
-            seen=f"the refresh was first {refreshed} times, the sign-out {len(seen) - refreshed}; "
-            f"{overlapping} overlapped",
-            is_kept=0 < refreshed < len(seen) and overlapping > len(seen) / 4,
+            seen=f"the refresh was first {tried.refreshed_first} times, the sign-out "
+            f"{tried.rounds - tried.refreshed_first}; {tried.overlapping} overlapped",
+            is_kept=tried.is_enough,
+            says=Says.CONDITION,
         ),
         Figure(
-            promise="old tokens and new: none refreshes any more, and no worker takes one for more than a second",
-            seen=f"dead in {dead} of {len(seen)}; {tokens} pairs, access taken for "
-            f"{max(each.life for each in seen):.2f} s at most",
+            promise="old tokens and new: none refreshes any more, and soon no worker takes one",
+            seen=f"dead in {dead} of {len(seen)}; {tokens} pairs",
             is_kept=dead == len(seen),
         ),
+        soon_refused([each.life for each in seen]),
         Figure(
             promise="at the end every session is ended by its sign-out, and every token still refused",
             seen=f"{dict(aftermath.reasons)}, {dict(aftermath.codes)}",

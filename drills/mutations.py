@@ -23,7 +23,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # makes `drills` and `tests.support` importable
 
-from drills.ground import Figure, main
+from drills.ground import Figure, Says, main
 from latchstring.apps.server import prepare
 from latchstring.core.tokens.ring import DatabaseRing
 from latchstring.core.tokens.rules import Party
@@ -335,6 +335,7 @@ async def _under(url: str, algorithm: str, *, tries: int) -> list[Figure]:
             f"each is refused in less than {BOUND_MILLISECONDS:.0f} ms of processor time ({algorithm})",
             f"{max(milliseconds):.3f} ms at most, median {statistics.median(milliseconds):.3f} ms",
             is_kept=max(milliseconds) < BOUND_MILLISECONDS,
+            says=Says.SPEED,
         ),
     ]
 

@@ -20,7 +20,7 @@ from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from drills.ground import Figure, main, serving
+from drills.ground import Figure, Says, main, serving
 from drills.visitors import REFRESH, WORKERS, Pair, operator, rows_of
 from latchstring.core.sessions.tables import sessions
 from tests.support.browser import Person, expect_path, fill, found_chromium, press, running_browser, sign_up
@@ -209,6 +209,7 @@ def _figures(seen: Seen, *, rounds: int) -> list[Figure]:
             promise="(both requests were in flight at the same time)",
             seen=f"{overlapped} of {rounds}; the renewal was answered first {first} times",
             is_kept=overlapped > rounds / 4,
+            says=Says.CONDITION,
         ),
         Figure(
             promise="the browser is left with tokens of the session's newest generation",

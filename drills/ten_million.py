@@ -45,6 +45,7 @@ from latchstring.core.sessions.store import Rotation
 from latchstring.foundation import housekeeping
 from latchstring.foundation.clock import SystemClock
 from latchstring.foundation.database import Connection, Database
+from tests.support.hang import HANG_SECONDS
 from tests.support.postgres import Postgres
 from tests.support.service import cheap_settings, credentials, running_service
 
@@ -63,6 +64,7 @@ MOST_TIMES_SLOWER = 1.2
 MOST_BATCH_MS = 100.0
 MOST_TIMES_SLOWER_MEANWHILE = 2.0
 CLEARING_SECONDS = 15.0
+KEEP_ALIVE_SECONDS = 2.0
 USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:146.0) Gecko/20100101 Firefox/146.0"
 
 Ask = Callable[[Connection], Awaitable[object]]
@@ -383,6 +385,7 @@ class _Client:
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self._connection = connection
         self._cookies: dict[str, str] = {}
+        self._asked_at = time.monotonic()
         self.sign_in()
 
     def sign_in(self) -> None:
@@ -397,6 +400,9 @@ class _Client:
         assert self._cookies["refresh_token"] != before["refresh_token"], "nothing rotated"
 
     def _post(self, path: str, body: bytes) -> None:
+        if time.monotonic() - self._asked_at > KEEP_ALIVE_SECONDS:
+            self._connection.close()  # the server hangs up after five seconds: the next request connects anew
+        self._asked_at = time.monotonic()
         headers = {"Content-Type": "application/json"} if body else {}
         if self._cookies:
             headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
@@ -414,7 +420,7 @@ def _signed_in(url: str) -> Iterator[list[_Client]]:
     """Run one worker on a database, and give what is signed in there."""
     with serving(url, workers=1) as server, contextlib.ExitStack() as stack:
         host = server.url.removeprefix("http://")
-        connections = [http.client.HTTPConnection(host, timeout=30) for _ in range(CHANNELS)]
+        connections = [http.client.HTTPConnection(host, timeout=HANG_SECONDS) for _ in range(CHANNELS)]
         yield [_Client(stack.enter_context(contextlib.closing(connection))) for connection in connections]
 
 

@@ -25,7 +25,9 @@ import jwt
 import psutil
 import sqlalchemy as sa
 
+from drills.ground import Figure, Says
 from latchstring import Auth
+from tests.support.hang import HANG_SECONDS
 from tests.support.process import ServerProcess
 from tests.support.service import cheap_settings, registration
 
@@ -39,9 +41,9 @@ REGISTER = "/api/auth/register"
 WITHIN_SECONDS = 1.0
 """How long after its end a session's access token may still be taken by another worker."""
 
-_ANSWER_SECONDS = 30
-_START_SECONDS = 30
-_GIVEN_UP_SECONDS = 5.0
+_ANSWER_SECONDS = HANG_SECONDS
+_START_SECONDS = 2 * HANG_SECONDS
+_GIVEN_UP_SECONDS = HANG_SECONDS
 _LOOK_SECONDS = 0.01
 _KEEP_ALIVE_SECONDS = 2.0  # uvicorn hangs up after five
 _SET_COOKIE = re.compile(r"^set-cookie: *([^=;\r]+)=([^;\r]*)", re.IGNORECASE | re.MULTILINE)
@@ -175,6 +177,10 @@ async def crowd(server: ServerProcess, *, each: int, workers: int) -> AsyncItera
                     visitor = await Visitor.of(server)
                     row.append(visitor)
                     await visitor.ask("GET", "/healthz")
+        for row in rows:
+            # A worker that was stopped for long lets nobody in before its next poll.
+            while not (await row[0].ask("GET", "/readyz")).is_success:  # noqa: ASYNC110 -- it tells nobody
+                await asyncio.sleep(_LOOK_SECONDS)
         keeping = asyncio.create_task(_keep_alive([visitor for row in rows for visitor in row]))
         try:
             yield rows
@@ -216,9 +222,7 @@ def alone(running: psutil.Process, server: ServerProcess) -> Iterator[None]:
 async def _keep_alive(visitors: Sequence[Visitor]) -> None:
     while True:
         await asyncio.sleep(_KEEP_ALIVE_SECONDS)
-        for visitor in visitors:
-            if not visitor.is_busy:
-                await visitor.ask("GET", "/healthz")
+        await asyncio.gather(*(visitor.ask("GET", "/healthz") for visitor in visitors if not visitor.is_busy))
 
 
 async def life_after(watchers: Sequence[Visitor], access: str, *, since: float) -> float:
@@ -239,6 +243,16 @@ async def _life_on(watcher: Visitor, access: str, *, since: float) -> float:
         taken = max(answer.sent_at - since, 0.0)
         await asyncio.sleep(_LOOK_SECONDS)
     return math.inf
+
+
+def soon_refused(lives: Sequence[float]) -> Figure:
+    """Judge how long after their ends tokens were taken; that they are refused at all is another figure's."""
+    return Figure(
+        promise="a worker takes such an access token for no more than a second",
+        seen=f"for {max(lives, default=0.0):.2f} s at most",
+        is_kept=max(lives, default=0.0) <= WITHIN_SECONDS,
+        says=Says.SPEED,
+    )
 
 
 async def codes_heard(watchers: Sequence[Visitor], method: str, path: str, *, token: str) -> set[str]:

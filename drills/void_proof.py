@@ -11,6 +11,7 @@ first: before it is sent, in the midst of the hash, about the commit, and after 
 
 import asyncio
 import functools
+import math
 import statistics
 import sys
 import time
@@ -24,12 +25,11 @@ import sqlalchemy as sa
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from drills.ground import Figure, main, serving
+from drills.ground import Figure, Says, main, serving
 from drills.visitors import (
     DASHBOARD,
     LOGIN,
     REFRESH,
-    WITHIN_SECONDS,
     WORKERS,
     Answer,
     Pair,
@@ -39,6 +39,7 @@ from drills.visitors import (
     life_after,
     operator,
     rows_of,
+    soon_refused,
 )
 from latchstring import Auth
 from latchstring.core.sessions.tables import sessions
@@ -54,6 +55,9 @@ _BEFORE, _AFTER = -1.0, 2.0
 _MOMENTS = (_BEFORE, 0.5, _AFTER, 1.2, 0.2, 1.0, 0.7, 1.3, 0.05, 1.1, 0.9, 1.15, 0.4, 1.4, 1.05)
 """When the end is recorded, in durations of a login; more often than not about the login's commit."""
 _MEASURED = 5
+ORDERS = {"before", "within", "after"}
+MOST_TIMES = 10
+"""So many times the rounds asked for, where a busy machine misses the moments."""
 
 End = Callable[[Visitor, Pair], Awaitable[None]]
 """What takes the ground away; by a visitor, who is signed in with these tokens."""
@@ -95,7 +99,7 @@ class Round:
         return (
             self.has_only_allowed
             and self.refresh_codes <= {"session_ended"}
-            and self.life <= WITHIN_SECONDS
+            and math.isfinite(self.life)
             and self.spared_codes <= {"200"}
         )
 
@@ -142,7 +146,10 @@ async def _mode(
     watchers = [row[0] for row in rows]
     login_seconds, end_seconds = await _durations(f"measured{{}}@{name}.example.com", end, rows[0])
     under_way: list[asyncio.Task[Round]] = []
-    for number in range(rounds):
+    tried: set[str] = set()
+    for number in range(MOST_TIMES * rounds):
+        if number >= rounds and tried == ORDERS:
+            break
         email = f"visitor{number}@{name}.example.com"
         visitor, elsewhere = rows[number % len(rows)][1], rows[number // len(rows) % len(rows)][2]
         own = await elsewhere.registered(email)
@@ -153,6 +160,7 @@ async def _mode(
             login_seconds=login_seconds,
             end_seconds=end_seconds,
         )
+        tried.add(race.order)
         under_way.append(asyncio.create_task(_left_over(race, own, watchers, auth, spares_own=spares_own)))
     seen = await asyncio.gather(*under_way)
     return _figures(name, seen, login_seconds=login_seconds, spares_own=spares_own)
@@ -233,8 +241,13 @@ def _figures(name: str, seen: Sequence[Round], *, login_seconds: float, spares_o
                 f"{orders[order]} {order} ({let_in[order]} let in)" for order in ("before", "within", "after")
             )
             + f"; a login takes {login_seconds * 1000:.0f} ms",
-            is_kept=orders.keys() == {"before", "within", "after"}
-            and heard.keys() == {"200", "invalid_credentials"}
+            is_kept=orders.keys() == ORDERS,
+            says=Says.CONDITION,
+        ),
+        Figure(
+            promise=f"{name}: a login that comes after it is refused, one that was answered before it is let in",
+            seen=", ".join(f"{count} × {code}" for code, count in sorted(heard.items())),
+            is_kept=heard.keys() <= {"200", "invalid_credentials"}
             and let_in["before"] == 0
             and let_in["after"] == orders["after"],
         ),
@@ -245,11 +258,12 @@ def _figures(name: str, seen: Sequence[Round], *, login_seconds: float, spares_o
             is_kept=only_allowed == len(seen),
         ),
         Figure(
-            promise=f"{name}: no token refreshes any more, and no worker takes one for more than a second"
+            promise=f"{name}: no token refreshes any more, and soon no worker takes one"
             + ("; those of the session that did it still work" if spares_own else ""),
-            seen=f"{kept} of {len(seen)}; access taken for {max(each.life for each in seen):.2f} s at most",
+            seen=f"{kept} of {len(seen)}",
             is_kept=kept == len(seen),
         ),
+        soon_refused([each.life for each in seen]),
     ]
 
 

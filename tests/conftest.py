@@ -15,14 +15,24 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from latchstring import Settings
 from latchstring.apps.server import prepare
 from latchstring.testing import TurnedClock
 from tests.support.folders import fast_folder
+from tests.support.hang import OUTAGES, patience
 from tests.support.postgres import Postgres, server_for_tests
 from tests.support.service import Service, cheap_settings, running_service
+
+# Hypothesis judges by the clock, by default: an example of more than 0.2 s fails, and so do slow ones of a kind.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
+
+SHIPPED = {(module, name): getattr(module, name) for module, name in OUTAGES}
 
 # Read when the first temporary folder is made; the processes of pytest-xdist get theirs below the same.
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", fast_folder())
@@ -44,6 +54,20 @@ def pytest_collection_finish() -> None:
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """The event loop that the server runs on; it takes a tenth off the suite, too."""
     return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient() -> Iterator[None]:
+    """No test takes a busy machine for a database that is away."""
+    with patience():
+        yield
+
+
+@pytest.fixture
+def as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The product's own patience with a database, for a test in which one really is away."""
+    for (module, name), seconds in SHIPPED.items():
+        monkeypatch.setattr(module, name, seconds)
 
 
 @pytest.fixture(scope="session")

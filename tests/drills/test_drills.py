@@ -7,6 +7,7 @@ import pytest
 
 from drills import logout_against_refresh, parallel_refresh, reuse, void_proof
 from drills.ground import Figure
+from tests.drills.judged import judge
 
 WORKERS = 2
 
@@ -22,7 +23,5 @@ WORKERS = 2
     ],
 )
 def test_the_promises_are_kept(drill: Callable[..., Sequence[Figure]], rounds: int, database_url: str) -> None:
-    """Whatever a drill promises in its table, it sees."""
-    figures = drill(database_url, rounds=rounds, workers=WORKERS)
-    assert figures, "nothing was tried"
-    assert all(figure.is_kept for figure in figures), "\n".join(["", *(figure.line() for figure in figures)])
+    """Whatever a drill promises in its table, it sees, though not as soon as by hand."""
+    judge(drill(database_url, rounds=rounds, workers=WORKERS))

@@ -1,25 +1,18 @@
 """The drills about the feed and about what was answered, in their small form."""
 
-from collections.abc import Sequence
-
 from drills import kill, revocation_delay
-from drills.ground import Figure
+from tests.drills.judged import judge
 
 
-def test_a_sign_out_is_known_everywhere_within_a_second(database_url: str) -> None:
+def test_a_sign_out_is_known_everywhere(database_url: str) -> None:
     """On two instances, beside a transaction that commits late, and between clocks ten minutes apart."""
     figures = revocation_delay.drill(database_url, rounds=2, workers=1, held_seconds=1)
     assert len(figures) == (7 if database_url.startswith("postgresql") else 5)
-    assert not broken(figures), broken(figures)
+    judge(figures)
 
 
 def test_what_was_answered_survives_a_kill(database_url: str) -> None:
     """Registrations are there, refreshes go on from where they were, and no session has two living branches."""
     figures = kill.drill(database_url, rounds=1, workers=1)
     assert len(figures) == 4
-    assert not broken(figures), broken(figures)
-
-
-def broken(figures: Sequence[Figure]) -> str:
-    """Returns the lines of what was not kept."""
-    return "\n".join(figure.line() for figure in figures if not figure.is_kept)
+    judge(figures)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.hang import HANG_SECONDS
 from tests.support.process import CHEAP_HASH, FORKED, ServerProcess, clean_environment
 from tests.support.service import SECRET
 
@@ -86,7 +87,7 @@ def test_the_readmes_tour(tmp_path: Path) -> None:
                 env=clean_environment({"no_proxy": "*"}),
                 capture_output=True,
                 text=True,
-                timeout=30,
+                timeout=HANG_SECONDS,
                 check=False,
             )
             assert done.returncode == 0, f"{block}: {done.stderr}"
@@ -108,7 +109,7 @@ def test_python_examples(document: Path, tmp_path: Path) -> None:
     environment = {"APP_SECRET": SECRET, "PYTHONDONTWRITEBYTECODE": "1"}
     run = FORKED.Process(target=pasted, args=(python_of(document), tmp_path, clean_environment(environment), words))
     run.start()
-    run.join(60)
+    run.join(HANG_SECONDS)
     if run.exitcode is None:
         run.kill()
     assert run.exitcode == 0, words.read_text()

@@ -1,12 +1,12 @@
 """Servers as processes, which tests and drills start: where a start fails, nothing goes on (S3)."""
 
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.support.hang import sleep_until
 from tests.support.process import ServerProcess
 
 SERVER_WITH_A_WORKER = """
@@ -48,8 +48,5 @@ def test_where_a_start_fails_nothing_is_left_running(
         said, start_seconds = str(failure.value), start_seconds * 2
         assert start_seconds < 300, said
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    # What was killed is gone a moment later; the bound is for what was not.
-    deadline = time.monotonic() + 60
-    while any(map(is_running, pids)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not any(map(is_running, pids))
+    # What was killed is gone a moment later.
+    sleep_until(lambda: not any(map(is_running, pids)))

@@ -26,6 +26,7 @@ from starlette.types import Send as ASGISend
 from latchstring.apps import connections
 from latchstring.apps.connections import LimitedHeadProtocol
 from latchstring.foundation.web import body as body_module
+from tests.support.hang import HANG_SECONDS
 from tests.support.postgres import Postgres
 from tests.support.process import CHEAP_HASH, ServerProcess
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
@@ -861,7 +862,7 @@ async def test_a_slow_head_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatc
         async with await anyio.connect_tcp(*listening.getsockname()) as client:
             if sent:
                 await client.send(sent)
-            with anyio.fail_after(5), pytest.raises(anyio.EndOfStream):
+            with anyio.fail_after(HANG_SECONDS), pytest.raises(anyio.EndOfStream):
                 await client.receive()
         server.should_exit = True
     listening.close()
@@ -880,7 +881,7 @@ def test_the_server_closes_a_slow_head(tmp_path: Path) -> None:
     assert connections.HEAD_TIMEOUT_SECONDS <= body_module.TIMEOUT_SECONDS
     command = (sys.executable, "-c", IMPATIENT, "serve")
     with ServerProcess(tmp_path, variables=CHEAP_HASH, command=command) as server, connection(server) as client:
-        client.settimeout(60)
+        client.settimeout(HANG_SECONDS)
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         assert client.recv(4096) == b""
 
@@ -901,7 +902,7 @@ async def test_a_slow_body_is_refused(send: Send, operations: list[Operation], m
 
 def connection(server: ServerProcess) -> socket.socket:
     address = urlsplit(server.url)
-    return socket.create_connection((address.hostname or "", address.port or 0), timeout=10)
+    return socket.create_connection((address.hostname or "", address.port or 0), timeout=HANG_SECONDS)
 
 
 def raw(server: ServerProcess, request_bytes: bytes) -> tuple[int, bytes]:

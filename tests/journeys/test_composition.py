@@ -36,6 +36,7 @@ from latchstring import (
 from latchstring.errors import DatabaseUnavailableError
 from latchstring.migrations import VERSION_TABLE
 from latchstring.testing import TurnedClock
+from tests.support.hang import until
 from tests.support.host import Host, browser_for, host_app
 from tests.support.postgres import Postgres
 from tests.support.service import SECRET, cheap_settings, credentials, registration
@@ -260,9 +261,7 @@ async def test_of_many_who_cant_begin_one_tries(settings: Settings, monkeypatch:
     async with browser_for(app) as browser:
         requests = [asyncio.create_task(browser.get("/auth/me")) for _ in range(20)]
         requests += [asyncio.create_task(browser.post("/auth/login", json=credentials())) for _ in range(20)]
-        async with asyncio.timeout(5):
-            while not tries:  # noqa: ASYNC110 -- when it has begun shows nowhere else
-                await asyncio.sleep(0.01)
+        await until(lambda: tries)
         gives_up = requests.pop()
         gives_up.cancel()
         hangs.set()
@@ -388,7 +387,7 @@ async def test_the_hosts_engine_with_a_pool_of_one(driver: str, database_url: st
     url = database_url.replace("postgresql:", f"postgresql+{driver}:")
     # With a default of its own, which ours must neither take over nor change.
     engine = create_async_engine(
-        url, pool_size=1, max_overflow=0, pool_timeout=1, isolation_level="REPEATABLE READ", hide_parameters=True
+        url, pool_size=1, max_overflow=0, isolation_level="REPEATABLE READ", hide_parameters=True
     )
     app = FastAPI()
     auth = Auth(engine, secret=SECRET, settings=CHEAP, migrate=False)

@@ -20,7 +20,7 @@ from joserfc.jws import JWSRegistry
 from latchstring import Settings
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.testing import TurnedClock
-from tests.support.service import PASSWORD, Service, credentials, quiet_app, registration
+from tests.support.service import PASSWORD, Service, credentials, quiet_service, registration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +101,11 @@ def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
 
 @pytest.fixture
 async def service(settings: Settings, clock: TurnedClock, meter: Meter) -> AsyncIterator[Service]:
-    """One worker with limits, as shipped. It polls when told to: statements of its own would be counted, too."""
-    limited = settings.model_copy(update={"limits": True})
-    app = quiet_app(limited, clock)
-    service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=limited)
-    meter.watch_database(service.auth.database.engine.sync_engine)
-    await service.auth.feed.poll()
-    await service.registered("grace@example.com")  # the first connections of a process ask questions of their own
-    await service.auth.settled()
-    yield service
-    await service.auth.close()
+    """One worker with limits, as shipped."""
+    async with quiet_service(settings.model_copy(update={"limits": True}), clock) as service:
+        meter.watch_database(service.auth.database.engine.sync_engine)
+        await service.registered("grace@example.com")  # the first connections of a process ask questions of their own
+        yield service
 
 
 Request = Callable[[], Awaitable[httpx2.Response]]

@@ -29,6 +29,7 @@ from latchstring import (
 from latchstring.core.sessions.sockets import CLOSED_TRY_AGAIN, CLOSED_UNAUTHORIZED
 from latchstring.errors import UnavailableError
 from latchstring.testing import TurnedClock
+from tests.support.hang import HANG_SECONDS, until
 from tests.support.host import Host, Line
 
 Admin = Annotated[Caller, Depends(requires(role="admin"))]
@@ -232,8 +233,8 @@ async def refusal(connecting: websockets.connect) -> tuple[int, str]:
 
 
 async def closed(socket: websockets.ClientConnection) -> tuple[int, str]:
-    """Returns how the server closes a socket, within a second."""
-    async with asyncio.timeout(1):
+    """Returns how the server closes a socket."""
+    async with asyncio.timeout(HANG_SECONDS):
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
                 await socket.recv()
@@ -395,7 +396,7 @@ async def test_a_route_that_waits_only_a_while_loses_no_message(host: Host) -> N
     for number in range(5):
         line.say(type="websocket.receive", text=str(number))
         await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         await line.task
     assert heard == ["0", "1", "2", "3", "4"]
 
@@ -412,7 +413,7 @@ async def test_a_client_and_a_server_that_ignore_the_end(host: Host) -> None:
     closing = {"type": "websocket.close", "code": CLOSED_UNAUTHORIZED, "reason": "session_ended"}
     assert await line.heard() == closing
     line.say(type="websocket.receive", text="still here?")
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(HANG_SECONDS):
         await line.task
         # The one that only sends is told by its own send, as by a client that is gone.
         with pytest.raises(WebSocketDisconnect):
@@ -451,7 +452,7 @@ async def test_a_running_worker_asks_about_its_sockets_by_itself(
         for _ in range(2):
             await line.heard()
         clock.turn(minutes=61)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_SECONDS):
             await line.task
         assert (await line.heard())["code"] == CLOSED_UNAUTHORIZED
 
@@ -462,9 +463,7 @@ async def test_closed_sockets_are_forgotten(served: Served) -> None:
     for _ in range(5):
         async with served.socket("/echo", ada.cookies["access_token"]) as socket:
             assert await socket.recv()
-    async with asyncio.timeout(5):
-        while served.host.auth.sockets._open:  # noqa: ASYNC110 -- when a route has returned shows nowhere else
-            await asyncio.sleep(0.01)
+    await until(lambda: not served.host.auth.sockets._open)
 
 
 def test_what_a_type_checker_sees() -> None:

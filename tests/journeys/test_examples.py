@@ -15,6 +15,7 @@ import websockets
 from playwright.async_api import Browser, Page, Request, Response, Route, expect
 
 from tests.support.browser import running_browser, visiting
+from tests.support.hang import HANG_SECONDS
 from tests.support.postgres import Postgres
 from tests.support.served import EXAMPLES, served
 from tests.support.service import PASSWORD, SECRET, credentials, registration
@@ -27,7 +28,7 @@ def example(name: str, cwd: Path, **variables: str) -> Iterator[httpx2.Client]:
     """Serves one, and gives a browser of it."""
     with (
         served(EXAMPLES / name, "main:app", cwd=cwd, variables=VARIABLES | variables) as address,
-        httpx2.Client(base_url=address, timeout=30) as browser,
+        httpx2.Client(base_url=address, timeout=HANG_SECONDS) as browser,
     ):
         yield browser
 
@@ -93,7 +94,7 @@ async def test_websocket(tmp_path: Path) -> None:
             await websockets.connect(address, proxy=None, additional_headers={"Cookie": f"access_token={token}"})
             for token in tokens
         ]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_SECONDS):
             for sender, name in zip(sockets, ("ada", "bob"), strict=True):
                 await sender.send("hello")
                 assert [await socket.recv() for socket in sockets] == [f"{name}: hello"] * 2
@@ -197,7 +198,7 @@ async def test_spa_takes_no_first_refusal_for_the_end(browser: Browser, tmp_path
         held: asyncio.Queue[Route] = asyncio.Queue()
         await other.route("**/auth/refresh", held.put_nowait)
         hears = asyncio.create_task(other.evaluate(_ASK))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_SECONDS):
             first = await held.get()
             if word_comes:
                 await one.evaluate(_SIGN_IN_BY_MODULE, credentials())

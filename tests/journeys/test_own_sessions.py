@@ -19,6 +19,7 @@ from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
 from latchstring.foundation.facts import OPERATOR
 from latchstring.testing import TurnedClock
+from tests.support.hashes import hashing, held_hashes
 from tests.support.service import (
     PASSWORD,
     Service,
@@ -419,15 +420,13 @@ async def test_a_wrong_current_password_changes_nothing(service: Service) -> Non
 
 
 @contextlib.asynccontextmanager
-async def slow_service(settings: Settings) -> AsyncIterator[Service]:
-    """Runs a worker whose hashes take long enough for something to happen meanwhile, each on a thread of its own."""
-    slow = settings.model_copy(
-        update={"password_hash_memory_kib": 65_536, "password_hash_passes": 3, "password_hash_threads": 4}
-    )
+async def threaded_service(settings: Settings) -> AsyncIterator[Service]:
+    """Runs a worker with a thread for each of a few hashes."""
+    threaded = settings.model_copy(update={"password_hash_threads": 5})
     clock = TurnedClock()
     clock.turn(seconds=1)
-    app = quiet_app(slow, clock)
-    service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=slow)
+    app = quiet_app(threaded, clock)
+    service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=threaded)
     await service.auth.feed.poll()
     try:
         yield service
@@ -435,23 +434,17 @@ async def slow_service(settings: Settings) -> AsyncIterator[Service]:
         await service.auth.close()
 
 
-async def hashing(service: Service, number: int) -> None:
-    """Waits until so many hashes are under way."""
-    async with asyncio.timeout(10):
-        while service.auth.hasher._pending < number:  # noqa: ASYNC110 -- there is no event: hashes run in threads
-            await asyncio.sleep(0.001)
-
-
 async def test_a_sign_in_with_the_old_password_whose_hash_still_runs_opens_nothing(settings: Settings) -> None:
     """The password is changed between its reading and its session: the proof is void."""
-    async with slow_service(settings) as service:
+    async with threaded_service(settings) as service:
         here = await service.registered()
-        changing = asyncio.create_task(change(here))
-        await hashing(service, 1)
-        answers = []
-        for _ in range(4):
-            answers.append(asyncio.create_task(service.browser().post("/api/auth/login", json=credentials())))
-            await asyncio.sleep(0.1)
+        with held_hashes():
+            changing = asyncio.create_task(change(here))
+            await hashing(service.auth.hasher)
+            answers = [
+                asyncio.create_task(service.browser().post("/api/auth/login", json=credentials())) for _ in range(4)
+            ]
+            await hashing(service.auth.hasher, 5)
         assert (await changing).status_code == 204
         for answer in await asyncio.gather(*answers):
             if answer.is_success:
@@ -464,12 +457,14 @@ async def test_a_sign_in_with_the_old_password_whose_hash_still_runs_opens_nothi
 
 async def test_two_changes_at_once_are_one(settings: Settings) -> None:
     """Both know the current password; one is done, the other's proof is void by then."""
-    async with slow_service(settings) as service:
+    async with threaded_service(settings) as service:
         here = await service.registered()
         there = await signed_in(service)
-        answers = await asyncio.gather(
-            change(here, new="first horse battery"), change(there, new="second horse battery")
-        )
+        with held_hashes():
+            first = asyncio.create_task(change(here, new="first horse battery"))
+            second = asyncio.create_task(change(there, new="second horse battery"))
+            await hashing(service.auth.hasher, 2)
+        answers = await asyncio.gather(first, second)
         assert sorted(answer.status_code for answer in answers) in ([204, 400], [204, 401])
         winner = ("first" if answers[0].status_code == 204 else "second") + " horse battery"
         await signed_in(service, winner)

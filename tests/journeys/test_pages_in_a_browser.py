@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -26,6 +27,7 @@ from tests.support.browser import (
     sign_up,
     visiting,
 )
+from tests.support.hang import HANG_SECONDS, until
 from tests.support.pages import NAVIGATION
 from tests.support.service import PASSWORD
 
@@ -220,17 +222,31 @@ async def test_two_tabs_share_each_renewal(browser: Browser, tmp_path: Path, sql
             await sign_up(one, ada)
             other = await one.context.new_page()
             await other.goto("/account")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(HANG_SECONDS):
                 for _ in range(3):
                     await renewals.acquire()
             # A tab that had asked for itself would have got the other one's token again.
             assert len(set(given)) == len(given) >= 3
             assert len(asked) - len(given) <= 1
-            watch.documents.clear()
-            await one.get_by_role("link", name="Sessions").click()
-            await expect_path(one, "/account/sessions")
-            await other.get_by_role("link", name="Password", exact=True).click()
-            await expect_path(other, "/account/password")
+
+            async def seconds_for_two_pages() -> float:
+                await one.goto("/account")
+                await other.goto("/account")
+                renewed = len(given)
+                await until(lambda: len(given) > renewed)
+                began = time.monotonic()
+                watch.documents.clear()
+                await one.get_by_role("link", name="Sessions").click()
+                await expect_path(one, "/account/sessions")
+                await other.get_by_role("link", name="Password", exact=True).click()
+                await expect_path(other, "/account/password")
+                return time.monotonic() - began
+
+            for _ in range(10):
+                if await seconds_for_two_pages() < 2:
+                    break
+            else:
+                pytest.skip("not judged: on this machine two pages take as long as such a token lives")
             assert watch.paths() == ["GET /account/sessions", "GET /account/password"]
 
 
@@ -265,7 +281,7 @@ class Tabs:
     async def ask_after(self, *, minutes: float) -> Ask:
         """Turns the browser's clock on, and returns the renewal that is then asked for."""
         await self.left.clock.fast_forward(round(minutes * 60_000))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_SECONDS):
             return await self.asks.get()
 
     async def sign_in_beside(self, ada: Person) -> None:

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 from latchstring import Caller, GuardMiddleware, Settings
 from latchstring.core.sessions.sockets import CLOSED_UNAUTHORIZED
 from latchstring.testing import TurnedClock
+from tests.support.hang import HANG_SECONDS
 from tests.support.host import Host, Line
 
 
@@ -157,7 +158,7 @@ async def test_sockets_below_a_mount(host: Host) -> None:
     assert await line.heard() == {"type": "websocket.close", "code": CLOSED_UNAUTHORIZED, "reason": "session_ended"}
     # The client does not care, and its server neither: the route hears of the end all the same, and nothing else.
     line.say(type="websocket.receive", text="still here?")
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(HANG_SECONDS):
         await asyncio.gather(refused.task, bare.task, line.task)
     assert line.is_silent
     assert not host.auth.sockets._open

@@ -4,7 +4,6 @@ import asyncio
 import copy
 import dataclasses
 import pickle
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
@@ -28,6 +27,7 @@ from latchstring.core.accounts.rules import MOST_ROLES, ROLE_MAX_LENGTH
 from latchstring.core.tokens.compact import MAX_LENGTH
 from latchstring.core.tokens.rules import CUSTOM_CLAIMS_MAX_BYTES
 from latchstring.testing import TurnedClock
+from tests.support.hang import HANG_SECONDS
 from tests.support.host import Host, browser_for
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
@@ -57,7 +57,7 @@ async def test_roles_ride_in_the_token_with_the_version(service: Service) -> Non
     assert await service.auth.sessions.withdraw_role(nobody, "editor") is None
 
 
-async def test_a_change_reaches_every_worker_within_a_second(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_change_reaches_every_worker(settings: Settings, clock: TurnedClock) -> None:
     """The worker that made it knows at once; the others by their next look, by the database and nothing else."""
     async with running_service(settings, clock) as here, running_service(settings, clock) as there:
         browser = await here.registered()
@@ -65,12 +65,11 @@ async def test_a_change_reaches_every_worker_within_a_second(settings: Settings,
         user_id = UUID(said(browser.cookies["access_token"])["sub"])
         assert (await there.browser(headers=bearer).get("/api/dashboard")).status_code == 200
         await here.auth.sessions.grant_role(user_id, "editor")
-        changed = time.monotonic()
         answer = await here.browser(headers=bearer).get("/api/dashboard")
         assert (answer.status_code, answer.json()["code"]) == (401, "claims_changed")
-        while (await there.browser(headers=bearer).get("/api/dashboard")).status_code == 200:
-            assert time.monotonic() - changed < 1
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(HANG_SECONDS):
+            while (await there.browser(headers=bearer).get("/api/dashboard")).status_code == 200:  # noqa: ASYNC110 -- a poll, which tells nobody
+                await asyncio.sleep(0.02)
         # Either worker gives the token that holds.
         renewed = await there.browser(headers={"Cookie": f"refresh_token={browser.cookies['refresh_token']}"}).post(
             "/api/auth/refresh"

@@ -5,7 +5,6 @@ import re
 import shutil
 import socket
 import sqlite3
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ import sqlalchemy as sa
 
 from latchstring import Settings
 from latchstring.migrations import HEAD, VERSION_TABLE
+from tests.support.hang import sleep_until
 from tests.support.postgres import Postgres
 from tests.support.process import CHEAP_HASH, ServerProcess, latchstring
 from tests.support.service import PASSWORD, SECRET, credentials, registration, running_service
@@ -77,10 +77,7 @@ def test_a_stop_that_was_asked_for_is_no_failure(workers: int, on_sqlite: dict[s
 
 def assert_gone(processes: list[psutil.Process]) -> None:
     """Multiprocessing's own tracker ends a moment after the workers; where nobody reaps orphans, zombies stay."""
-    deadline = time.monotonic() + 2
-    while left := [process for process in processes if is_running(process)]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.01)
+    sleep_until(lambda: not any(map(is_running, processes)))
 
 
 def is_running(process: psutil.Process) -> bool:

@@ -25,6 +25,7 @@ from latchstring.errors import RevocationsUnknownError, UnavailableError
 from latchstring.foundation import following
 from latchstring.foundation.facts import OPERATOR
 from latchstring.testing import TurnedClock
+from tests.support.hang import HANG_SECONDS
 from tests.support.service import Service, cheap_settings, credentials, quiet_app
 
 Worker = Callable[..., Awaitable[Service]]
@@ -384,9 +385,10 @@ async def test_a_database_that_hangs_does_not_hang_the_feed(worker: Worker, monk
     ada = await visitor(here)
     async with here.auth.database.engine.begin() as connection:
         await connection.execute(sa.text("LOCK TABLE latchstring_revocations IN ACCESS EXCLUSIVE MODE"))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(HANG_SECONDS):
             with pytest.raises(RevocationsUnknownError):
                 await here.auth.feed.poll()
+    monkeypatch.undo()
     await here.auth.feed.poll()
     assert await ada.sees(here) == LETS_IN
 
@@ -421,7 +423,7 @@ async def test_the_feed_looks_often_enough_for_what_is_promised(
 
     monkeypatch.setattr(here.auth.feed, "poll", counted)
     monkeypatch.setattr(following, "happens", passes_at_once)
-    async with here.auth.feed.following(), asyncio.timeout(20):
+    async with here.auth.feed.following(), asyncio.timeout(HANG_SECONDS):
         await paused.wait()
     assert pauses == [feed.POLL_INTERVAL_SECONDS] * 5
     assert polls == 5, "one before the first pause, and one after each that has passed"

@@ -119,7 +119,7 @@ def test_eight_processes_at_once_make_one_secret(where: str, tmp_path: Path) -> 
         [sys.executable, "-c", _EIGHT_AT_ONCE, str(tmp_path), where],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert run.returncode == 0, run.stderr

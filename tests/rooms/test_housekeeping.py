@@ -31,12 +31,11 @@ from latchstring.foundation.database import Database, lock_exclusively
 from latchstring.foundation.facts import OPERATOR
 from latchstring.foundation.limits import Limits, LimitSettings, places, prune_limits
 from latchstring.testing import TurnedClock
+from tests.support.hang import HANG_SECONDS
 from tests.support.service import Service, cheap_settings, credentials, quiet_app, running_service
 
 PRIVATE_KEY = base64.b64encode(make_private_pem(Algorithm.EDDSA)).decode()
 KEPT_DAYS = 30
-SOON = 5
-"""Seconds within which something must happen that takes a few milliseconds on a machine with nothing else to do."""
 
 
 @pytest.fixture
@@ -311,7 +310,7 @@ async def test_who_comes_second_steps_aside(service: Service, other: Service) ->
     await insert_old_sessions(service, 3)
     async with service.auth.database.transaction() as connection:
         await lock_exclusively(connection, "latchstring_housekeeping")
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(HANG_SECONDS):
             assert await other.auth.housekeeping.clear_away() == 0
         assert await count(other, sessions) == 3
     assert await other.auth.housekeeping.clear_away() == 3
@@ -343,7 +342,7 @@ async def test_a_refresh_does_not_wait_even_for_a_batch(service: Service) -> Non
     async with service.auth.database.transaction() as connection:
         deleted = await store.prune_sessions(connection, before=service.clock.now().date(), most=500)
         assert deleted == 3
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(HANG_SECONDS):
             assert await refreshed(browser) == 200
 
 
@@ -356,7 +355,7 @@ async def until(happened: Callable[[], Awaitable[bool]]) -> None:
     Raises:
         TimeoutError: it did not.
     """
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(HANG_SECONDS):
         while not await happened():  # noqa: ASYNC110 -- what is waited for is in the database, not in this process
             await asyncio.sleep(0.01)
 
@@ -451,7 +450,7 @@ async def test_a_server_ends_in_the_middle_of_it(
         service = await stack.enter_async_context(running_service(settings, clock))
         await insert_old_sessions(service, 200)
         await until(lambda: cleared_some(service, of=200))
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(HANG_SECONDS):
             await stack.aclose()
     async with idle_service(settings, clock) as service:
         assert await count(service, sessions) > 0

@@ -31,9 +31,18 @@ from latchstring.foundation import limits
 from latchstring.foundation.audit import audit
 from latchstring.foundation.facts import OPERATOR, SignInRefused
 from latchstring.foundation.limits import Rate, places, prune_limits
-from latchstring.foundation.passwords import PasswordHasher
+from tests.support.hashes import hashing, held_hashes, idle
 from tests.support.postgres import Postgres
-from tests.support.service import ADDRESS, PASSWORD, Service, cheap_settings, credentials, registration, running_service
+from tests.support.service import (
+    ADDRESS,
+    PASSWORD,
+    Service,
+    cheap_settings,
+    credentials,
+    quiet_service,
+    registration,
+    running_service,
+)
 
 WRONG = "wrong horse battery"
 NEW = "another horse battery"
@@ -448,7 +457,8 @@ class TestOneNetworkAddress:
 
     async def test_a_full_window_is_not_asked_about_again_for_a_second(self, service: Service) -> None:
         """A flood at a locked account waits for no lock and no connection that everybody else needs."""
-        async with worker(service, limit_account="1/15m") as strict:
+        settings = Settings.model_validate(service.settings.model_dump() | {"limit_account": "1/15m"})
+        async with quiet_service(settings, service.clock) as strict:
             await assert_checked(log_in(browser_at(strict), EMAIL, WRONG))
             statements: list[str] = []
 
@@ -731,77 +741,62 @@ class TestAtOnce:
 # --- when something breaks --------------------------------------------------------------------------------------------
 
 
-async def hashing(hasher: PasswordHasher) -> None:
-    """Waits until a hash runs."""
-    async with asyncio.timeout(10):
-        while not hasher._pending:  # noqa: ASYNC110 -- there is no event: the hash runs in a thread
-            await asyncio.sleep(0.001)
-
-
-async def idle(hasher: PasswordHasher) -> None:
-    """Waits until no hash runs any more."""
-    async with asyncio.timeout(10):
-        while hasher._pending:  # noqa: ASYNC110 -- likewise
-            await asyncio.sleep(0.001)
-
-
-SLOW = {"password_hash_memory_kib": 65_536, "password_hash_passes": 4}
-
-
 class TestTriesThatDoNotEnd:
     """A try counts from before its hash, and only what was no try is given back."""
 
     @pytest.mark.parametrize("door", DOORS)
     async def test_hanging_up_is_no_way_around(self, door: str, service: Service) -> None:
         """A request that is cancelled while the hash runs has been counted."""
-        async with worker(service, **SLOW) as slow:
-            client = await signed_in(slow)
-            for _ in range(ACCOUNT):
+        client = await signed_in(service)
+        for _ in range(ACCOUNT):
+            with held_hashes():
                 guess = asyncio.create_task(DOORS[door](client, EMAIL, WRONG))
-                await hashing(slow.auth.hasher)
+                await hashing(service.auth.hasher)
                 guess.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await guess
-                await idle(slow.auth.hasher)
-            assert await guesses_checked(service) == 0, "they ended before they were cancelled: nothing was tested"
-            await assert_refused(DOORS[door](client, EMAIL, PASSWORD))
+            await idle(service.auth.hasher)
+        assert await guesses_checked(service) == 0, "they ended before they were cancelled: nothing was tested"
+        await assert_refused(DOORS[door](client, EMAIL, PASSWORD))
 
     async def test_a_full_queue_is_nobodys_failure(self, service: Service) -> None:
         """A try that was turned away unhashed, with 503, gives its places back: an overload locks nobody out."""
         owner = await signed_in(service)
-        async with worker(service, **SLOW, password_hash_threads=1, password_hash_queue=0) as busy:
+        async with worker(service, password_hash_threads=1, password_hash_queue=0) as busy:
             client = browser_at(busy)
             client.cookies = owner.cookies
             stored = await count(service, places)
-            occupied = asyncio.create_task(busy.auth.hasher.verify(WRONG, None))
-            await hashing(busy.auth.hasher)
-            for door in DOORS.values():
-                for password in (WRONG, PASSWORD):
-                    answer = await door(client, EMAIL, password)
-                    assert Heard.of(answer) == Heard(503, "hash_queue_full")
-                    assert answer.headers["retry-after"]
-            assert not occupied.done(), "the queue was empty again: nothing was tested"
+            with held_hashes():
+                occupied = asyncio.create_task(busy.auth.hasher.verify(WRONG, None))
+                await hashing(busy.auth.hasher)
+                for door in DOORS.values():
+                    for password in (WRONG, PASSWORD):
+                        answer = await door(client, EMAIL, password)
+                        assert Heard.of(answer) == Heard(503, "hash_queue_full")
+                        assert answer.headers["retry-after"]
             await occupied
             assert await count(service, places) == stored
         assert (await log_in(owner, EMAIL, PASSWORD)).status_code == 200
 
     async def test_a_queue_that_fills_before_the_new_password_is_hashed(self, service: Service) -> None:
         """A change whose second hash finds the queue full is no failure either: the password was right."""
-        async with worker(service, **SLOW) as slow:
-            client = await signed_in(slow)
+        async with worker(service) as full:
+            client = await signed_in(full)
             stored = await count(service, places)
-            changing = asyncio.create_task(change(client, EMAIL, PASSWORD))
-            await hashing(slow.auth.hasher)
-            slow.auth.hasher._capacity = 0
+            with held_hashes():
+                changing = asyncio.create_task(change(client, EMAIL, PASSWORD))
+                await hashing(full.auth.hasher)
+                full.auth.hasher._capacity = 0
             assert Heard.of(await changing) == Heard(503, "hash_queue_full")
             assert await count(service, places) == stored
 
     async def test_a_registration_that_finds_the_queue_full(self, service: Service) -> None:
         """Whoever was told to come again in a second may come again: 503 uses up no registration."""
-        async with worker(service, **SLOW, password_hash_threads=1, password_hash_queue=0) as busy:
-            occupied = asyncio.create_task(busy.auth.hasher.verify(WRONG, None))
-            await hashing(busy.auth.hasher)
-            answer = await browser_at(busy).post("/api/auth/register", json=registration())
+        async with worker(service, password_hash_threads=1, password_hash_queue=0) as busy:
+            with held_hashes():
+                occupied = asyncio.create_task(busy.auth.hasher.verify(WRONG, None))
+                await hashing(busy.auth.hasher)
+                answer = await browser_at(busy).post("/api/auth/register", json=registration())
             assert Heard.of(answer) == Heard(503, "hash_queue_full")
             await occupied
         assert await count(service, places) == 0
@@ -809,16 +804,16 @@ class TestTriesThatDoNotEnd:
     @pytest.mark.parametrize("door", ["confirm", "change"])
     async def test_a_right_password_in_a_session_that_has_just_ended(self, door: str, service: Service) -> None:
         """Signing out while the proof is checked makes no failure of a right password."""
-        async with worker(service, **SLOW) as slow:
-            client = await signed_in(slow)
-            stored = await count(service, places)
+        client = await signed_in(service)
+        stored = await count(service, places)
+        with held_hashes():
             proving = asyncio.create_task(DOORS[door](client, EMAIL, PASSWORD))
-            await hashing(slow.auth.hasher)
-            other = browser_at(slow)
+            await hashing(service.auth.hasher)
+            other = browser_at(service)
             other.cookies = client.cookies
             assert (await other.post("/api/auth/logout")).status_code == 200
-            assert Heard.of(await proving) == Heard(401, "session_ended")
-            assert await count(service, places) == stored
+        assert Heard.of(await proving) == Heard(401, "session_ended")
+        assert await count(service, places) == stored
 
 
 @contextlib.contextmanager
@@ -839,6 +834,7 @@ def away(url: str, postgres: Postgres | None) -> Iterator[None]:
         other.execute(allow.format(sql.Identifier(name), sql.Literal(True)))  # noqa: FBT003 -- a value of SQL
 
 
+@pytest.mark.usefixtures("as_shipped")
 async def test_no_store_no_sign_in(
     service: Service, database_url: str, backend: str, request: pytest.FixtureRequest
 ) -> None:

@@ -31,6 +31,7 @@ from latchstring.foundation.database import Connection
 from latchstring.foundation.facts import OPERATOR
 from latchstring.testing import TurnedClock
 from tests.support.forge import Genuine, new_key, public_pem, thumbprint
+from tests.support.hang import HANG_SECONDS
 from tests.support.host import Host, Line
 from tests.support.service import SECRET, Service, cheap_settings, credentials, quiet_app, running_service
 
@@ -297,7 +298,7 @@ async def test_housekeeping_tends_to_keys(home: Settings, clock: TurnedClock, mo
     """A worker that runs does so by itself, and clears away what has been gone for thirty days."""
     monkeypatch.setattr("latchstring.foundation.housekeeping.INTERVAL_SECONDS", 0.02)
     clock.turn(days=90)
-    async with running_service(home, clock) as service, asyncio.timeout(20):
+    async with running_service(home, clock) as service, asyncio.timeout(HANG_SECONDS):
         await until_there_are(2, service)
         clock.turn(days=29)
         await service.auth.housekeeping.clear_away()

@@ -25,6 +25,7 @@ from playwright.async_api import (
     expect,
 )
 
+from tests.support.hang import HANG_SECONDS
 from tests.support.process import CHEAP_HASH, NO_LIMITS, ServerProcess
 from tests.support.service import PASSWORD, SECRET
 
@@ -69,8 +70,9 @@ async def running_browser(*, keeps_pages: bool = False) -> AsyncIterator[Browser
     left_out = ["--disable-back-forward-cache"] if keeps_pages else None
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=chromium(), args=ARGUMENTS, ignore_default_args=left_out
+            executable_path=chromium(), args=ARGUMENTS, ignore_default_args=left_out, timeout=HANG_SECONDS * 1000
         )
+        expect.set_options(timeout=HANG_SECONDS * 1000)
         yield browser
         await browser.close()
 
@@ -92,7 +94,7 @@ class Served:
 
     def age_proofs(self, email: str) -> None:
         """Puts an hour between now and each sign-in of a user, as if it had passed."""
-        with contextlib.closing(sqlite3.connect(self.database, timeout=20)) as connection, connection:
+        with contextlib.closing(sqlite3.connect(self.database, timeout=HANG_SECONDS)) as connection, connection:
             # In the form in which SQLAlchemy reads it.
             changed = connection.execute(
                 "UPDATE latchstring_sessions"
@@ -196,6 +198,7 @@ async def visiting(
         user_agent=user_agent,
         viewport=viewport or {"width": 1280, "height": 720},
     )
+    context.set_default_timeout(HANG_SECONDS * 1000)
     watch = Watch()
     await watch.begin(context)
     try:

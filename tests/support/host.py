@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from latchstring import Auth, CallerDep, CurrentUser, Settings
 from latchstring.testing import TurnedClock
+from tests.support.hang import HANG_SECONDS
 from tests.support.service import registration
 
 HOST = "http://localhost:9000"
@@ -97,7 +98,7 @@ class Line:
         self.task = asyncio.create_task(app(self.scope, self._there.get, self._here.put))
 
     async def heard(self) -> MutableMapping[str, Any]:
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(HANG_SECONDS):
             return await self._here.get()
 
     @property

@@ -34,13 +34,13 @@ import psycopg
 from psycopg import sql
 
 from tests.support.folders import fast_folder
+from tests.support.hang import HANG_SECONDS
 
 URL_VARIABLE = "LATCHSTRING_TEST_POSTGRES_URL"
 
 _USER = "latchstring"
-# Bounds of a hang, not of a speed.
-_START_SECONDS = 120
-_STOP_SECONDS = 60
+_START_SECONDS = 2 * HANG_SECONDS
+_STOP_SECONDS = HANG_SECONDS
 
 # Durability is bought for nothing here: the data is thrown away. The rest stays as PostgreSQL ships it.
 _SETTINGS = {

@@ -17,12 +17,13 @@ from typing import Self
 import httpx2
 
 from latchstring.apps.cli import main as command_line
+from tests.support.hang import HANG_SECONDS
 
 COMMAND = str(Path(sys.executable).with_name("latchstring"))
-# Bounds of a hang, not of a speed: a start takes a second, and on a busy machine ten.
-_START_SECONDS = 120.0
-_STOP_SECONDS = 60
-_COMMAND_SECONDS = 120
+# A start takes a second, and on a busy machine ten.
+_START_SECONDS = 2 * HANG_SECONDS
+_STOP_SECONDS = HANG_SECONDS
+_COMMAND_SECONDS = 2 * HANG_SECONDS
 
 NO_LIMITS = {"LATCHSTRING_LIMITS": "off"}
 CHEAP_HASH = {"LATCHSTRING_PASSWORD_HASH_MEMORY_KIB": "8", "LATCHSTRING_PASSWORD_HASH_PASSES": "1"}
@@ -116,7 +117,7 @@ class ServerProcess:
 
     def client(self) -> httpx2.Client:
         """Returns a client with cookies and connections of its own."""
-        return httpx2.Client(base_url=self.url, timeout=30)
+        return httpx2.Client(base_url=self.url, timeout=HANG_SECONDS)
 
     def words(self) -> str:
         """Returns what was said on stderr so far."""
@@ -173,7 +174,7 @@ class ServerProcess:
             if self._process.poll() is not None:
                 raise self._failure(f"ended with {self._process.returncode}")
             try:
-                if httpx2.get(f"{self.url}/readyz", timeout=5).status_code == httpx2.codes.OK:
+                if httpx2.get(f"{self.url}/readyz", timeout=HANG_SECONDS).status_code == httpx2.codes.OK:
                     return
             except httpx2.TransportError:
                 pass

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import httpx2
 
+from tests.support.hang import HANG_SECONDS
 from tests.support.process import clean_environment
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# Bounds of a hang, not of a speed.
-_START_SECONDS, _STOP_SECONDS = 120, 60
+_START_SECONDS, _STOP_SECONDS = 2 * HANG_SECONDS, HANG_SECONDS
 
 
 def free_port() -> int:

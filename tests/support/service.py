@@ -53,6 +53,18 @@ def quiet_app(settings: Settings, clock: TurnedClock) -> FastAPI:
 
 
 @contextlib.asynccontextmanager
+async def quiet_service(settings: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+    """Runs one worker that has polled once and polls when told: it sends no statements of its own, to be counted."""
+    app = quiet_app(settings, clock)
+    service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
+    try:
+        await service.auth.feed.poll()
+        yield service
+    finally:
+        await service.auth.close()
+
+
+@contextlib.asynccontextmanager
 async def running_service(settings: Settings, clock: TurnedClock | None = None) -> AsyncIterator[Service]:
     """Runs one worker on a database that is prepared already; several may run on one."""
     clock = clock or TurnedClock()
