@@ -457,6 +457,40 @@ async def test_a_running_worker_asks_about_its_sockets_by_itself(
         assert (await line.heard())["code"] == CLOSED_UNAUTHORIZED
 
 
+async def test_however_many_sockets_are_due_each_is_asked_about(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T38: those beyond a first page of them, too."""
+    monkeypatch.setattr("latchstring.core.sessions.sockets._PAGE_SIZE", 2)
+    ada = await host.signed_in()
+    lines = [Line(host.app, "/echo", ada.cookies["access_token"]) for _ in range(5)]
+    for line in lines:
+        for _ in range(2):
+            await line.heard()
+    host.clock.turn(minutes=61)
+    await host.auth.sockets.tend()
+    assert [(await line.heard())["code"] for line in lines] == [CLOSED_UNAUTHORIZED] * 5
+    await asyncio.gather(*(line.task for line in lines))
+
+
+async def test_a_route_that_is_over_waits_for_no_message(host: Host) -> None:
+    """T38: it gave up waiting for one, and nothing of ours goes on waiting in its place."""
+    ada = await host.signed_in()
+
+    @host.app.websocket("/brief")
+    async def brief(socket: WebSocket, _caller: CallerDep) -> None:
+        await socket.accept()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await socket.receive_text()
+
+    line = Line(host.app, "/brief", ada.cookies["access_token"])
+    assert (await line.heard())["type"] == "websocket.accept"
+    await line.task
+    line.say(type="websocket.receive", text="for whoever comes next")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not line._there.empty(), "somebody has taken it"
+
+
 async def test_closed_sockets_are_forgotten(served: Served) -> None:
     """Nobody has to say when one is over, and nothing is kept of it."""
     ada = await served.host.signed_in()

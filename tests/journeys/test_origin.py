@@ -139,6 +139,8 @@ async def test_only_an_exact_origin_of_ours_passes(there: Doors, place: Place, s
         ([("Sec-Fetch-Site", "")], False),
         ([("Sec-Fetch-Site", "Same-Origin")], False),
         ([("Sec-Fetch-Site", "same-origin, none")], False),
+        ([("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Site", "same-origin")], False),
+        ([("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Site", "cross-site")], False),
         ([("Sec-Fetch-Mode", "cors"), ("Sec-Fetch-Site", "cross-site")], False),
         ([("Referer", "https://evil.example/")], True),
     ],

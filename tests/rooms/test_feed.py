@@ -429,6 +429,21 @@ async def test_the_feed_looks_often_enough_for_what_is_promised(
     assert polls == 5, "one before the first pause, and one after each that has passed"
 
 
+async def test_what_begins_anew_knows_nothing_of_before(worker: Worker) -> None:
+    """T38: neither what has ended, nor since which epoch the keys are known: it may be another database."""
+    here = await worker()
+    await here.auth.sessions.revoke_everyone(source=OPERATOR)
+    await here.auth.feed.poll()
+    assert here.auth.feed.has_heard_of(1)
+    with renamed(here, "latchstring_revocations") as rename:
+        await rename()
+        async with here.auth.feed.following():
+            assert not here.auth.feed.has_heard_of(1)
+            with pytest.raises(RevocationsUnknownError):
+                here.auth.feed.refuse_if_stale()
+        await rename()
+
+
 # --- what reading costs -----------------------------------------------------------------------------------------------
 
 

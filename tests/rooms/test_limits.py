@@ -474,6 +474,14 @@ class TestOneNetworkAddress:
             await assert_refused(log_in(browser_at(strict), EMAIL, WRONG))
             assert statements
 
+    async def test_what_is_known_to_be_full_names_the_longer_wait(self, service: Service) -> None:
+        """T38: where account and address are full, the one that frees later counts, asked again or remembered."""
+        async with worker(service, limit_account="1/15m", limit_address="2/30m") as strict:
+            for email in ("ada@example.com", "bob@example.com"):
+                await assert_checked(log_in(browser_at(strict), email, WRONG))
+            for _ in range(2):
+                assert await assert_refused(log_in(browser_at(strict), "ada@example.com", WRONG)) == 30 * MINUTE
+
     async def test_what_is_known_to_be_full_is_bounded(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
         """T38: whoever floods with names of accounts fills windows, and not this process's memory."""
         monkeypatch.setattr(limits, "_MOST_KNOWN_FULL", 3)

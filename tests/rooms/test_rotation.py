@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +22,7 @@ from latchstring.core.sessions.rules import Revocation
 from latchstring.core.sessions.sockets import CLOSED_TRY_AGAIN
 from latchstring.core.tokens import ring, store
 from latchstring.core.tokens.actions import DatabaseKeys
+from latchstring.core.tokens.keys import token_key
 from latchstring.core.tokens.rotation import KeyChange, KeyConflict, KeyState
 from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tables import keys
@@ -610,6 +611,23 @@ async def test_pysec_2026_177_made_up_names_read_the_ring_once_a_second(
     assert len(reads) == 2, "what is no thumbprint names no key"
 
 
+async def test_made_up_names_that_wait_for_a_read_that_fails_do_not_each_try_again(
+    quiet: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T38: a database that is slow to fail is asked once a second, too."""
+    genuine = Genuine.of((await quiet.registered()).cookies["access_token"], quiet)
+    reads: list[None] = []
+
+    async def away(_connection: Connection) -> list[store.StoredKey]:
+        reads.append(None)
+        raise KeysUnavailableError("away")
+
+    monkeypatch.setattr(store, "all_keys", away)
+    statuses = await asyncio.gather(*(sees(quiet, text) for text in made_up(genuine, count=5)))
+    assert set(statuses) == {401, 503}
+    assert len(reads) == 1
+
+
 class Waiting:
     """Those who wait for the keys at one worker; a pause lasts until so many do, however fast the machine is."""
 
@@ -843,6 +861,10 @@ def intruders() -> Iterator[Any]:
     yield pytest.param({"public_pem": pem}, id="another public half under a genuine name")
     yield pytest.param({"kid": "k" * 43, "public_pem": pem}, id="another key under a name of its own")
     yield pytest.param({"private_sealed": b"x" * 100}, id="no seal")
+    kid = token_key(pem.encode(), Algorithm.ES256, name="theirs").kid
+    past, future = datetime(2020, 1, 1, tzinfo=UTC), datetime(2120, 1, 1, tzinfo=UTC)
+    retired = {"kid": kid, "public_pem": pem, "signs_from": past, "retired_at": past, "verifies_until": future}
+    yield pytest.param(retired, id="T38: another key under its own name, that verifies and never signs")
 
 
 @pytest.mark.parametrize("changes", list(intruders()))
@@ -857,7 +879,7 @@ async def test_a_key_put_there_without_the_secret_verifies_nothing(
             await connection.execute(keys.insert().values(**intruder))
         with pytest.raises(KeysUnavailableError):
             await worker.auth.feed.poll()
-        assert "e" * 43 not in worker.auth.ring.current.verifying
+        assert intruder["kid"] not in worker.auth.ring.current.verifying
         assert len(worker.auth.ring.current.verifying) == 1
     async with opened(home, clock) as auth, auth.database.reading() as connection:
         with pytest.raises(KeysUnavailableError):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import OKPAlgorithm
 
+from latchstring.core.tokens import verification
 from latchstring.core.tokens.keys import KeySet, key_set_from_pems
 from latchstring.core.tokens.rules import Kind, Party, access_claims, refresh_claims
 from latchstring.core.tokens.settings import Algorithm
@@ -67,6 +68,16 @@ def test_what_we_issue_it_verifies(algorithm: Algorithm) -> None:
             "typ": kind.header_type,
             "kid": keys_for(algorithm).signing.kid,
         }
+
+
+def test_what_was_verified_is_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T38: whoever refreshes all day has ever new tokens, and does not fill the memory with them."""
+    monkeypatch.setattr(verification, "_MAX_SEEN", 4)
+    reader, keys = TokenReader(PARTY), keys_for(Algorithm.ES256)
+    for generation in range(1, 20):
+        said = access_claims(a_caller(now=NOW), generation=generation, party=PARTY)
+        assert reader.access(signed(keys, Kind.ACCESS, said), keys.verifying, now=NOW) is not None
+        assert len(reader._seen) <= 4
 
 
 def agree(text: str, algorithm: Algorithm) -> bool:
