@@ -1,7 +1,7 @@
 """Who comes to the server in a drill: visitors with a kept-alive connection each, spread evenly over its workers.
 
     async with crowd(server, each=13, workers=4) as rows:   four rows, one for each worker, of thirteen visitors
-        answer = await rows[0][0].ask("POST", REFRESH, token=…)
+        answer = await rows[0][0].ask("POST", REFRESH, token=…)         or cookies=…, as a browser
         await life_after([row[0] for row in rows], access, since=…)     how long an ended session's token was taken
 
     async with operator(url) as auth:                       the same database from beside, without a server
@@ -15,10 +15,10 @@ import json
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self, cast
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
 import jwt
@@ -32,11 +32,20 @@ from tests.support.process import ServerProcess
 from tests.support.service import cheap_settings, registration
 
 WORKERS = 4
+CONFIRM = "/api/auth/confirm"
 DASHBOARD = "/api/dashboard"
 LOGIN = "/api/auth/login"
 LOGOUT = "/api/auth/logout"
+PASSWORD_CHANGE = "/api/auth/password/change"
 REFRESH = "/api/auth/refresh"
 REGISTER = "/api/auth/register"
+SESSIONS = "/api/auth/sessions"
+SIGN_IN = "/sign-in"
+SIGN_OUT = "/sign-out"
+TOKEN = "/api/auth/token"
+
+ENDED = frozenset({"session_ended"})
+"""What is said of a token of a session that has ended."""
 
 WITHIN_SECONDS = 1.0
 """How long after its end a session's access token may still be taken by another worker."""
@@ -48,6 +57,11 @@ _LOOK_SECONDS = 0.01
 _KEEP_ALIVE_SECONDS = 2.0  # uvicorn hangs up after five
 _SET_COOKIE = re.compile(r"^set-cookie: *([^=;\r]+)=([^;\r]*)", re.IGNORECASE | re.MULTILINE)
 _CONTENT_LENGTH = re.compile(r"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
+
+
+def _claims(token: str) -> dict[str, Any]:
+    said: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return said
 
 
 class Pair(NamedTuple):
@@ -62,6 +76,11 @@ class Pair(NamedTuple):
         return UUID(self._claims["sid"])
 
     @property
+    def as_cookies(self) -> dict[str, str]:
+        """How a browser holds them."""
+        return {"access_token": self.access, "refresh_token": self.refresh}
+
+    @property
     def user_id(self) -> UUID:
         """Who is signed in."""
         return UUID(self._claims["sub"])
@@ -72,9 +91,13 @@ class Pair(NamedTuple):
         return cast("int", self._claims["gen"])
 
     @property
+    def auth_times(self) -> tuple[int, ...]:
+        """When each of the two says that something was last proven, in seconds since 1970."""
+        return tuple(_claims(token)["auth_time"] for token in self)
+
+    @property
     def _claims(self) -> dict[str, Any]:
-        said: dict[str, Any] = jwt.decode(self.refresh, options={"verify_signature": False})
-        return said
+        return _claims(self.refresh)
 
 
 @dataclass(frozen=True)
@@ -94,8 +117,9 @@ class Answer:
 
     @property
     def pair(self) -> Pair:
-        """The tokens in the answer's cookies."""
-        return Pair(self.cookies["access_token"], self.cookies["refresh_token"])
+        """The tokens in the answer's cookies; in its body, where a client got them that keeps no cookies."""
+        said = self.cookies or json.loads(self.body)
+        return Pair(said["access_token"], said["refresh_token"])
 
     @property
     def code(self) -> str:
@@ -126,12 +150,35 @@ class Visitor:
         """Whether it awaits an answer."""
         return self._turn.locked()
 
-    async def ask(self, method: str, path: str, *, token: str | None = None, body: object = None) -> Answer:
-        """Send one request, and return its answer; whoever asks meanwhile waits for its turn."""
-        content = b"" if body is None else json.dumps(body).encode()
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None = None,
+        cookies: Mapping[str, str] | None = None,
+        agent: str | None = None,
+        body: object = None,
+        form: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request, and return its answer; whoever asks meanwhile waits for its turn.
+
+        Args:
+            method: of the request.
+            path: of the request.
+            token: goes into the Authorization header.
+            cookies: by their names.
+            agent: the `User-Agent`.
+            body: what is sent as JSON.
+            form: what is sent as a form instead.
+        """
+        content = urlencode(form).encode() if form else b"" if body is None else json.dumps(body).encode()
+        kind = "application/x-www-form-urlencoded" if form else "application/json"
         lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(content)}"]
         lines += [f"Authorization: Bearer {token}"] if token else []
-        lines += ["Content-Type: application/json"] if content else []
+        lines += ["Cookie: " + "; ".join(f"{name}={value}" for name, value in cookies.items())] if cookies else []
+        lines += [f"User-Agent: {agent}"] if agent else []
+        lines += [f"Content-Type: {kind}"] if content else []
         request = "\r\n".join([*lines, "", ""]).encode() + content
         async with self._turn, asyncio.timeout(_ANSWER_SECONDS):
             sent_at = time.monotonic()
@@ -167,8 +214,10 @@ class Visitor:
 async def crowd(server: ServerProcess, *, each: int, workers: int) -> AsyncIterator[list[list[Visitor]]]:
     """Give so many visitors for each worker, all connected; none is hung up on while it has nothing to ask."""
     rows: list[list[Visitor]] = []
+    # From the first one on: where every core is busy, the others may take longer to connect than a server waits.
+    keeping = asyncio.create_task(_keep_alive(rows))
     try:
-        for running in workers_of(server, workers):
+        for running in await asyncio.to_thread(workers_of, server, workers):
             row: list[Visitor] = []
             rows.append(row)
             # Left to themselves, the workers share connections that come at once very unevenly: 20, 0, 0 and 0.
@@ -181,14 +230,11 @@ async def crowd(server: ServerProcess, *, each: int, workers: int) -> AsyncItera
             # A worker that was stopped for long lets nobody in before its next poll.
             while not (await row[0].ask("GET", "/readyz")).is_success:  # noqa: ASYNC110 -- it tells nobody
                 await asyncio.sleep(_LOOK_SECONDS)
-        keeping = asyncio.create_task(_keep_alive([visitor for row in rows for visitor in row]))
-        try:
-            yield rows
-        finally:
-            keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeping
+        yield rows
     finally:
+        keeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeping
         await asyncio.gather(*(visitor.close() for row in rows for visitor in row))
 
 
@@ -219,25 +265,28 @@ def alone(running: psutil.Process, server: ServerProcess) -> Iterator[None]:
             other.resume()
 
 
-async def _keep_alive(visitors: Sequence[Visitor]) -> None:
+async def _keep_alive(rows: Sequence[Sequence[Visitor]]) -> None:
     while True:
         await asyncio.sleep(_KEEP_ALIVE_SECONDS)
-        await asyncio.gather(*(visitor.ask("GET", "/healthz") for visitor in visitors if not visitor.is_busy))
+        idle = [visitor for row in rows for visitor in row if not visitor.is_busy]
+        await asyncio.gather(*(visitor.ask("GET", "/healthz") for visitor in idle))
 
 
-async def life_after(watchers: Sequence[Visitor], access: str, *, since: float) -> float:
+async def life_after(
+    watchers: Sequence[Visitor], access: str, *, since: float, refusals: Collection[str] = ENDED
+) -> float:
     """Return how long after `since` the last request was sent that still got past the guard; `inf`: it went on.
 
-    When it returns, each of the watchers has heard that the session has ended.
+    When it returns, each of the watchers has heard one of the `refusals`: that the session has ended.
     """
-    return max(await asyncio.gather(*(_life_on(watcher, access, since=since) for watcher in watchers)))
+    return max(await asyncio.gather(*(_life_on(x, access, since=since, refusals=refusals) for x in watchers)))
 
 
-async def _life_on(watcher: Visitor, access: str, *, since: float) -> float:
+async def _life_on(watcher: Visitor, access: str, *, since: float, refusals: Collection[str]) -> float:
     taken = 0.0
     while taken < _GIVEN_UP_SECONDS:
         answer = await watcher.ask("GET", DASHBOARD, token=access)
-        if answer.code == "session_ended":
+        if answer.code in refusals:
             return taken
         assert answer.status == 200, answer.body
         taken = max(answer.sent_at - since, 0.0)
@@ -259,6 +308,15 @@ async def codes_heard(watchers: Sequence[Visitor], method: str, path: str, *, to
     """Return what the watchers hear who ask the same at once."""
     answers = await asyncio.gather(*(watcher.ask(method, path, token=token) for watcher in watchers))
     return {answer.code for answer in answers}
+
+
+async def refresh_codes(watchers: Sequence[Visitor], pairs: Sequence[Pair]) -> set[str]:
+    """Return what the watchers hear who refresh with each of a session's pairs, the newest first.
+
+    Shown after a copy, a session's current token would be refused for the copy's sake, and prove nothing.
+    """
+    codes = [await codes_heard(watchers, "POST", REFRESH, token=pair.refresh) for pair in pairs]
+    return set().union(*codes)
 
 
 @contextlib.asynccontextmanager

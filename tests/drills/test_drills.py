@@ -1,11 +1,12 @@
 """Every drill in small: a few rounds, two workers. The full ones are run by hand, with `drills/NAME.py`."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
 
-from drills import logout_against_refresh, parallel_refresh, reuse, void_proof
+from drills import logout_against_refresh, parallel_refresh, reuse, skew, thief, void_proof
 from drills.ground import Figure
 from tests.drills.judged import judge
 
@@ -19,6 +20,10 @@ WORKERS = 2
         pytest.param(parallel_refresh.drill, 3, id="parallel_refresh"),
         # After a restart, and with no grace: tests/rooms/test_sessions.py.
         pytest.param(partial(reuse.drill, restarts=False), 2, id="reuse"),
+        # T5 and T16: each kind of token at both doors, in both directions. How soon is up to the machine.
+        pytest.param(partial(skew.drill, skews=[skew.AHEAD], within=math.inf), 6, id="skew"),
+        # T1 to T4 and T23: each case in both its ways.
+        pytest.param(partial(thief.drill, within=math.inf), 10, id="thief"),
         pytest.param(void_proof.drill, 4, id="void_proof"),
     ],
 )
