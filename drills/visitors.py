@@ -53,6 +53,7 @@ WITHIN_SECONDS = 1.0
 _ANSWER_SECONDS = HANG_SECONDS
 _START_SECONDS = 2 * HANG_SECONDS
 _GIVEN_UP_SECONDS = HANG_SECONDS
+_STANDSTILL_SECONDS = 2.0
 _LOOK_SECONDS = 0.01
 _KEEP_ALIVE_SECONDS = 2.0  # uvicorn hangs up after five
 _SET_COOKIE = re.compile(r"^set-cookie: *([^=;\r]+)=([^;\r]*)", re.IGNORECASE | re.MULTILINE)
@@ -220,12 +221,7 @@ async def crowd(server: ServerProcess, *, each: int, workers: int) -> AsyncItera
         for running in await asyncio.to_thread(workers_of, server, workers):
             row: list[Visitor] = []
             rows.append(row)
-            # Left to themselves, the workers share connections that come at once very unevenly: 20, 0, 0 and 0.
-            with alone(running, server):
-                for _ in range(each):
-                    visitor = await Visitor.of(server)
-                    row.append(visitor)
-                    await visitor.ask("GET", "/healthz")
+            await _fill(row, server, running, each=each)
         for row in rows:
             # A worker that was stopped for long lets nobody in before its next poll.
             while not (await row[0].ask("GET", "/readyz")).is_success:  # noqa: ASYNC110 -- it tells nobody
@@ -236,6 +232,29 @@ async def crowd(server: ServerProcess, *, each: int, workers: int) -> AsyncItera
         with contextlib.suppress(asyncio.CancelledError):
             await keeping
         await asyncio.gather(*(visitor.close() for row in rows for visitor in row))
+
+
+async def _fill(row: list[Visitor], server: ServerProcess, running: psutil.Process, *, each: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while len(row) < each:
+        assert time.monotonic() < deadline, "a worker takes no connections"
+        # Left to themselves, the workers share connections that come at once very unevenly: 20, 0, 0 and 0. But one
+        # that stands still for five seconds is killed by its supervisor, and this one may have yet to start.
+        with alone(running, server), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STANDSTILL_SECONDS):
+                while len(row) < each:
+                    row.append(await _connected(server))
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _connected(server: ServerProcess) -> Visitor:
+    visitor = await Visitor.of(server)
+    try:
+        await visitor.ask("GET", "/healthz")
+    except BaseException:
+        await visitor.close()
+        raise
+    return visitor
 
 
 def workers_of(server: ServerProcess, workers: int) -> list[psutil.Process]:
