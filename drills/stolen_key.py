@@ -37,7 +37,7 @@ class StolenKey:
             epoch=EPOCHS_AHEAD,
             expires_at_unix=now + 900,
         )
-        return self._signed(Kind.ACCESS, access_claims(caller, generation=1, party=PARTY))
+        return self.signed(Kind.ACCESS, access_claims(caller, generation=1, party=PARTY))
 
     def refresh_token(self, *, user_id: UUID, session_id: UUID, generation: int, age_seconds: int) -> str:
         """Return a refresh token of a session's generation."""
@@ -50,9 +50,10 @@ class StolenKey:
             generation=generation,
             proven=Proven(now - age_seconds, ("pwd",)),
         )
-        return self._signed(Kind.REFRESH, refresh_claims(bearer, party=PARTY))
+        return self.signed(Kind.REFRESH, refresh_claims(bearer, party=PARTY))
 
-    def _signed(self, kind: Kind, claims: dict[str, object]) -> str:
+    def signed(self, kind: Kind, claims: dict[str, object]) -> str:
+        """Return a token that says whatever it is told to."""
         return signed(KeySet(signing=self.key, verifying={self.key.kid: self.key}), kind, claims)
 
 

@@ -11,6 +11,7 @@ first: before it is sent, in the midst of the hash, about the commit, and after 
 
 import asyncio
 import functools
+import json
 import math
 import statistics
 import sys
@@ -59,8 +60,8 @@ ORDERS = {"before", "within", "after"}
 MOST_TIMES = 10
 """So many times the rounds asked for, where a busy machine misses the moments."""
 
-End = Callable[[Visitor, Pair], Awaitable[None]]
-"""What takes the ground away; by a visitor, who is signed in with these tokens."""
+End = Callable[[Visitor, Pair], Awaitable[Pair | None]]
+"""What takes the ground away; by a visitor, who is signed in with these tokens. Returns those that may live then."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Race:
     login: Answer
     end_began_at: float
     ended_at: float
+    spared: Pair | None
 
     @property
     def order(self) -> str:
@@ -121,7 +123,7 @@ async def _both(server: ServerProcess, url: str, *, rounds: int, workers: int) -
 async def disabled(rows: Sequence[Sequence[Visitor]], auth: Auth, *, rounds: int) -> list[Figure]:
     """Disable the user: neither the login's session may live nor the one there was."""
 
-    async def disable(_elsewhere: Visitor, own: Pair) -> None:
+    async def disable(_elsewhere: Visitor, own: Pair) -> None:  # nothing may live then
         user = await auth.sessions.disable_user(own.user_id, source=OPERATOR)
         assert user is not None
         assert user.is_disabled
@@ -130,12 +132,14 @@ async def disabled(rows: Sequence[Sequence[Visitor]], auth: Auth, *, rounds: int
 
 
 async def password_changed(rows: Sequence[Sequence[Visitor]], auth: Auth, *, rounds: int) -> list[Figure]:
-    """Change the password: the session that changed it goes on, and it alone."""
+    """Change the password: the one who changed it has a new session, and it alone lives."""
 
-    async def change(elsewhere: Visitor, own: Pair) -> None:
+    async def change(elsewhere: Visitor, own: Pair) -> Pair | None:
         body = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
         answer = await elsewhere.ask("POST", CHANGE, token=own.access, body=body)
-        assert answer.status == 204, answer.body
+        assert answer.status == 200, answer.body
+        tokens = json.loads(answer.body)
+        return Pair(access=tokens["access_token"], refresh=tokens["refresh_token"])
 
     return await _mode("changed", change, rows, auth, rounds=rounds, spares_own=True)
 
@@ -161,7 +165,7 @@ async def _mode(
             end_seconds=end_seconds,
         )
         tried.add(race.order)
-        under_way.append(asyncio.create_task(_left_over(race, own, watchers, auth, spares_own=spares_own)))
+        under_way.append(asyncio.create_task(_left_over(race, own, watchers, auth)))
     seen = await asyncio.gather(*under_way)
     return _figures(name, seen, login_seconds=login_seconds, spares_own=spares_own)
 
@@ -181,7 +185,7 @@ async def _durations(email: str, end: End, visitors: Sequence[Visitor]) -> tuple
 
 async def _race(
     login: Callable[[], Awaitable[Answer]],
-    end: Callable[[], Awaitable[None]],
+    end: Callable[[], Awaitable[Pair | None]],
     *,
     moment: float,
     login_seconds: float,
@@ -191,11 +195,11 @@ async def _race(
         await asyncio.sleep(max(seconds, 0))
         return await login()
 
-    async def end_after(seconds: float) -> tuple[float, float]:
+    async def end_after(seconds: float) -> tuple[float, float, Pair | None]:
         await asyncio.sleep(max(seconds, 0))
         began_at = time.monotonic()
-        await end()
-        return began_at, time.monotonic()
+        spared = await end()
+        return began_at, time.monotonic(), spared
 
     if moment == _BEFORE:
         times = await end_after(0)
@@ -208,11 +212,11 @@ async def _race(
     return Race(answer, *times)
 
 
-async def _left_over(race: Race, own: Pair, watchers: Sequence[Visitor], auth: Auth, *, spares_own: bool) -> Round:
+async def _left_over(race: Race, own: Pair, watchers: Sequence[Visitor], auth: Auth) -> Round:
     alive = sa.select(sessions.c.id).where(sessions.c.user_id == own.user_id, sessions.c.revoked_at.is_(None))
     living = {row.id for row in await rows_of(auth, alive)}
     opened = [race.login.pair] if race.login.is_success else []
-    doomed, spared = (opened, [own]) if spares_own else ([*opened, own], [])
+    doomed, spared = [*opened, own], [race.spared] if race.spared else []
     refreshes = [await codes_heard(watchers, "POST", REFRESH, token=pair.refresh) for pair in doomed]
     since = max(race.ended_at, race.login.answered_at)
     lives = [await life_after(watchers, pair.access, since=since) for pair in doomed]
@@ -253,13 +257,13 @@ def _figures(name: str, seen: Sequence[Round], *, login_seconds: float, spares_o
         ),
         Figure(
             promise=f"{name}: once both are answered, "
-            + ("the session that did it is the only one alive" if spares_own else "no session of the user is alive"),
+            + ("the new session is the only one alive" if spares_own else "no session of the user is alive"),
             seen=f"{only_allowed} of {len(seen)}",
             is_kept=only_allowed == len(seen),
         ),
         Figure(
             promise=f"{name}: no token refreshes any more, and soon no worker takes one"
-            + ("; those of the session that did it still work" if spares_own else ""),
+            + ("; those of the new session work" if spares_own else ""),
             seen=f"{kept} of {len(seen)}",
             is_kept=kept == len(seen),
         ),

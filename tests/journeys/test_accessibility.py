@@ -211,7 +211,7 @@ async def stopped_form(gallery: Gallery, *, name: str = "stopped") -> Page:
     stopped = gallery.person(name)
     with httpx2.Client(base_url=gallery.server.url, headers=NAVIGATION) as client:
         client.post("/sign-in", data={"email": stopped.email, "password": stopped.password})
-    gallery.server.age_proofs(stopped.email)
+    await gallery.server.age_proof(page.context)
     await page.goto("/account/sessions")
     await page.context.clear_cookies(name="access_token")
     await press(page, "End all other sessions")

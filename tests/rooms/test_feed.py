@@ -393,6 +393,7 @@ async def test_a_database_that_hangs_does_not_hang_the_feed(worker: Worker, monk
     assert await ada.sees(here) == LETS_IN
 
 
+@pytest.mark.usefixtures("as_shipped")
 async def test_the_feed_looks_often_enough_for_what_is_promised(
     settings: Settings, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,8 @@ async def test_pyjwt_agrees(signing_service: Service, algorithm: str) -> None:
         "jti": refresh["jti"],
         "type": "refresh",
         "gen": refresh["gen"],
+        "auth_time": now,
+        "amr": ["pwd"],
     }
     assert UUID(access["sid"]).version == UUID(access["sub"]).version == 7
     assert {type(value) for claims in (access, refresh) for name, value in claims.items() if name in TIMES} == {int}

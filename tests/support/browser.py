@@ -4,12 +4,12 @@ import contextlib
 import os
 import re
 import shutil
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
+import jwt
 import pytest
 from playwright.async_api import (
     Browser,
@@ -25,6 +25,8 @@ from playwright.async_api import (
     expect,
 )
 
+from drills.stolen_key import steal
+from latchstring.core.tokens.rules import Kind
 from tests.support.hang import HANG_SECONDS
 from tests.support.process import CHEAP_HASH, NO_LIMITS, ServerProcess
 from tests.support.service import PASSWORD, SECRET
@@ -92,17 +94,14 @@ class Served:
         """Where it is."""
         return self.process.url
 
-    def age_proofs(self, email: str) -> None:
-        """Puts an hour between now and each sign-in of a user, as if it had passed."""
-        with contextlib.closing(sqlite3.connect(self.database, timeout=HANG_SECONDS)) as connection, connection:
-            # In the form in which SQLAlchemy reads it.
-            changed = connection.execute(
-                "UPDATE latchstring_sessions"
-                " SET proven_at = strftime('%Y-%m-%d %H:%M:%f000', proven_at, '-1 hour')"
-                " WHERE user_id = (SELECT id FROM latchstring_users WHERE email = ?)",
-                (email,),
-            )
-            assert changed.rowcount > 0
+    async def age_proof(self, context: BrowserContext) -> None:
+        """Puts an hour between now and a visitor's sign-in, as if it had passed: their tokens say so."""
+        for cookie in await context.cookies(self.url):
+            token = cookie["value"]
+            claims = jwt.decode(token, options={"verify_signature": False})
+            key = await steal(f"sqlite:///{self.database}", jwt.get_unverified_header(token)["kid"])
+            aged = key.signed(Kind(claims["type"]), claims | {"auth_time": claims["auth_time"] - 3600})
+            await context.add_cookies([{**cookie, "value": aged}])  # type: ignore[typeddict-item]  # what it gave
 
 
 @contextlib.contextmanager
@@ -143,6 +142,8 @@ class Watch:
     def _hear(self, message: ConsoleMessage) -> None:
         # Of a page whose status says that it is an error, Chromium says so too.
         is_status = message.text.startswith("Failed to load resource: the server responded with a status of")
+        if message.text.startswith("Clear-Site-Data header on"):
+            return  # it tells what it has cleared, as it was asked to
         if not (is_status and message.location["url"] in {request.url for request in self.documents}):
             self.complaints.append(f"console: {message.text} at {message.location['url']}")
 

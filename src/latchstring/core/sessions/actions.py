@@ -24,6 +24,7 @@ from latchstring.core.sessions.rules import (
     Revocation,
     RevocationKind,
     Session,
+    is_from_the_future,
     judge,
     proven_before_claims,
 )
@@ -225,23 +226,19 @@ class Sessions:
         reason = EndReason.REFRESH_REUSED
         match verdict:
             case Presented.REPEATED:
-                return await self._repeated(connection, session, is_elsewhere=False, now=now)
+                return await self._repeated(connection, session, limit=limit, is_elsewhere=False, now=now)
             case Presented.REPEATED_ELSEWHERE:
                 fact = RefreshRepeatedElsewhere(at=now, source=source, user_id=session.user_id, session_id=session.id)
                 await record(connection, fact)
                 if not self._ends_repeats_elsewhere:
-                    return await self._repeated(connection, session, is_elsewhere=True, now=now)
+                    return await self._repeated(connection, session, limit=limit, is_elsewhere=True, now=now)
                 reason = EndReason.REFRESH_REPEATED_ELSEWHERE
             case Presented.REUSED:
                 pass
             case Presented.TOO_OFTEN:
                 return _too_often(session, limit, now=now)
             case Presented.CLOCKS_DIFFER:
-                _log.warning(
-                    "a session was rotated %.0f s ahead of this instance's clock: set the instances' clocks",
-                    (session.rotated_at - now).total_seconds(),
-                )
-                return Refused(Code.INVALID_TOKEN)
+                return _clocks_differ(session, now=now)
             case Presented.EXPIRED:
                 return Refused(Code.TOKEN_EXPIRED)
             case Presented.ENDED:
@@ -252,14 +249,15 @@ class Sessions:
         return Refused(Code.REFRESH_TOKEN_REUSED)
 
     async def _repeated(
-        self, connection: Connection, session: Session, *, is_elsewhere: bool, now: datetime
+        self, connection: Connection, session: Session, *, limit: RefreshLimit | None, is_elsewhere: bool, now: datetime
     ) -> Session | Refused:
-        limit = self._refresh_limit
         if await store.count_repeat(
             connection, session.id, user_id=session.user_id, now=now, limit=limit, is_elsewhere=is_elsewhere
         ):
             return session
-        return _too_often(session, limit, now=now)
+        # It may have ended between the reading and this.
+        is_living = await self._living(connection, session.id, user_id=session.user_id) is not None
+        return _too_often(session, limit, now=now) if is_living else Refused(Code.SESSION_ENDED)
 
     def refresh_claims(self, caller: Caller, shown: str | None) -> RefreshClaims | None:
         """Return what the refresh token says that came along with the caller; None: none of their session did."""
@@ -303,6 +301,10 @@ class Sessions:
                 methods=methods,
                 proven_at=proven_at,
             )
+            if session is None:
+                found = await self.living(connection, caller)
+                if found is not None and is_from_the_future(found, now=now):
+                    return _clocks_differ(found, now=now)
         else:
             session = await store.rotate_proven(
                 connection, rotation, presented=bearer.generation, methods=methods, proven_at=proven_at
@@ -347,7 +349,10 @@ class Sessions:
 
     async def living(self, connection: Connection, caller: Caller) -> Session | None:
         """Read the caller's session, whose user is held locked; None where it has ended."""
-        found = await store.session_of_user(connection, caller.session_id, user_id=caller.user_id)
+        return await self._living(connection, caller.session_id, user_id=caller.user_id)
+
+    async def _living(self, connection: Connection, session_id: UUID, *, user_id: UUID) -> Session | None:
+        found = await store.session_of_user(connection, session_id, user_id=user_id)
         if found is None:
             return None
         session, epoch = found
@@ -592,6 +597,14 @@ class Sessions:
 
 def _client(source: Source) -> Client:
     return Client.of(address=source.address, user_agent=source.user_agent)
+
+
+def _clocks_differ(session: Session, *, now: datetime) -> Refused:
+    _log.warning(
+        "a session was rotated %.0f s ahead of this instance's clock: set the instances' clocks",
+        (session.rotated_at - now).total_seconds(),
+    )
+    return Refused(Code.INVALID_TOKEN)
 
 
 def _too_often(session: Session, limit: RefreshLimit | None, *, now: datetime) -> Refused:

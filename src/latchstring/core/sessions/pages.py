@@ -163,9 +163,17 @@ def _add_sign_out(
         await sessions.sign_out(every_token(request.scope["headers"], names), source=edge.source(request))
         response = site.see_other(site.url(request.scope, "/signed-out"))
         edge.cookies.clear(response)
-        if settings.logout_clears_cache:
+        # Chromium keeps a page alive for the back button, `no-store` or not, where a form that set cookies led to it.
+        # With JavaScript the page asks anew by itself; without, the browser is asked to forget it.
+        if settings.logout_clears_cache or await _is_without_script(request):
             response.headers["Clear-Site-Data"] = '"cache"'
         return response
+
+    async def _is_without_script(request: Request) -> bool:
+        try:
+            return "without_script" in await site.form(request)
+        except ProblemError:
+            return False  # whatever was sent along, signing out does not fail for it
 
     @router.get("/signed-out")
     async def show_signed_out(

@@ -137,7 +137,7 @@ class Session:
     proven_at: datetime
     """When its user proved last who they are: a record. What a token says of it was copied from the token before."""
     methods: tuple[str, ...]
-    """Everything that was ever proven in it: likewise."""
+    """How, and what the client that did so had proven before: likewise. Others may hold tokens that say less."""
     generation: int
     rotated_at: datetime
     """When this generation began; every time in its tokens follows from here, never from the moment of signing."""
@@ -224,6 +224,11 @@ def proven_before_claims(session: Session) -> Proven:
     return Proven(int(session.created_at.timestamp()), PASSWORD_ALONE)
 
 
+def is_from_the_future(session: Session, *, now: datetime) -> bool:
+    """Tell whether an instance whose clock is ahead began this generation: no token of it is valid here yet."""
+    return session.rotated_at - now > TOLERATED_SKEW
+
+
 class Presented(StrEnum):
     """What a refresh token that did not win the rotation turned out to be."""
 
@@ -266,9 +271,8 @@ def judge(
         return Presented.ENDED
     if now >= session.expires_at:
         return Presented.EXPIRED
-    age = now - session.rotated_at
-    is_previous = generation == session.generation - 1 and bool(grace) and age <= grace
-    if is_previous and age < -TOLERATED_SKEW:
+    is_previous = generation == session.generation - 1 and bool(grace) and now - session.rotated_at <= grace
+    if is_previous and is_from_the_future(session, now=now):
         # An instance whose clock is ahead rotated it. Were this one to answer, the grace would last as long again.
         return Presented.CLOCKS_DIFFER
     # Asked before anything else of a token that is no copy: a client that asks too often is no thief.

@@ -143,16 +143,15 @@ _ROTATE_UNSEEN = (
     .returning(*_COLUMNS)
 )
 _PROVE = sessions.update().where(*_OF_USER, *_LIVING).values(_PROVEN).returning(*_COLUMNS)
-_COUNT_REPEAT = (
+_REPEATED = {
+    "repeats": sessions.c.repeats + 1,
+    "repeated_elsewhere_at": sa.func.coalesce(_instant("elsewhere_at"), sessions.c.repeated_elsewhere_at),
+}
+_COUNT_REPEAT = sessions.update().where(*_OF_USER, *_LIVING).values(_REPEATED).returning(sessions.c.repeats)
+_COUNT_LIMITED_REPEAT = (
     sessions.update()
     .where(*_OF_USER, *_LIVING, _MAY_REFRESH)
-    .values(
-        _COUNTED
-        | {
-            "repeats": sessions.c.repeats + 1,
-            "repeated_elsewhere_at": sa.func.coalesce(_instant("elsewhere_at"), sessions.c.repeated_elsewhere_at),
-        }
-    )
+    .values(_COUNTED | _REPEATED)
     .returning(sessions.c.repeats)
 )
 
@@ -264,15 +263,17 @@ async def count_repeat(
     limit: RefreshLimit | None,
     is_elsewhere: bool,
 ) -> bool:
-    """Count a repeated response; False where the session has had as many refreshes as it may have, or has ended."""
-    parameters = {
-        "session_id": session_id,
-        "owner_id": user_id,
-        "now": now,
-        "elsewhere_at": now if is_elsewhere else None,
-        **_limiting(limit, now=now),
-    }
-    return (await connection.execute(_COUNT_REPEAT, parameters)).one_or_none() is not None
+    """Count a repeated response; False where the session has had as many refreshes as it may have, or has ended.
+
+    Without a limit it is no refresh that would count: a confirmation is none, and a thief must not use those up.
+    """
+    elsewhere_at = now if is_elsewhere else None
+    parameters = {"session_id": session_id, "owner_id": user_id, "now": now, "elsewhere_at": elsewhere_at}
+    if limit is None:
+        counted = await connection.execute(_COUNT_REPEAT, parameters)
+    else:
+        counted = await connection.execute(_COUNT_LIMITED_REPEAT, parameters | _limiting(limit, now=now))
+    return counted.one_or_none() is not None
 
 
 def _limiting(limit: RefreshLimit | None, *, now: datetime) -> dict[str, Any]:

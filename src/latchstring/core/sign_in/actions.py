@@ -30,6 +30,13 @@ class Opened:
     """What had to end for it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stolen:
+    """The session was shown by a used token, and has ended. The proof given in it is that of a new sign-in."""
+
+    revoked: Sequence[Revocation]
+
+
 class SignIn:
     """The one door to a session."""
 
@@ -58,11 +65,11 @@ class SignIn:
 
     async def confirm(
         self, connection: Connection, proof: Proof, caller: Caller, *, bearer: RefreshClaims | None, source: Source
-    ) -> Opened | Refused:
+    ) -> Opened | Stolen | Refused:
         """Prove the caller's session anew within the caller's transaction, if the proof is enough.
 
-        A refresh token that was used before ends the session: somebody has a copy. The proof is then that of a new
-        sign-in, and no more.
+        A refresh token that was used before ends the session: somebody has a copy. That has to be committed, and
+        announced, before the proof may begin a new one: what an application does at a sign-in must not undo it.
 
         Args:
             connection: the open transaction.
@@ -81,21 +88,13 @@ class SignIn:
         )
         if isinstance(session, Refused):
             if session.code is Code.REFRESH_TOKEN_REUSED:
-                return await self._open_instead(connection, proof, revoked, source=source)
+                return Stolen(revoked)
             return Refused(Code.SESSION_ENDED) if session.code is Code.TOKEN_EXPIRED else session
         fact = SessionProven(
             at=self._clock.now(), source=source, user_id=user.id, session_id=session.id, method=proof.method
         )
         await record(connection, fact)
         return Opened(user, session, proven, revoked)
-
-    async def _open_instead(
-        self, connection: Connection, proof: Proof, revoked: Sequence[Revocation], *, source: Source
-    ) -> Opened | Refused:
-        opened = await self.open(connection, proof, source=source)
-        if isinstance(opened, Refused):
-            return opened
-        return Opened(opened.user, opened.session, opened.proven, (*revoked, *opened.revoked))
 
     async def replace_every(
         self, connection: Connection, proof: Proof, caller: Caller, *, reason: EndReason, source: Source
@@ -129,6 +128,10 @@ class SignIn:
             source=source,
         )
         return Opened(user, session, caller.proven, revoked)
+
+    def announce(self, stolen: Stolen) -> None:
+        """Let this worker know of the end of a stolen session, whose transaction has committed."""
+        self._sessions.announce(stolen.revoked)
 
     async def claims_of(self, user: User) -> KnownClaims:
         """Ask what the application has to say of a user, before a session is created or goes on: that may fail."""

@@ -9,7 +9,7 @@ from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
 from latchstring.core.sessions.actions import KnownClaims, SignedIn
 from latchstring.core.sessions.rules import EndReason
-from latchstring.core.sign_in.actions import SignIn
+from latchstring.core.sign_in.actions import SignIn, Stolen
 from latchstring.core.sign_in.rules import Method, Proof
 from latchstring.core.tokens.rules import RefreshClaims
 from latchstring.errors import Code, Refused
@@ -106,7 +106,11 @@ class Passwords:
         checked = await self._check(email, password, source=source)
         if isinstance(checked, Refused):
             return checked
-        known = await self._known(checked)
+        return await self._open(checked, await self._known(checked), former=former, source=source)
+
+    async def _open(
+        self, checked: Checked, known: KnownClaims | None, *, former: Iterable[str] = (), source: Source
+    ) -> SignedIn | Refused:
         async with self._given_back_if_broken(checked.rightly_counted), self._database.transaction() as connection:
             if checked.proof is None:
                 return await self._refuse(connection, checked.user, source=source)
@@ -130,7 +134,11 @@ class Passwords:
             opened = await self._sign_in.confirm(connection, checked.proof, caller, bearer=bearer, source=source)
             if isinstance(opened, Refused):
                 return await self._not_done(connection, checked, opened, source=source)
-            await self._accept(connection, checked, source=source)
+            if not isinstance(opened, Stolen):
+                await self._accept(connection, checked, source=source)
+        if isinstance(opened, Stolen):
+            self._sign_in.announce(opened)
+            return await self._open(checked, known, source=source)
         return await self._sign_in.welcome(opened, known=known, source=source)
 
     async def change_password(
