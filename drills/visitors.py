@@ -236,7 +236,7 @@ async def crowd(server: ServerProcess, *, each: int, workers: int) -> AsyncItera
 
 async def _fill(row: list[Visitor], server: ServerProcess, running: psutil.Process, *, each: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while len(row) < each:
+    while True:
         assert time.monotonic() < deadline, "a worker takes no connections"
         # Left to themselves, the workers share connections that come at once very unevenly: 20, 0, 0 and 0. But one
         # that stands still for five seconds is killed by its supervisor, and this one may have yet to start.
@@ -244,7 +244,10 @@ async def _fill(row: list[Visitor], server: ServerProcess, running: psutil.Proce
             async with asyncio.timeout(_STANDSTILL_SECONDS):
                 while len(row) < each:
                     row.append(await _connected(server))
-        await asyncio.sleep(_LOOK_SECONDS)
+        if len(row) == each:
+            return
+        # The others have to tell their supervisor meanwhile that they live.
+        await asyncio.sleep(_STANDSTILL_SECONDS / 2)
 
 
 async def _connected(server: ServerProcess) -> Visitor:
