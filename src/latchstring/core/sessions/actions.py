@@ -196,10 +196,8 @@ class Sessions:
             return Refused(Code.USER_GONE)
         if session is not None:
             return user, session
-        session_or_refusal = await self._judged(
-            connection, bearer, limit=limit, now=now, source=source, revoked=revoked
-        )
-        return session_or_refusal if isinstance(session_or_refusal, Refused) else (user, session_or_refusal)
+        judged = await self._judged(connection, bearer, limit=limit, now=now, source=source, revoked=revoked)
+        return judged if isinstance(judged, Refused) else (user, judged)
 
     async def _judged(
         self,
@@ -211,9 +209,9 @@ class Sessions:
         source: Source,
         revoked: list[Revocation],
     ) -> Session | Refused:
-        """Return the session whose generation there is answers a token that is not the current one, or the refusal.
+        """Judge a refresh token that is not the current one: return the session to answer from, or refuse.
 
-        A reused token ends the session; what ended goes into `revoked`.
+        A reused token ends the session. The revocations are added to `revoked`.
         """
         found = await store.session_of_user(connection, bearer.session_id, user_id=bearer.user_id)
         if found is None:
@@ -260,7 +258,7 @@ class Sessions:
         return _too_often(session, limit, now=now) if is_living else Refused(Code.SESSION_ENDED)
 
     def refresh_claims(self, caller: Caller, shown: str | None) -> RefreshClaims | None:
-        """Return what the refresh token says that came along with the caller; None: none of their session did."""
+        """Read the refresh token that a caller sent. None if there is none, or it belongs to another session."""
         now = self._clock.now().timestamp()
         bearer = self._tokens.read_refresh(shown, now=now) if shown else None
         is_theirs = bearer is not None and bearer.session_id == caller.session_id and bearer.expires_at_unix > now
@@ -284,10 +282,10 @@ class Sessions:
         Args:
             connection: the open transaction, which holds the user locked.
             caller: who has proved it.
-            proven: everything that they have.
-            bearer: the refresh token of this session that came along, if one did.
-            source: where it came from.
-            revoked: takes up what ends.
+            proven: the caller's earlier proofs and the new one.
+            bearer: the refresh token that the caller sent, if any.
+            source: where the request came from.
+            revoked: revocations are added to it.
         """
         now = self._clock.now()
         rotation = self._rotation(caller.session_id, caller.user_id, now=now, source=source)

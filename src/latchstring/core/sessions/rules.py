@@ -135,9 +135,9 @@ class Session:
     """Rises for everyone's new sessions when everyone is signed out."""
     created_at: datetime
     proven_at: datetime
-    """When its user proved last who they are: a record. What a token says of it was copied from the token before."""
+    """When its user last proved who they are. A record only: tokens copy their proof from the token before."""
     methods: tuple[str, ...]
-    """How, and what the client that did so had proven before: likewise. Others may hold tokens that say less."""
+    """What the client that did so has proven. A record only: other clients may hold tokens that say less."""
     generation: int
     rotated_at: datetime
     """When this generation began; every time in its tokens follows from here, never from the moment of signing."""
@@ -220,7 +220,7 @@ PASSWORD_ALONE = ("pwd",)
 
 
 def proven_before_claims(session: Session) -> Proven:
-    """Return what a refresh token of version 0.1.0 stands for, which does not say: the sign-in that it began with."""
+    """Return the proof behind a refresh token of version 0.1.0, which names none: the sign-in of its session."""
     return Proven(int(session.created_at.timestamp()), PASSWORD_ALONE)
 
 

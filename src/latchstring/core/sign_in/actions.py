@@ -25,14 +25,14 @@ class Opened:
     user: User
     session: Session
     proven: Proven
-    """What the client has proven that will get its tokens."""
+    """What the client that gets the tokens has proven."""
     revoked: Sequence[Revocation] = ()
     """What had to end for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stolen:
-    """The session was shown by a used token, and has ended. The proof given in it is that of a new sign-in."""
+    """A used refresh token was shown, so the session has ended. The proof counts for a new sign-in."""
 
     revoked: Sequence[Revocation]
 
@@ -75,7 +75,7 @@ class SignIn:
             connection: the open transaction.
             proof: who the user has just proved to be.
             caller: the session it was given in.
-            bearer: what the refresh token of that session says that came along, if one did.
+            bearer: the refresh token of that session that the caller sent, if any.
             source: where the proof came from.
         """
         user = admit(proof, user_now=await accounts.lock_user(connection, proof.user.id))
