@@ -540,6 +540,17 @@ async def test_a_sign_out_ends_the_session_whatever_the_clocks_say(
             await assert_dead(elsewhere, pair)
 
 
+@pytest.mark.parametrize("body", [b"", b"{}", b"without_script=yes", b"\xff%zz=" * 10])
+async def test_a_sign_out_on_the_page_reads_its_form_last(body: bytes, service: Service) -> None:
+    """T5: whatever is sent along, the session ends; a browser without JavaScript is asked to forget its pages."""
+    pair = await registered(service)
+    headers = cookies(pair) | {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
+    answer = await service.browser().post("/sign-out", content=body, headers=headers)
+    assert answer.status_code == 303
+    assert ("clear-site-data" in answer.headers) is body.startswith(b"without")
+    await assert_dead(service, pair)
+
+
 async def test_a_forged_token_signs_nobody_out(service: Service) -> None:
     """T5: signature, kind, issuer and audience still count."""
     pair = await registered(service)
