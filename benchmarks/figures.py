@@ -33,10 +33,10 @@ from benchmarks.pages import milliseconds_of_pages, milliseconds_to_first_paint
 from benchmarks.servers import ALL_CORES, SERVE, SERVER_CORE, TWO_CORES, Server, on_cores, uvicorn
 from benchmarks.sight import ROUNDS as SIGHT_ROUNDS
 from benchmarks.sight import Sight
-from latchstring.core.sessions.feed import PAGE_SIZE, POLL_INTERVAL_SECONDS, RELOAD_INTERVAL_SECONDS
-from latchstring.core.sessions.rules import EndReason, Revocation, RevocationKind
-from latchstring.core.sessions.store import insert_revocations
-from latchstring.core.tokens.settings import Algorithm
+from latchstring.core.keys.settings import Algorithm
+from latchstring.core.revocations.feed import PAGE_SIZE, POLL_INTERVAL_SECONDS, RELOAD_INTERVAL_SECONDS
+from latchstring.core.revocations.rules import EndReason, Revocation, RevocationKind
+from latchstring.core.revocations.store import insert_revocations
 from latchstring.foundation.clock import new_id
 from latchstring.foundation.database import Database
 from tests.support.process import CHEAP_HASH

@@ -10,10 +10,10 @@ from typing import Any
 
 from joserfc import jws
 
+from latchstring.core.keys.key_set import KeySet, make_private_pem, public_pem, token_key
+from latchstring.core.keys.settings import Algorithm
 from latchstring.core.tokens.compact import parse
-from latchstring.core.tokens.keys import KeySet, make_private_pem, public_pem, token_key
 from latchstring.core.tokens.rules import Kind, Party, access_claims
-from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tokens import signed
 from latchstring.core.tokens.verification import TokenReader
 from latchstring.foundation.clock import SystemClock

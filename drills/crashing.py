@@ -15,8 +15,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # makes `drills` importable
 
 from latchstring.apps.cli import main
-from latchstring.core.tokens import store
-from latchstring.core.tokens.actions import DatabaseKeys
+from latchstring.core.keys import store
+from latchstring.core.keys.actions import DatabaseKeys
 
 EXIT_CODE = 86
 PHASES = ("before anything is written", "after the old key's dates", "after the new key", "after the commit")

@@ -33,10 +33,10 @@ from drills.ground import Figure, Says, main, serving
 from drills.lines import Line, line_to_each_worker
 from drills.stolen_key import StolenKey, steal
 from latchstring import RefusedError
-from latchstring.features.revocations.actions import FeedTokens
+from latchstring.features.revocation_feed.actions import FeedTokens
 from latchstring.foundation.clock import SystemClock
 from latchstring.foundation.database import Database
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation.events import OPERATOR
 from latchstring.verifier import TokenVerifier
 from tests.support.hang import HANG_SECONDS
 from tests.support.process import ServerProcess, latchstring

@@ -31,10 +31,10 @@ from jwt.algorithms import OKPAlgorithm
 
 from drills.ground import Figure, Says, percentile
 from latchstring.core.caller import Caller
+from latchstring.core.keys.key_set import KeySet, key_set_from_pems
+from latchstring.core.keys.settings import Algorithm
 from latchstring.core.tokens.compact import MalformedTokenError, parse
-from latchstring.core.tokens.keys import KeySet, key_set_from_pems
 from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, access_claims, refresh_claims
-from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tokens import signed
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
 from tests.support.forge import KIND_FOR, b64url, compact, new_key, private_pem, sign_with

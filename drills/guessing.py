@@ -29,7 +29,7 @@ from drills.ground import Figure, bearer, main, serving
 from drills.visitors import alone, operator, rows_of, workers_of
 from latchstring.core.accounts.rules import canonical_email
 from latchstring.foundation.audit import audit
-from latchstring.foundation.facts import SignInRefused
+from latchstring.foundation.events import SignInRefused
 from tests.support.hang import HANG_SECONDS
 from tests.support.process import ServerProcess
 from tests.support.service import PASSWORD, credentials, registration

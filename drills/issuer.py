@@ -33,9 +33,9 @@ if __name__ == "__main__":
 import psutil
 
 from drills.ground import Figure, Says
-from latchstring.core.tokens.keys import KeySet, key_set_from_pems
+from latchstring.core.keys.key_set import KeySet, key_set_from_pems
+from latchstring.core.keys.settings import Algorithm
 from latchstring.core.tokens.rules import Kind, Party, access_claims
-from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tokens import signed
 from latchstring.errors import RefusedError, RevocationsUnknownError
 from latchstring.testing import TurnedClock

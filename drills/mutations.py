@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
 from drills.ground import Figure, Says, main
 from latchstring.apps.server import prepare
-from latchstring.core.tokens.ring import DatabaseRing
+from latchstring.core.keys.ring import DatabaseRing
 from latchstring.core.tokens.rules import Party
 from latchstring.core.tokens.tokens import Tokens
 from latchstring.testing import TurnedClock
@@ -341,7 +341,7 @@ async def _under(url: str, algorithm: str, *, tries: int) -> list[Figure]:
 
 
 def _milliseconds(service: Service, text: str, *, tries: int) -> float:
-    ring = service.auth.ring
+    ring = service.auth.parts.ring
     assert isinstance(ring, DatabaseRing)
     now = service.clock.now().timestamp()
     times: list[float] = []

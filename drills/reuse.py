@@ -37,7 +37,7 @@ from drills.visitors import (
 )
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
-from latchstring.foundation.facts import RefreshTokenReused
+from latchstring.foundation.events import RefreshTokenReused
 from tests.support.process import ServerProcess
 
 COPIES = 8

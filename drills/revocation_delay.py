@@ -32,8 +32,9 @@ import jwt
 from drills import skewed
 from drills.ground import Figure, Says, main, serving
 from drills.lines import Line, line_to_each_worker
+from latchstring.core.revocations.rules import EndReason, Revocation, RevocationKind
+from latchstring.core.revocations.store import insert_revocations
 from latchstring.core.sessions import store
-from latchstring.core.sessions.rules import EndReason, Revocation, RevocationKind
 from latchstring.foundation.database import Connection, Database
 from tests.support.hang import HANG_SECONDS
 from tests.support.process import ServerProcess
@@ -165,7 +166,7 @@ async def _end_uncommitted(connection: Connection, token: str) -> None:
         reason=EndReason.LOGOUT,
         expires_at=ended.access_expires_at + timedelta(minutes=1),
     )
-    await store.insert_revocations(connection, [entry], now=now)
+    await insert_revocations(connection, [entry], now=now)
 
 
 async def _open_session(line: Line) -> str:

@@ -21,8 +21,8 @@ from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 from latchstring.apps.connections import LimitedHeadProtocol
+from latchstring.apps.data_directory import move_in
 from latchstring.apps.environment import read_variables, settings_from
-from latchstring.apps.home import move_in
 from latchstring.apps.logs import configure_logging
 from latchstring.apps.server import build_app
 from latchstring.foundation.clock import SystemClock

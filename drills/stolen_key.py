@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from latchstring.core.caller import Proven
-from latchstring.core.tokens import store
-from latchstring.core.tokens.keys import KeySet, TokenKey, token_key
-from latchstring.core.tokens.ring import seal_context
+from latchstring.core.keys import store
+from latchstring.core.keys.key_set import KeySet, TokenKey, token_key
+from latchstring.core.keys.ring import seal_context
 from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, access_claims, refresh_claims
 from latchstring.core.tokens.tokens import signed
-from latchstring.foundation.crypto import Vault
 from latchstring.foundation.database import Database
+from latchstring.foundation.vault import Vault
 from tests.support.issued import a_caller
 from tests.support.service import SECRET
 

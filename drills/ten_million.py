@@ -39,8 +39,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from drills.ground import Figure, main, percentile, serving
+from latchstring.core.revocations.rules import EndReason
 from latchstring.core.sessions import store
-from latchstring.core.sessions.rules import Client, EndReason, RefreshLimit, Session
+from latchstring.core.sessions.rules import Client, RefreshLimit, Session
 from latchstring.core.sessions.store import Rotation
 from latchstring.foundation import housekeeping
 from latchstring.foundation.clock import SystemClock

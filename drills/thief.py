@@ -58,7 +58,7 @@ from latchstring import Auth
 from latchstring.core.sessions.rules import Client
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
-from latchstring.foundation.facts import RefreshRepeatedElsewhere, RefreshTokenReused
+from latchstring.foundation.events import RefreshRepeatedElsewhere, RefreshTokenReused
 from latchstring.testing import TurnedClock
 from tests.support.process import ServerProcess
 from tests.support.service import PASSWORD, cheap_settings, credentials, running_service

@@ -353,6 +353,6 @@ async def operator(url: str) -> AsyncIterator[Auth]:
 
 async def rows_of(auth: Auth, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
     """Return what the database says."""
-    async with auth.database.reading() as connection:
+    async with auth.parts.tools.database.reading() as connection:
         found: Sequence[sa.Row[Any]] = (await connection.execute(statement)).all()
         return found

@@ -44,7 +44,7 @@ from drills.visitors import (
 )
 from latchstring import Auth
 from latchstring.core.sessions.tables import sessions
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation.events import OPERATOR
 from tests.support.process import ServerProcess
 from tests.support.service import PASSWORD, credentials
 
@@ -124,7 +124,7 @@ async def disabled(rows: Sequence[Sequence[Visitor]], auth: Auth, *, rounds: int
     """Disable the user: neither the login's session may live nor the one there was."""
 
     async def disable(_elsewhere: Visitor, own: Pair) -> None:  # nothing may live then
-        user = await auth.sessions.disable_user(own.user_id, source=OPERATOR)
+        user = await auth.users.disable(own.user_id, source=OPERATOR)
         assert user is not None
         assert user.is_disabled
 

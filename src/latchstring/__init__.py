@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from latchstring.core.feature import (
         Core,
         Feature,
-        Foundation,
-        Room,
+        FeatureParts,
+        Tools,
     )
-    from latchstring.core.sessions.guard import (
+    from latchstring.core.guard.dependencies import (
         CallerDep,
         CurrentUser,
         OptionalUser,
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
         optional_user,
         requires,
     )
-    from latchstring.core.sessions.middleware import GuardMiddleware
-    from latchstring.core.sessions.page_edge import (
-        PageUser,
-        on_page,
-    )
+    from latchstring.core.guard.middleware import GuardMiddleware
+    from latchstring.core.guard.pages import PageUser, on_page
     from latchstring.errors import (
         Code,
         ConfigurationError,
@@ -52,8 +49,8 @@ if TYPE_CHECKING:
     from latchstring.features import DEFAULT_FEATURES
     from latchstring.features.password import PasswordFeature
     from latchstring.features.profile import ProfileFeature
-    from latchstring.features.revocations import RevocationsFeature
-    from latchstring.foundation.facts import (
+    from latchstring.features.revocation_feed import RevocationFeedFeature
+    from latchstring.foundation.events import (
         APPLICATION,
         OPERATOR,
         EveryoneSignedOut,
@@ -115,10 +112,10 @@ __all__ = [
     "EveryoneSignedOut",
     "Fact",
     "Feature",
+    "FeatureParts",
     "FeedTokenCreated",
     "FeedTokenRevoked",
     "Finding",
-    "Foundation",
     "GivingFact",
     "GuardMiddleware",
     "HashQueueFullError",
@@ -141,12 +138,11 @@ __all__ = [
     "RefreshRepeatedElsewhere",
     "RefreshTokenReused",
     "RefusedError",
-    "RevocationsFeature",
+    "RevocationFeedFeature",
     "RevocationsUnknownError",
     "RoleFact",
     "RoleGranted",
     "RoleWithdrawn",
-    "Room",
     "SecretChanged",
     "SessionEnded",
     "SessionFact",
@@ -157,6 +153,7 @@ __all__ = [
     "SignInRefused",
     "Source",
     "SubscriberError",
+    "Tools",
     "UnavailableError",
     "User",
     "UserDeleted",
@@ -188,10 +185,10 @@ _HOMES = {
     "latchstring.core.feature": (
         "Core",
         "Feature",
-        "Foundation",
-        "Room",
+        "Tools",
+        "FeatureParts",
     ),
-    "latchstring.core.sessions.guard": (
+    "latchstring.core.guard.dependencies": (
         "CallerDep",
         "CurrentUser",
         "OptionalUser",
@@ -201,8 +198,8 @@ _HOMES = {
         "optional_user",
         "requires",
     ),
-    "latchstring.core.sessions.middleware": ("GuardMiddleware",),
-    "latchstring.core.sessions.page_edge": (
+    "latchstring.core.guard.middleware": ("GuardMiddleware",),
+    "latchstring.core.guard.pages": (
         "PageUser",
         "on_page",
     ),
@@ -221,8 +218,8 @@ _HOMES = {
     "latchstring.features": ("DEFAULT_FEATURES",),
     "latchstring.features.password": ("PasswordFeature",),
     "latchstring.features.profile": ("ProfileFeature",),
-    "latchstring.features.revocations": ("RevocationsFeature",),
-    "latchstring.foundation.facts": (
+    "latchstring.features.revocation_feed": ("RevocationFeedFeature",),
+    "latchstring.foundation.events": (
         "APPLICATION",
         "OPERATOR",
         "EveryoneSignedOut",

@@ -6,27 +6,21 @@ process know nothing of each other.
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from datetime import datetime, timedelta
-from pathlib import Path
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Self
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from pydantic import SecretStr, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
 
-from latchstring.core.accounts.actions import Accounts
 from latchstring.core.caller import Caller
-from latchstring.core.feature import Core, Feature, Foundation, Room
-from latchstring.core.sessions.actions import ClaimsHook, Sessions
-from latchstring.core.sessions.answer import SignedInAnswer
-from latchstring.core.sessions.feed import RevocationFeed
-from latchstring.core.sessions.grants import Grant, token_router
-from latchstring.core.sessions.guard import (
+from latchstring.core.feature import Feature
+from latchstring.core.guard.dependencies import (
     CallerDependency,
     FreshDependency,
-    Guard,
     GuardDependency,
     Minutes,
     OptionalUserDependency,
@@ -34,37 +28,17 @@ from latchstring.core.sessions.guard import (
     RoleName,
     UserDependency,
 )
-from latchstring.core.sessions.middleware import GuardMiddleware
-from latchstring.core.sessions.page_edge import PageEdge
-from latchstring.core.sessions.pages import sessions_pages, well_known_pages
-from latchstring.core.sessions.routes import renewal_router, sessions_router
-from latchstring.core.sessions.rules import REVOCATIONS_KEPT, Lifetimes, RefreshLimit
-from latchstring.core.sessions.sockets import Sockets
-from latchstring.core.sessions.store import prune_revocations, prune_sessions
-from latchstring.core.sign_in.actions import SignIn
-from latchstring.core.tokens.actions import DatabaseKeys, GivenKeys, KeyPolicy, Keys
-from latchstring.core.tokens.keys import key_set_from_pems
-from latchstring.core.tokens.ring import DatabaseRing, GivenRing, KeyRing
-from latchstring.core.tokens.rotation import KEYS_KEPT
-from latchstring.core.tokens.routes import jwks_router, metadata_router
-from latchstring.core.tokens.rules import Party
-from latchstring.core.tokens.store import prune_keys
-from latchstring.core.tokens.tokens import Tokens
+from latchstring.core.guard.middleware import GuardMiddleware
+from latchstring.core.sessions.issuing import ClaimsHook
+from latchstring.core.sessions.page_router import PageRouter
+from latchstring.core.users.actions import Users
 from latchstring.errors import ConfigurationError, DatabaseUnavailableError
 from latchstring.features import DEFAULT_FEATURES
-from latchstring.foundation.background import Background
 from latchstring.foundation.clock import Clock, SystemClock
-from latchstring.foundation.crypto import Vault
-from latchstring.foundation.database import Connection, Database, Engine
-from latchstring.foundation.housekeeping import Chore, Housekeeping
-from latchstring.foundation.limits import Limits, prune_limits
-from latchstring.foundation.passwords import PasswordHasher
-from latchstring.foundation.subscribers import After, FactT, GivingFactT, Inside, Subscribers
-from latchstring.foundation.web.edge import Edge
+from latchstring.foundation.database import Engine
+from latchstring.foundation.subscribers import After, FactT, GivingFactT, Inside
 from latchstring.foundation.web.openapi import described
 from latchstring.foundation.web.pages.options import Pages
-from latchstring.foundation.web.pages.routes import add_surroundings
-from latchstring.foundation.web.pages.site import Site
 from latchstring.foundation.web.route import PrefixRouter
 from latchstring.inspection import (
     Finding,
@@ -76,8 +50,20 @@ from latchstring.inspection import (
 )
 from latchstring.migrations import HEAD, schema_drift, schema_revision, upgrade
 from latchstring.settings import Settings, sentences
+from latchstring.wiring import build, json_routers, page_router, page_routers, well_known_routers
 
 Lifespan = Callable[[Any], contextlib.AbstractAsyncContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """What `install` learned."""
+
+    app: FastAPI
+    prefix: str
+    """Where the routes begin."""
+    pages: PageRouter | None
+    """What the pages are built on, where there are any."""
 
 
 class Auth:
@@ -116,74 +102,28 @@ class Auth:
                 a database driver not installed.
         """
         clock = clock or SystemClock()
-        self.settings = settings = _settings(settings or Settings(), database, secret)
-        self.clock = clock
-        self.prefix: str | None = None
-        """Where the routes begin, once they are installed."""
-        self._prepares = migrate
-        self._subscribers = Subscribers()
-        self.database = Database(database, listener=self._subscribers)
-        self.ring, self.keys = _ring_and_keys(settings, self.database, clock)
-        self._background = Background(self._begin)
-        lifetimes = Lifetimes(
-            access=timedelta(minutes=settings.access_token_expire_minutes),
-            refresh=timedelta(minutes=settings.refresh_token_expire_minutes),
-            session=timedelta(days=settings.session_max_days),
-            grace=timedelta(seconds=settings.refresh_grace_seconds),
-        )
-        self.limits = Limits(settings, clock)
-        rate = self.limits.refresh
-        edge = Edge(settings, self._background)
-        self.cookies = edge.cookies
-        tokens = Tokens(self.ring, Party(issuer=settings.issuer, audience=settings.audience or settings.issuer))
-        self.feed = RevocationFeed(self.database, self.ring, clock, max_lag_seconds=settings.revocation_max_lag_seconds)
-        self.hasher = PasswordHasher(settings)
-        self.accounts = Accounts(self.database, clock)
-        self.sessions = Sessions(
-            self.database,
-            clock,
-            tokens,
-            self.keys,
-            self.feed,
-            lifetimes=lifetimes,
-            refresh_limit=RefreshLimit(times=rate.times, window=rate.window) if rate else None,
-            ends_repeats_elsewhere=settings.refresh_repeated_elsewhere == "end",
+        self.migrates = migrate
+        """Whether the start brings the schema up to date."""
+        self.parts = build(
+            _settings(settings or Settings(), database, secret),
+            database,
+            features=features,
             claims=claims,
+            pages=Pages() if pages is True else pages or None,
+            clock=clock,
+            begin=self._begin,
         )
-        self.sign_in = SignIn(clock, self.sessions, lifetimes=lifetimes, sessions_per_user=settings.sessions_per_user)
-        self.sockets = Sockets(self.database, self.feed, clock, asked_every=lifetimes.access)
-        self.guard = Guard(edge, clock, tokens, self.feed, accounts=self.accounts, sockets=self.sockets)
+        """Every part, for what works beside this: the command line, the testing plugin."""
+        self.users: Users = self.parts.core.users
+        """The users of the application: read, rename, disable, enable, delete them, give and take roles."""
+        self.sessions = self.parts.core.sessions
+        """Their sessions: list and revoke them."""
+        self.guard = self.parts.core.guard
         self.current_caller = CallerDependency(self.guard)
         self.current_user = UserDependency(self.guard)
         self.optional_user = OptionalUserDependency(self.guard)
-        answer = SignedInAnswer(edge, clock)
-        self.housekeeping = Housekeeping(
-            self.database, clock, _chores(settings), duties=[self.keys.tend, self.sockets.tend]
-        )
-        foundation = Foundation(
-            database=self.database, clock=clock, passwords=self.hasher, limits=self.limits, edge=edge
-        )
-        self.page_edge = self._page_edge(Pages() if pages is True else pages or None, edge, answer, lifetimes)
-        core = Core(
-            accounts=self.accounts,
-            sessions=self.sessions,
-            sign_in=self.sign_in,
-            guard=self.guard,
-            feed=self.feed,
-            signed_in_answer=answer,
-            page_edge=self.page_edge,
-        )
-        rooms = [feature.build(foundation, core) for feature in features]
-        self._routers = [room.router for room in rooms]
-        self._routers += [
-            renewal_router(self.sessions, tokens, answer, edge, clock, settings=settings),
-            sessions_router(self.sessions, edge, settings=settings),
-            token_router(self.sessions, answer, edge, grants=_grants(rooms)),
-        ]
-        self._page_routers = [room.pages for room in rooms if room.pages is not None]
-        if self.page_edge is not None:
-            self._page_routers += self._own_pages(self.page_edge)
-        self._edge, self._grant_types = edge, ("refresh_token", *_grants(rooms))
+        self.mounted: Mounted | None = None
+        """Where routes and pages are, once they are installed."""
 
     @classmethod
     def from_settings(
@@ -232,17 +172,19 @@ class Auth:
         if any(isinstance(each.dependency, GuardDependency) for each in app.router.dependencies):
             raise ConfigurationError("a guard on the whole application shuts the way in: put it on your routers")
         self.attach(app)
-        self.prefix = prefix
-        app.include_router(PrefixRouter(prefix, self._routers), prefix=prefix)
-        app.include_router(PrefixRouter("", self._well_known(prefix)))
-        if self.page_edge is not None:
-            site = self.page_edge.site
-            site.app, site.prefix, site.renewal_path = app, pages_prefix, f"{prefix}/refresh"
-            app.include_router(PrefixRouter(pages_prefix, self._page_routers), prefix=pages_prefix)
+        parts = self.parts
+        pages = page_router(parts, app, prefix=pages_prefix, renewal_path=f"{prefix}/refresh")
+        app.include_router(PrefixRouter(prefix, json_routers(parts)), prefix=prefix)
+        well_known = well_known_routers(parts, prefix=prefix, pages=pages)
+        app.include_router(PrefixRouter("", well_known))
+        if pages is not None:
+            app.include_router(PrefixRouter(pages_prefix, page_routers(parts, pages)), prefix=pages_prefix)
         app.router.lifespan_context = self._around(app.router.lifespan_context)
+        cookie_name, token_url = parts.tools.web.cookies.access_name, _beside(app.openapi_url, f"{prefix}/token")
         app.openapi = described(  # type: ignore[method-assign]  # the way FastAPI documents to change its own
-            app, cookie_name=self.cookies.access_name, token_url=_beside(app.openapi_url, f"{prefix}/token")
+            app, cookie_name=cookie_name, token_url=token_url
         )
+        self.mounted = Mounted(app=app, prefix=prefix, pages=pages)
 
     def attach(self, app: Starlette) -> None:
         """Let the guards of a mounted application's routes ask this `Auth`: `app.mount("/admin", admin)`.
@@ -285,52 +227,6 @@ class Auth:
 
         return whole
 
-    def _well_known(self, prefix: str) -> list[APIRouter]:
-        settings, max_age = self.settings, self.settings.jwks_max_age_seconds
-        routers = [jwks_router(self.ring, self._edge, max_age_seconds=max_age)]
-        # Without a public URL there is no issuer that could be found: the Host header is whatever a visitor sends.
-        if settings.public_url is not None:
-            routers.append(
-                metadata_router(
-                    self._edge,
-                    public_url=settings.public_url,
-                    prefix=prefix,
-                    grant_types=self._grant_types,
-                    max_age_seconds=max_age,
-                )
-            )
-        if self.page_edge is not None:
-            routers.append(well_known_pages(self.page_edge))
-        return routers
-
-    def _page_edge(
-        self, options: Pages | None, edge: Edge, answer: SignedInAnswer, lifetimes: Lifetimes
-    ) -> PageEdge | None:
-        if options is None:
-            return None
-        # An application without pages has no template engine in it.
-        from latchstring.foundation.web.pages.templates import Templates  # noqa: PLC0415 -- it imports Jinja2
-
-        site = Site(
-            options,
-            Templates(Path(options.templates) if options.templates else None),
-            listed=self.settings.return_urls,
-        )
-        return PageEdge(
-            site, edge, self.guard, answer, self.clock, access_life_seconds=lifetimes.access.total_seconds()
-        )
-
-    def _own_pages(self, page_edge: PageEdge) -> list[APIRouter]:
-        surroundings = page_edge.router()
-        add_surroundings(surroundings, page_edge.site, page_edge.edge)
-        sessions = sessions_pages(
-            self.sessions,
-            page_edge,
-            fresh=self.fresh(minutes=self.settings.fresh_minutes),
-            settings=self.settings,
-        )
-        return [sessions, surroundings]
-
     def inside(self, kind: type[GivingFactT]) -> Callable[[Inside[GivingFactT]], Inside[GivingFactT]]:
         """Return a decorator: the async function takes part in the transaction of each fact of this kind.
 
@@ -341,7 +237,7 @@ class Auth:
         Raises:
             ConfigurationError: another kind of fact, or no async function.
         """
-        return self._subscribers.inside(kind)
+        return self.parts.subscribers.inside(kind)
 
     def after(self, kind: type[FactT]) -> Callable[[After[FactT]], After[FactT]]:
         """Return a decorator: the async function is called once each fact of this kind is committed.
@@ -351,7 +247,7 @@ class Auth:
         Raises:
             ConfigurationError: no kind of fact, or no async function.
         """
-        return self._subscribers.after(kind)
+        return self.parts.subscribers.after(kind)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -364,7 +260,7 @@ class Auth:
             UnavailableError: the database is away.
             ConfigurationError: it was made under another secret.
         """
-        if not await self._background.begin():
+        if not await self.parts.background.begin():
             yield
             return
         try:
@@ -380,12 +276,12 @@ class Auth:
             DatabaseUnavailableError: the database is away, is of a newer version, or has no tables and may not be given
                 any.
         """
-        revision = await schema_revision(self.database)
+        revision = await schema_revision(self.parts.tools.database)
         if revision is None and not migrate:
             raise DatabaseUnavailableError("the database has no tables yet: run latchstring migrate")
         if revision != HEAD and migrate:
-            await upgrade(self.database)
-        await self.keys.prepare()
+            await upgrade(self.parts.tools.database)
+        await self.parts.keys.prepare()
 
     async def audit(self, app: Starlette, *, public: Iterable[str] = ()) -> Inspection:
         """Look at an application's routes, CORS, cookies, keys and schema: `print(await auth.audit(app))`.
@@ -402,14 +298,14 @@ class Auth:
             UnavailableError: the database, or the keys in it, are away.
         """
         routes = inspected_routes(app, public_paths=public)
-        drift = await schema_drift(self.database)
+        drift = await schema_drift(self.parts.tools.database)
         if not drift:
-            async with self.database.reading() as connection:
-                await self.ring.reload(connection)
+            async with self.parts.tools.database.reading() as connection:
+                await self.parts.ring.reload(connection)
         findings = [
             *found_in_routes(routes),
             *found_in_applications(app),
-            *found_in_settings(self.settings, None if drift else self.ring.current),
+            *found_in_settings(self.parts.settings, None if drift else self.parts.ring.current),
             *(Finding("schema_drift", words) for words in drift),
         ]
         return Inspection(routes=routes, findings=tuple(findings))
@@ -419,20 +315,20 @@ class Auth:
 
         Subscribers that are at work have ten seconds to finish. Whoever uses it once more begins anew.
         """
-        await self._background.end()
-        await self._subscribers.end()
-        self.hasher.close()
-        await self.database.close()
+        await self.parts.background.end()
+        await self.parts.subscribers.end()
+        self.parts.tools.passwords.close()
+        await self.parts.tools.database.close()
 
     async def settled(self) -> None:
         """Wait until every subscriber has heard of all that was committed: for tests, and before a script ends."""
-        await self._subscribers.settled()
+        await self.parts.subscribers.settled()
 
     async def _begin(self, stack: contextlib.AsyncExitStack) -> None:
-        if self._prepares:
+        if self.migrates:
             await self.prepare()
-        await stack.enter_async_context(self.feed.following())
-        await stack.enter_async_context(self.housekeeping.going_on())
+        await stack.enter_async_context(self.parts.core.feed.following())
+        await stack.enter_async_context(self.parts.housekeeping.going_on())
 
 
 def _beside(document_url: str | None, path: str) -> str:
@@ -455,53 +351,3 @@ def _settings(settings: Settings, database: str | Engine, secret: str | None) ->
         return Settings.model_validate(given)
     except ValidationError as error:
         raise ConfigurationError("; ".join(sentences(error, name=str))) from None
-
-
-def _chores(settings: Settings) -> tuple[Chore, ...]:
-    kept = timedelta(days=settings.session_keep_days)
-
-    async def sessions(connection: Connection, *, now: datetime, most: int) -> int:
-        return await prune_sessions(connection, before=(now - kept).date(), most=most)
-
-    async def revocations(connection: Connection, *, now: datetime, most: int) -> int:
-        return await prune_revocations(connection, before=now - REVOCATIONS_KEPT, most=most)
-
-    async def keys(connection: Connection, *, now: datetime, most: int) -> int:
-        return await prune_keys(connection, before=now - KEYS_KEPT, most=most)
-
-    return sessions, revocations, keys, prune_limits
-
-
-def _grants(rooms: Iterable[Room]) -> dict[str, Grant]:
-    grants: dict[str, Grant] = {}
-    for room in rooms:
-        for name, grant in room.grants.items():
-            if grants.setdefault(name, grant) is not grant:
-                raise ConfigurationError(f"two features offer the grant type {name}")
-    return grants
-
-
-def _ring_and_keys(settings: Settings, database: Database, clock: Clock) -> tuple[KeyRing, Keys]:
-    if settings.jwt_private_key is not None:
-        public, extra = settings.jwt_public_key, settings.jwt_extra_public_keys
-        given = key_set_from_pems(
-            algorithm=settings.jwt_algorithm,
-            private=settings.jwt_private_key.get_secret_value(),
-            public=public.get_secret_value() if public else None,
-            extra_public=extra.get_secret_value() if extra else None,
-        )
-        return GivenRing(given), GivenKeys()
-    if settings.secret is None:
-        raise ConfigurationError(
-            "a secret must be set (LATCHSTRING_SECRET, or secret=…): it seals the signing keys in the database"
-        )
-    previous = settings.previous_secret
-    vault = Vault(settings.secret.get_secret_value(), previous=previous.get_secret_value() if previous else None)
-    policy = KeyPolicy(
-        # Not set, it is none that was chosen: a command run without it must not move a service to another one.
-        algorithm=settings.jwt_algorithm if "jwt_algorithm" in settings.model_fields_set else None,
-        cache_life=timedelta(seconds=settings.jwks_max_age_seconds),
-        token_life=timedelta(minutes=settings.refresh_token_expire_minutes),
-        max_age=timedelta(days=settings.key_max_days) if settings.key_max_days else None,
-    )
-    return DatabaseRing(database, vault, clock), DatabaseKeys(database, vault, clock, policy=policy)

@@ -11,7 +11,7 @@
         └── RevocationsUnknownError
 
 A refusal (wrong password, expired token) is not an error: inside the package it is a value that carries a
-`Code`, so that what was recorded about it commits. The HTTP edge turns the code into a problem document.
+`Code`, so that what was recorded about it commits. The HTTP web turns the code into a problem document.
 """
 
 from dataclasses import dataclass

@@ -19,9 +19,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Host, Mount
 
 from latchstring.annotations import InstanceOnly
-from latchstring.core.sessions.guard import GuardDependency
-from latchstring.core.sessions.middleware import GuardMiddleware
-from latchstring.core.tokens.keys import KeySet
+from latchstring.core.guard.dependencies import GuardDependency
+from latchstring.core.guard.middleware import GuardMiddleware
+from latchstring.core.keys.key_set import KeySet
 from latchstring.foundation.web.route import ProblemRoute, dependants_of, dependencies_of
 from latchstring.settings import Settings
 

@@ -2,7 +2,8 @@
 
     Settings = WebSettings        where the service stands on the web
              + PasswordHashSettings   how passwords are hashed
-             + TokenSettings      who issues tokens, and with which keys
+             + KeySettings        which keys sign
+             + TokenSettings      for whom tokens are issued, and how long they live
              + SessionSettings    how long sessions live
              + LimitSettings      how often what may be tried
              + the database, the data folder and the secret
@@ -16,6 +17,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from latchstring.core.keys.settings import KeySettings
 from latchstring.core.sessions.settings import SessionSettings
 from latchstring.core.tokens.settings import TokenSettings
 from latchstring.foundation.database import postgresql_url
@@ -56,7 +58,9 @@ class PostgresSettings(BaseModel):
         return self
 
 
-class Settings(WebSettings, PasswordHashSettings, TokenSettings, SessionSettings, LimitSettings, PostgresSettings):
+class Settings(
+    WebSettings, PasswordHashSettings, TokenSettings, KeySettings, SessionSettings, LimitSettings, PostgresSettings
+):
     """Everything that can be set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

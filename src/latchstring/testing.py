@@ -33,13 +33,14 @@ from starlette.testclient import TestClient
 from latchstring.auth import Auth
 from latchstring.core.accounts import store as accounts
 from latchstring.core.accounts.rules import User, canonical_email
-from latchstring.core.sessions.actions import SignedIn
+from latchstring.core.sessions.issuing import SignedIn
 from latchstring.core.sign_in.rules import Method, Proof
 from latchstring.errors import Code, Refused, RefusedError
 from latchstring.foundation.audit import record
 from latchstring.foundation.clock import SystemClock
 from latchstring.foundation.database import Database
-from latchstring.foundation.facts import APPLICATION, UserRegistered
+from latchstring.foundation.events import APPLICATION, UserRegistered
+from latchstring.foundation.limits import Limits
 from latchstring.foundation.passwords import PasswordHasher, PasswordHashSettings
 
 _Result = TypeVar("_Result")
@@ -141,16 +142,19 @@ def auth(
     found = Auth.of(app)
     if found is None:
         raise pytest.UsageError("latchstring.testing: no Auth is installed in the application of the fixture `app`")
+    parts = found.parts
     try:
         for name in ("now", "uptime"):
-            monkeypatch.setattr(found.clock, name, getattr(clock, name))
+            monkeypatch.setattr(parts.tools.clock, name, getattr(clock, name))
     except AttributeError:
         raise pytest.UsageError("latchstring.testing: the application's clock can't be turned (__slots__)") from None
-    _become(found.hasher, PasswordHasher(_CHEAP), monkeypatch)
-    monkeypatch.setattr(found.limits, "_known_full", {})
+    _become(parts.tools.passwords, PasswordHasher(_CHEAP), monkeypatch)
+    # What it remembers of other tests' guesses is gone.
+    _become(parts.tools.limits, Limits(parts.settings, parts.tools.clock), monkeypatch)
     if latchstring_database_url is not None:
-        _become(found.database, Database(latchstring_database_url), monkeypatch, but="_listener")
-        monkeypatch.setattr(found, "_prepares", True)
+        database = Database(latchstring_database_url, listener=parts.subscribers)
+        _become(parts.tools.database, database, monkeypatch)
+        monkeypatch.setattr(found, "migrates", True)
     return found
 
 
@@ -189,15 +193,15 @@ def refresh_storm(app: FastAPI, auth: Auth, client: TestClient) -> RefreshStorm:
     """Refreshes from many tabs of a browser at once, over HTTP."""
 
     def refresh_storm(browser: TestClient, *, tabs: int = 20) -> StormReport:
-        names = auth.cookies.access_name, auth.cookies.refresh_name
-        if auth.cookies.refresh_name not in browser.cookies:
+        names = auth.parts.tools.web.cookies.access_name, auth.parts.tools.web.cookies.refresh_name
+        if auth.parts.tools.web.cookies.refresh_name not in browser.cookies:
             raise pytest.UsageError("refresh_storm: this browser has no refresh token; sign in first")
         sent = {"Cookie": "; ".join(f"{name}={browser.cookies.get(name)}" for name in names)}
 
         async def from_one_tab() -> httpx2.Response:
             transport = httpx2.ASGITransport(app)
             async with httpx2.AsyncClient(transport=transport, base_url=_address(auth), headers=sent) as tab:
-                return await tab.post(f"{auth.prefix}/refresh")
+                return await tab.post(f"{_prefix(auth)}/refresh")
 
         async def all_at_once() -> list[httpx2.Response]:
             return await asyncio.gather(*(from_one_tab() for _ in range(tabs)))
@@ -213,22 +217,30 @@ def refresh_storm(app: FastAPI, auth: Auth, client: TestClient) -> RefreshStorm:
     return refresh_storm
 
 
-def _become(target: object, other: object, monkeypatch: pytest.MonkeyPatch, *, but: str | None = None) -> None:
+def _become(target: object, other: object, monkeypatch: pytest.MonkeyPatch) -> None:
     # Every room holds the very object: it can't be exchanged, but what it is made of can.
     for name, value in vars(other).items():
-        if name != but:
-            monkeypatch.setattr(target, name, value)
+        monkeypatch.setattr(target, name, value)
 
 
 def _address(auth: Auth) -> str:
-    return auth.settings.public_url or "http://testserver"
+    return auth.parts.settings.public_url or "http://testserver"
+
+
+def _prefix(auth: Auth) -> str:
+    if auth.mounted is None:
+        raise pytest.UsageError("refresh_storm: the Auth is attached to the application, and installed nowhere")
+    return auth.mounted.prefix
 
 
 def _take_cookies(browser: TestClient, auth: Auth, *, access: str, refresh: str) -> None:
     # As if an answer had set them: cookies of another domain would be sent beside those that a refresh sets.
     host = browser.base_url.host
     domain = host if "." in host else f"{host}.local"
-    for name, value in ((auth.cookies.access_name, access), (auth.cookies.refresh_name, refresh)):
+    for name, value in (
+        (auth.parts.tools.web.cookies.access_name, access),
+        (auth.parts.tools.web.cookies.refresh_name, refresh),
+    ):
         browser.cookies.set(name, value, domain=domain)
 
 
@@ -251,21 +263,21 @@ async def signed_in(auth: Auth, who: User | str, *, roles: Sequence[str] = ()) -
     """
     user_id = who.id if isinstance(who, User) else await _user_with_email(auth, canonical_email(who))
     for role in roles:
-        await auth.sessions.grant_role(user_id, role)
-    user = await auth.accounts.user(user_id)
+        await auth.users.grant_role(user_id, role)
+    user = await auth.users.get(user_id)
     if user is None:
         raise RefusedError(Code.USER_NOT_FOUND)
-    proof = Proof(user=user, method=Method.PASSWORD, proven_at=auth.clock.now())
-    async with auth.database.transaction() as connection:
-        opened = await auth.sign_in.open(connection, proof, source=APPLICATION)
+    proof = Proof(user=user, method=Method.PASSWORD, proven_at=auth.parts.tools.clock.now())
+    async with auth.parts.tools.database.transaction() as connection:
+        opened = await auth.parts.core.sign_in.open(connection, proof, source=APPLICATION)
     if isinstance(opened, Refused):
         raise RefusedError(opened.code)
-    return await auth.sign_in.welcome(opened, source=APPLICATION)
+    return await auth.parts.core.sign_in.welcome(opened, source=APPLICATION)
 
 
 async def _user_with_email(auth: Auth, email: str) -> UUID:
-    now, names = auth.clock.now(), {"first_name": email.partition("@")[0].capitalize(), "last_name": "Test"}
-    async with auth.database.transaction() as connection:
+    now, names = auth.parts.tools.clock.now(), {"first_name": email.partition("@")[0].capitalize(), "last_name": "Test"}
+    async with auth.parts.tools.database.transaction() as connection:
         user = await accounts.user_by_email(connection, email)
         if user is None:
             user = await accounts.insert_user(connection, email=email, now=now, **names)

@@ -99,7 +99,7 @@ ORDINARY = {
     "Feature": "a protocol",
     "PasswordFeature": "an object that knows nobody",
     "ProfileFeature": "an object that knows nobody",
-    "RevocationsFeature": "an object that knows nobody",
+    "RevocationFeedFeature": "an object that knows nobody",
     "RefusedError": "an exception with a word in it",
     "alembic_include_name": "a function for Alembic",
     "guarding": "a decorator",
@@ -468,7 +468,7 @@ async def test_who_is_signed_in_comes_through(settings: Settings, clock: TurnedC
     async with host.auth.running():
         browser = await host.signed_in()
         user_id = UUID((await browser.get("/auth/me")).json()["id"])
-        await host.auth.sessions.grant_role(user_id, "admin")
+        await host.auth.users.grant_role(user_id, "admin")
         await browser.post("/auth/refresh")
         token = browser.cookies["access_token"]
         for name, value in names(host.auth).items():

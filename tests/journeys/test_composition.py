@@ -69,8 +69,8 @@ def test_no_environment_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("LATCHSTRING_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
     monkeypatch.setenv("LATCHSTRING_SECRET", "another secret, which is long enough too")
     auth = Auth(f"sqlite:///{tmp_path}/app.db", secret=SECRET)
-    assert auth.settings == Settings(secret=SecretStr(SECRET))
-    assert auth.database.url.database == f"{tmp_path}/app.db"
+    assert auth.parts.settings == Settings(secret=SecretStr(SECRET))
+    assert auth.parts.tools.database.url.database == f"{tmp_path}/app.db"
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ async def test_the_hosts_lifespan_runs_within_ours(empty_url: str) -> None:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, str]]:
-        seen.append(await auth.accounts.user_with_email("ada@example.com"))
+        seen.append(await auth.users.find_by_email("ada@example.com"))
         yield {"colour": "green"}
-        seen.append(len(await auth.accounts.users()))
+        seen.append(len(await auth.users.list()))
 
     app = FastAPI(lifespan=lifespan)
     auth = Auth(empty_url, secret=SECRET, settings=CHEAP)
@@ -212,7 +212,7 @@ async def test_an_auth_below_a_mount_begins_by_itself(empty_url: str) -> None:
         async with browser_for(outer) as browser:
             assert (await browser.post("/inner/auth/register", json=registration())).status_code == 201
             assert (await browser.get("/inner/profile")).json() == {"email": "ada@example.com"}
-            assert auth._background.is_begun
+            assert auth.parts.background.is_begun
         again = Auth(empty_url, secret=SECRET, settings=CHEAP)
         other = host_app()
         again.install(other)
@@ -257,7 +257,7 @@ async def test_of_many_who_cant_begin_one_tries(settings: Settings, monkeypatch:
         await hangs.wait()
         raise DatabaseUnavailableError("the database is away")
 
-    monkeypatch.setattr(auth.keys, "prepare", hang)
+    monkeypatch.setattr(auth.parts.keys, "prepare", hang)
     async with browser_for(app) as browser:
         requests = [asyncio.create_task(browser.get("/auth/me")) for _ in range(20)]
         requests += [asyncio.create_task(browser.post("/auth/login", json=credentials())) for _ in range(20)]
@@ -350,7 +350,7 @@ async def test_without_tables_nobody_gets_in(empty_url: str) -> None:
         answer = await browser.post("/auth/register", json=registration())
         assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
         await auth.prepare()
-        await auth.feed.poll()
+        await auth.parts.core.feed.poll()
         assert (await browser.post("/auth/register", json=registration())).status_code == 201
 
 
@@ -422,7 +422,7 @@ async def test_the_hosts_engine_on_sqlite(database_url: str) -> None:
     async def count(_user: CurrentUser) -> int:
         async with engine.connect() as connection:
             assert await connection.scalar(sa.text("PRAGMA foreign_keys")) == 0
-            ours: Any = auth.database.engine.pool
+            ours: Any = auth.parts.tools.database.engine.pool
             assert ours.checkedout() == 0
             return await connection.scalar(sa.select(sa.func.count()).select_from(users)) or 0
 
@@ -495,7 +495,7 @@ async def test_the_hosts_own_alembic_beside_ours(
     await auth.prepare()
 
     async def tables() -> set[str]:
-        async with auth.database.reading() as connection:
+        async with auth.parts.tools.database.reading() as connection:
             return set(await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names()))
 
     ours = await tables()

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from joserfc.jws import JWSRegistry
 
 from latchstring import Settings
-from latchstring.core.tokens.settings import Algorithm
+from latchstring.core.keys.settings import Algorithm
 from latchstring.testing import TurnedClock
 from tests.support.service import PASSWORD, Service, credentials, quiet_service, registration
 
@@ -103,7 +103,7 @@ def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
 async def service(settings: Settings, clock: TurnedClock, meter: Meter) -> AsyncIterator[Service]:
     """One worker with limits, as shipped."""
     async with quiet_service(settings.model_copy(update={"limits": True}), clock) as service:
-        meter.watch_database(service.auth.database.engine.sync_engine)
+        meter.watch_database(service.auth.parts.tools.database.engine.sync_engine)
         await service.registered("grace@example.com")  # the first connections of a process ask questions of their own
         yield service
 

@@ -26,7 +26,7 @@ from latchstring import (
     optional_user,
     requires,
 )
-from latchstring.core.sessions.sockets import CLOSED_TRY_AGAIN, CLOSED_UNAUTHORIZED
+from latchstring.core.guard.sockets import CLOSED_TRY_AGAIN, CLOSED_UNAUTHORIZED
 from latchstring.errors import UnavailableError
 from latchstring.testing import TurnedClock
 from tests.support.hang import HANG_SECONDS, until
@@ -103,7 +103,7 @@ async def test_an_optional_user_is_none_where_nobody_is_signed_in(host: Host) ->
     kept = host.browser(Authorization=f"Bearer {bob.cookies['access_token']}")
     await bob.post("/auth/logout")
     assert (await kept.get("/visitor")).json() is None
-    assert await host.auth.sessions.delete_user(await user_of(eve))
+    assert await host.auth.users.delete(await user_of(eve))
     assert (await eve.get("/visitor")).json() is None
     for headers, status in (
         ({"Authorization": "Bearer"}, 403),
@@ -119,7 +119,7 @@ async def test_an_optional_user_is_none_where_nobody_is_signed_in(host: Host) ->
         assert (await host.browser(**headers).get("/visitor")).status_code == status
     host.clock.suspend(seconds=6)
     assert (await ada.get("/visitor")).status_code == 503
-    await host.auth.feed.poll()
+    await host.auth.parts.core.feed.poll()
     host.clock.turn(minutes=16)
     assert (await ada.get("/visitor")).json() is None
 
@@ -131,7 +131,7 @@ async def test_a_role_opens_what_asks_for_it(host: Host) -> None:
     assert (answer.status_code, answer.json()["detail"]) == (403, "This takes a role that you do not have.")
     assert (await host.browser().get("/admin")).status_code == 401
     user_id = await user_of(ada)
-    granted = await host.auth.sessions.grant_role(user_id, "admin")
+    granted = await host.auth.users.grant_role(user_id, "admin")
     assert granted is not None
     assert granted.roles == ("admin",)
     answer = await ada.get("/admin")
@@ -139,7 +139,7 @@ async def test_a_role_opens_what_asks_for_it(host: Host) -> None:
     assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
     assert (await ada.post("/auth/refresh")).status_code == 200
     assert (await ada.get("/admin")).json() == ["admin"]
-    await host.auth.sessions.withdraw_role(user_id, "admin")
+    await host.auth.users.withdraw_role(user_id, "admin")
     assert (await ada.get("/admin")).status_code == 401
     await ada.post("/auth/refresh")
     assert (await ada.get("/admin")).status_code == 403
@@ -158,7 +158,7 @@ async def test_in_routes_of_both_kinds(host: Host) -> None:
 async def test_they_are_overridden_as_any_dependency(host: Host) -> None:
     """By the object itself, or by an equal one: `fresh(minutes=5)` is `fresh(minutes=5)` wherever it is written."""
     ada = await host.signed_in()
-    stored = await host.auth.accounts.user(await user_of(ada))
+    stored = await host.auth.users.get(await user_of(ada))
     assert stored is not None
     nobody = Caller(
         user_id=stored.id,
@@ -267,7 +267,7 @@ async def test_a_socket_is_guarded_like_a_route(served: Served) -> None:
         assert await socket.recv() == "nobody"
     async with served.socket("/visitors", token) as socket:
         assert await socket.recv() == "ada@example.com"
-    await served.host.auth.sessions.disable_user(UUID(user_id))
+    await served.host.auth.users.disable(UUID(user_id))
     assert (await refusal(served.socket("/echo", token)))[0] == 401
 
 
@@ -288,7 +288,7 @@ async def test_an_open_socket_is_told_and_closed_when_its_session_ends(served: S
         assert await theirs.recv() == str(await user_of(bob))
         await theirs.send("still here")
         assert await theirs.recv() == "still here"
-        await served.host.auth.sessions.delete_user(await user_of(bob))
+        await served.host.auth.users.delete(await user_of(bob))
         assert await closed(theirs) == (CLOSED_UNAUTHORIZED, "user_not_found")
 
 
@@ -310,17 +310,17 @@ async def test_an_open_socket_of_a_role_is_closed_with_it(served: Served) -> Non
     """It must refresh, and come again with a token that says what is so now."""
     ada = await served.host.signed_in()
     user_id = await user_of(ada)
-    await served.host.auth.sessions.grant_role(user_id, "admin")
+    await served.host.auth.users.grant_role(user_id, "admin")
     await ada.post("/auth/refresh")
     async with served.socket("/admins", ada.cookies["access_token"]) as socket:
-        await served.host.auth.sessions.withdraw_role(user_id, "admin")
+        await served.host.auth.users.withdraw_role(user_id, "admin")
         assert await closed(socket) == (CLOSED_UNAUTHORIZED, "claims_changed")
 
 
 async def test_an_open_socket_outlives_its_token_as_long_as_the_session_is_refreshed(served: Served) -> None:
     """The database is asked once in each token's life; a session that ended by itself takes its sockets along."""
     ada, bob = await served.host.signed_in("ada@example.com"), await served.host.signed_in("bob@example.com")
-    sockets, clock = served.host.auth.sockets, served.host.clock
+    sockets, clock = served.host.auth.parts.sockets, served.host.clock
     async with (
         served.socket("/echo", ada.cookies["access_token"]) as kept,
         served.socket("/echo", bob.cookies["access_token"]) as left,
@@ -352,11 +352,11 @@ async def test_an_open_socket_is_closed_when_the_worker_cant_know(
         async def away(*_: object) -> str:
             raise TimeoutError
 
-        monkeypatch.setattr("latchstring.core.sessions.store.revocations_cursor", away)
-        monkeypatch.setattr("latchstring.core.sessions.store.revocations_since", away)
+        monkeypatch.setattr("latchstring.core.revocations.store.revocations_cursor", away)
+        monkeypatch.setattr("latchstring.core.revocations.store.revocations_since", away)
         served.host.clock.suspend(seconds=6)
         with pytest.raises(UnavailableError):
-            await served.host.auth.feed.poll()
+            await served.host.auth.parts.core.feed.poll()
         assert await closed(socket) == (CLOSED_TRY_AGAIN, "revocations_unknown")
 
 
@@ -431,10 +431,10 @@ async def test_a_session_that_ends_by_itself_takes_its_sockets_along(settings: S
         for _ in range(2):
             await line.heard()
         clock.turn(minutes=15.5)
-        await host.auth.sockets.tend()
+        await host.auth.parts.sockets.tend()
         assert line.is_silent
         clock.turn(minutes=1)
-        await host.auth.sockets.tend()
+        await host.auth.parts.sockets.tend()
         assert (await line.heard())["code"] == CLOSED_UNAUTHORIZED
         await line.task
 
@@ -459,14 +459,14 @@ async def test_a_running_worker_asks_about_its_sockets_by_itself(
 
 async def test_however_many_sockets_are_due_each_is_asked_about(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """T38: those beyond a first page of them, too."""
-    monkeypatch.setattr("latchstring.core.sessions.sockets._PAGE_SIZE", 2)
+    monkeypatch.setattr("latchstring.core.guard.sockets._PAGE_SIZE", 2)
     ada = await host.signed_in()
     lines = [Line(host.app, "/echo", ada.cookies["access_token"]) for _ in range(5)]
     for line in lines:
         for _ in range(2):
             await line.heard()
     host.clock.turn(minutes=61)
-    await host.auth.sockets.tend()
+    await host.auth.parts.sockets.tend()
     assert [(await line.heard())["code"] for line in lines] == [CLOSED_UNAUTHORIZED] * 5
     await asyncio.gather(*(line.task for line in lines))
 
@@ -497,7 +497,7 @@ async def test_closed_sockets_are_forgotten(served: Served) -> None:
     for _ in range(5):
         async with served.socket("/echo", ada.cookies["access_token"]) as socket:
             assert await socket.recv()
-    await until(lambda: not served.host.auth.sockets._open)
+    await until(lambda: not served.host.auth.parts.sockets._open)
 
 
 def test_what_a_type_checker_sees() -> None:

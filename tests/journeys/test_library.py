@@ -18,11 +18,11 @@ from latchstring import (
     CallerDep,
     ConfigurationError,
     Core,
-    Foundation,
-    Room,
+    FeatureParts,
     Settings,
+    Tools,
 )
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation.events import OPERATOR
 from latchstring.testing import TurnedClock
 from tests.support.host import Host, browser_for, host_app
 from tests.support.service import credentials, registration
@@ -74,7 +74,7 @@ async def test_refusals_are_the_hosts_own_exceptions(path: str, host: Host) -> N
     kept = host.browser(Authorization=f"Bearer {ada.cookies['access_token']}")
     await ada.post("/auth/logout")
     assert await refused(kept) == ENDED
-    assert await host.auth.sessions.delete_user(UUID(bobs_id), source=OPERATOR)
+    assert await host.auth.users.delete(UUID(bobs_id), source=OPERATOR)
     assert await refused(bob) == DELETED
     host.clock.turn(minutes=15)
     assert await refused(eve) == EXPIRED
@@ -187,14 +187,14 @@ async def test_the_hosts_document_knows_the_guard(host: Host) -> None:
 class GreetingFeature:
     """A third party's feature, with a parameter in its path."""
 
-    def build(self, foundation: Foundation, core: Core) -> Room:
-        router: APIRouter = foundation.edge.router()
+    def build(self, tools: Tools, core: Core) -> FeatureParts:
+        router: APIRouter = tools.web.router()
 
         @router.get("/greetings/{name}")
         async def greet(name: str, caller: CallerDep) -> dict[str, str]:
             return {"hello": name}
 
-        return Room(name="greeting", router=router)
+        return FeatureParts(name="greeting", router=router)
 
 
 async def test_a_third_partys_feature_comes_through_the_same_door(settings: Settings, clock: TurnedClock) -> None:

@@ -3,7 +3,7 @@
 import json
 
 from latchstring import User
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation.events import OPERATOR
 from tests.support.service import Service, credentials
 
 
@@ -77,7 +77,7 @@ async def test_a_deleted_user_is_not_found(service: Service) -> None:
     """404 `User not found` at every guarded route from the moment it is deleted, expired tokens aside."""
     browser = await service.registered()
     user = (await browser.get("/api/auth/me")).json()
-    await service.auth.sessions.delete_user((await _user(service)).id, source=OPERATOR)
+    await service.auth.users.delete((await _user(service)).id, source=OPERATOR)
     for method, path in (("GET", "/api/auth/me"), ("PATCH", "/api/auth/me"), ("GET", "/api/dashboard")):
         answer = await browser.request(method, path, json={} if method == "PATCH" else None)
         assert (answer.status_code, answer.json()["detail"]) == (404, "User not found")
@@ -91,10 +91,10 @@ async def test_a_disabled_user_is_shut_out(service: Service) -> None:
     """401 at every guarded route; enabled again, the old tokens stay worth nothing and a new sign-in is due."""
     browser = await service.registered()
     user_id = (await _user(service)).id
-    await service.auth.sessions.disable_user(user_id, source=OPERATOR)
+    await service.auth.users.disable(user_id, source=OPERATOR)
     for enabled in (False, True):
         if enabled:
-            await service.auth.sessions.enable_user(user_id, source=OPERATOR)
+            await service.auth.users.enable(user_id, source=OPERATOR)
         for method, path in (("GET", "/api/auth/me"), ("PATCH", "/api/auth/me"), ("GET", "/api/dashboard")):
             answer = await browser.request(method, path, json={"first_name": "Eve"} if method == "PATCH" else None)
             assert (answer.status_code, answer.json()["code"]) == (401, "session_ended")
@@ -103,6 +103,6 @@ async def test_a_disabled_user_is_shut_out(service: Service) -> None:
 
 
 async def _user(service: Service) -> User:
-    user = await service.auth.accounts.user_with_email("ada@example.com")
+    user = await service.auth.users.find_by_email("ada@example.com")
     assert user is not None
     return user

@@ -76,7 +76,7 @@ class Doors:
     def __init__(self, service: Service, address: str) -> None:
         self.service = service
         self._address = address
-        self._cookie = f"{service.auth.cookies.access_name}=a.b.c"
+        self._cookie = f"{service.auth.parts.tools.web.cookies.access_name}=a.b.c"
 
     async def knock(self, door: str, headers: Headers) -> bool:
         """Sends one request; tells whether it got past the check."""

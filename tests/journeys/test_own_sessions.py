@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from fastapi import Depends, FastAPI
 
 from latchstring import Auth, Caller, Settings, fresh
-from latchstring.core.sessions.rules import EndReason
+from latchstring.core.revocations.rules import EndReason
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation.events import OPERATOR
 from latchstring.testing import TurnedClock
 from tests.support.hashes import hashing, held_hashes
 from tests.support.service import (
@@ -67,7 +67,7 @@ def bearer(token: str) -> dict[str, str]:
 
 async def sees(service: Service, token: str) -> tuple[int, str | None]:
     """Returns what the holder of an access token sees at a worker that has looked just now."""
-    await service.auth.feed.poll()
+    await service.auth.parts.core.feed.poll()
     answer = await service.browser().get("/api/dashboard", headers=bearer(token))
     return answer.status_code, answer.json().get("code")
 
@@ -93,7 +93,7 @@ async def assert_alive(browser: httpx2.AsyncClient, *workers: Service) -> None:
 
 async def facts(service: Service, fact: str) -> list[str | None]:
     """Returns the reason of each fact of a kind."""
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         return list(await connection.scalars(sa.select(audit.c.reason).where(audit.c.fact == fact)))
 
 
@@ -208,7 +208,7 @@ async def test_with_all_this_one_is_ended_too(service: Service, other: Service) 
 async def test_a_session_that_has_ended_ends_no_others(service: Service, other: Service) -> None:
     """Signed out on one worker an instant ago, it may not shut out the others through another that has not heard."""
     here, there = await service.registered(), await signed_in(service)
-    await other.auth.feed.poll()
+    await other.auth.parts.core.feed.poll()
     kept = here.cookies["access_token"]
     await service.browser().post("/api/auth/logout", headers=bearer(kept))
     if (await other.browser().get("/api/dashboard", headers=bearer(kept))).status_code == 200:
@@ -341,7 +341,7 @@ async def test_a_bearer_client_gets_its_next_tokens_in_the_body(service: Service
 async def test_a_session_that_ended_is_not_confirmed(service: Service, other: Service) -> None:
     """Signed out while the hash ran, or on a worker one has not heard of: 401, and nothing comes to life."""
     browser = await service.registered()
-    await other.auth.feed.poll()
+    await other.auth.parts.core.feed.poll()
     shown = dict(browser.cookies)
     await browser.post("/api/auth/logout")
     answer = await other.browser().post(
@@ -389,7 +389,7 @@ async def test_sessions_that_ended_by_themselves_are_left_as_they_are(service: S
     assert (await change(here)).status_code == 204
     await assert_dead(there, service)
     assert await facts(service, "session.ended") == ["password_changed", "password_changed"]
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         reasons = list(await connection.scalars(sa.select(sessions.c.revoked_reason)))
     assert sorted(map(str, reasons)) == ["None"] * 4 + ["password_changed"] * 2
 
@@ -427,7 +427,7 @@ async def threaded_service(settings: Settings) -> AsyncIterator[Service]:
     clock.turn(seconds=1)
     app = quiet_app(threaded, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=threaded)
-    await service.auth.feed.poll()
+    await service.auth.parts.core.feed.poll()
     try:
         yield service
     finally:
@@ -440,11 +440,11 @@ async def test_a_sign_in_with_the_old_password_whose_hash_still_runs_opens_nothi
         here = await service.registered()
         with held_hashes():
             changing = asyncio.create_task(change(here))
-            await hashing(service.auth.hasher)
+            await hashing(service.auth.parts.tools.passwords)
             answers = [
                 asyncio.create_task(service.browser().post("/api/auth/login", json=credentials())) for _ in range(4)
             ]
-            await hashing(service.auth.hasher, 5)
+            await hashing(service.auth.parts.tools.passwords, 5)
         assert (await changing).status_code == 204
         for answer in await asyncio.gather(*answers):
             if answer.is_success:
@@ -463,7 +463,7 @@ async def test_two_changes_at_once_are_one(settings: Settings) -> None:
         with held_hashes():
             first = asyncio.create_task(change(here, new="first horse battery"))
             second = asyncio.create_task(change(there, new="second horse battery"))
-            await hashing(service.auth.hasher, 2)
+            await hashing(service.auth.parts.tools.passwords, 2)
         answers = await asyncio.gather(first, second)
         assert sorted(answer.status_code for answer in answers) in ([204, 400], [204, 401])
         winner = ("first" if answers[0].status_code == 204 else "second") + " horse battery"
@@ -586,7 +586,7 @@ async def test_the_oldest_session_makes_room(settings: Settings, clock: TurnedCl
             await assert_alive(browser, service, other)
         assert (await eve.post("/api/auth/refresh")).status_code == 401, "eve's expired by itself"
         assert sorted(reason or "" for reason in await facts(service, "session.ended")) == ["logout", "too_many"]
-        async with service.auth.database.reading() as connection:
+        async with service.auth.parts.tools.database.reading() as connection:
             living = sa.select(sa.func.count()).where(
                 sessions.c.revoked_at.is_(None), sessions.c.expires_at > clock.now()
             )

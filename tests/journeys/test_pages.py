@@ -10,10 +10,10 @@ import httpx2
 import pytest
 
 from latchstring import Settings, SubscriberError
-from latchstring.core.sessions.rules import EndReason
-from latchstring.foundation.facts import OPERATOR, UserRenamed
+from latchstring.core.revocations.rules import EndReason
+from latchstring.foundation.events import OPERATOR, UserRenamed
 from latchstring.foundation.web.pages.assets import STATIC
-from latchstring.foundation.web.pages.site import CONTENT_SECURITY_POLICY, HEADERS
+from latchstring.foundation.web.pages.policy import CONTENT_SECURITY_POLICY, HEADERS
 from latchstring.testing import TurnedClock
 from tests.support.pages import NAVIGATION, SIGN_UP, Visitor, field, hidden, signed_up, text, title, visitor
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
@@ -96,7 +96,7 @@ async def test_what_is_wrong_is_said_of_each_field(
             assert error[1].endswith(wrong[name])
             assert f'href="#{shown["id"]}"' in answer.text
     assert filled["password"] == "" or filled["password"] not in answer.text
-    assert await service.auth.accounts.users() == []
+    assert await service.auth.users.list() == []
 
 
 @ON_SQLITE
@@ -357,8 +357,8 @@ async def test_a_form_comes_through_whole(service: Service, ada: Visitor) -> Non
 @ON_SQLITE
 async def test_new_roles_are_fetched_on_the_way(service: Service, ada: Visitor) -> None:
     """The token that does not know of them is as good as expired, and nobody hears that they must refresh."""
-    (user,) = await service.auth.accounts.users()
-    await service.auth.sessions.grant_role(user.id, "admin", source=OPERATOR)
+    (user,) = await service.auth.users.list()
+    await service.auth.users.grant_role(user.id, "admin", source=OPERATOR)
     answer = await ada.goes("/dashboard")
     assert [each.headers["location"] for each in answer.history] == ["/renew?next=%2Fdashboard", "/dashboard"]
     assert answer.status_code == 200
@@ -367,16 +367,16 @@ async def test_new_roles_are_fetched_on_the_way(service: Service, ada: Visitor) 
 @pytest.mark.parametrize("ended", ["signed out elsewhere", "expired", "disabled", "deleted", "reused token"])
 async def test_a_session_that_has_ended(service: Service, ada: Visitor, ended: str) -> None:
     """Leads to the sign-in page, which says so and knows the way; there is no going round in circles."""
-    (user,) = await service.auth.accounts.users()
+    (user,) = await service.auth.users.list()
     match ended:
         case "signed out elsewhere":
             await service.auth.sessions.revoke_sessions_of_user(user.id, reason=EndReason.REVOKED, source=OPERATOR)
         case "expired":
             service.clock.turn(days=31)
         case "disabled":
-            await service.auth.sessions.disable_user(user.id)
+            await service.auth.users.disable(user.id)
         case "deleted":
-            await service.auth.sessions.delete_user(user.id)
+            await service.auth.users.delete(user.id)
         case _:
             stolen = ada.browser.cookies["refresh_token"]
             service.clock.turn(minutes=16)
@@ -666,7 +666,7 @@ async def test_a_form_comes_from_our_own_pages(service: Service, ada: Visitor, h
         assert "The request came from another site." in text(answer)
     page = await ada.asks("/account")
     assert field(page, "first_name")["value"] == "Ada"
-    assert len(await service.auth.accounts.users()) == 1
+    assert len(await service.auth.users.list()) == 1
 
 
 @pytest.mark.parametrize("path", GUARDED)

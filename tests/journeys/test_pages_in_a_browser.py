@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from playwright.async_api import Browser, Locator, Page, Request, Response, Route, expect
 
-from latchstring.foundation.web.pages.site import CONTENT_SECURITY_POLICY
+from latchstring.foundation.web.pages.policy import CONTENT_SECURITY_POLICY
 from tests.support.browser import (
     Person,
     Served,

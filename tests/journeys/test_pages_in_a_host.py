@@ -198,7 +198,7 @@ async def test_guards_of_pages_are_guards(settings: Settings, clock: TurnedClock
     assert not any("/auth/sign-in" in path for path in shop.app.openapi()["paths"])
 
     async def somebody() -> User:
-        return (await shop.auth.accounts.users())[0]
+        return (await shop.auth.users.list())[0]
 
     shop.app.dependency_overrides[on_page(current_user)] = somebody
     async with shop.open() as came:

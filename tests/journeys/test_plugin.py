@@ -40,16 +40,16 @@ from latchstring import User
 from main import heard
 
 def test_each_test_has_users_of_its_own(client, auth, sign_in_as):
-    assert client.portal.call(auth.accounts.users) == []
+    assert client.portal.call(auth.users.list) == []
     heard.clear()
     ada = sign_in_as("Ada@Example.com")
-    (user,) = client.portal.call(auth.accounts.users)
+    (user,) = client.portal.call(auth.users.list)
     assert (user.email, isinstance(user, User)) == ("ada@example.com", True)
     client.portal.call(auth.settled)
     assert heard == ["ada@example.com"]
     again = sign_in_as(user, bearer=True)
     assert again.get("/me").json() == "ada@example.com"
-    assert len(client.portal.call(auth.accounts.users)) == 1
+    assert len(client.portal.call(auth.users.list)) == 1
     assert ada.post("/auth/logout").status_code == 200
     assert (ada.get("/me").status_code, again.get("/me").status_code) == (401, 200)
 
@@ -67,7 +67,7 @@ def test_a_password_costs_next_to_nothing(client, auth):
     assert client.post("/auth/register", json=body).status_code == 201
     assert client.post("/auth/login", json=body | {"password": "wrong horse"}).status_code in {400, 422}
     # 8 KiB of memory and one pass, where 19 MiB and two are the default.
-    assert client.portal.call(auth.hasher.hash, "correct horse").startswith("$argon2id$v=19$m=8,t=1,p=1$")
+    assert client.portal.call(auth.parts.tools.passwords.hash, "correct horse").startswith("$argon2id$v=19$m=8,t=1,p=1$")
 
 def test_a_storm_of_one_who_is_signed_out(sign_in_as, refresh_storm, clock):
     ada = sign_in_as("ada@example.com")

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from latchstring import Code, Settings, UnavailableError
-from latchstring.features.revocations.actions import FeedTokens
-from latchstring.foundation.facts import OPERATOR
+from latchstring.features.revocation_feed.actions import FeedTokens
+from latchstring.foundation.events import OPERATOR
 from latchstring.foundation.web import body as body_module
 from latchstring.foundation.web.problem import PROBLEMS
 from latchstring.testing import TurnedClock
@@ -137,7 +137,7 @@ class Visit:
 
     async def _feed_token(self) -> str | None:
         with contextlib.suppress(UnavailableError):
-            tokens = FeedTokens(self.service.auth.database, self.service.clock)
+            tokens = FeedTokens(self.service.auth.parts.tools.database, self.service.clock)
             return await tokens.create(uuid4().hex, source=OPERATOR)
         return "lsf_unknown"
 
@@ -168,16 +168,16 @@ class Visit:
         return await self.ask()
 
     async def promoted(self) -> httpx2.Response:
-        user = await self.service.auth.accounts.user_with_email("ada@example.com")
+        user = await self.service.auth.users.find_by_email("ada@example.com")
         assert user is not None
-        change = self.service.auth.sessions.withdraw_role if user.roles else self.service.auth.sessions.grant_role
+        change = self.service.auth.users.withdraw_role if user.roles else self.service.auth.users.grant_role
         await change(user.id, "editor", source=OPERATOR)
         return await self.ask()
 
     async def deleted(self) -> httpx2.Response:
-        user = await self.service.auth.accounts.user_with_email("ada@example.com")
+        user = await self.service.auth.users.find_by_email("ada@example.com")
         assert user is not None
-        await self.service.auth.sessions.delete_user(user.id, source=OPERATOR)
+        await self.service.auth.users.delete(user.id, source=OPERATOR)
         return await self.ask()
 
     async def stolen(self) -> httpx2.Response:
@@ -384,7 +384,7 @@ async def test_every_documented_refusal_is_what_the_document_says(
                 if answer.is_success and code in operation.codes:
                     # On a machine that stalls the worker may have woken up, and looked, before the request came.
                     answer = await provoke(Visit(service, operation, await signed_in(service)))
-                await service.auth.feed.poll()
+                await service.auth.parts.core.feed.poll()
             assert_documented(answer, operation)
             if code in operation.codes:
                 assert_refusal(answer, operation, code)
@@ -472,7 +472,7 @@ async def test_what_is_away_is_503_and_documented(settings: Settings, signing_ke
                     assert answer.status_code == 503
                     seen.add(code)
     async with running_service(no_room) as service:
-        service.auth.hasher._pending = 1
+        service.auth.parts.tools.passwords._pending = 1
         for operation in operations_of(service):
             if Code.HASH_QUEUE_FULL in operation.codes:
                 answer = await Visit(service, operation, cookies).ask_by_password()

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from latchstring import Caller, GuardMiddleware, Settings
-from latchstring.core.sessions.sockets import CLOSED_UNAUTHORIZED
+from latchstring.core.guard.sockets import CLOSED_UNAUTHORIZED
 from latchstring.testing import TurnedClock
 from tests.support.hang import HANG_SECONDS
 from tests.support.host import Host, Line
@@ -113,8 +113,8 @@ async def test_a_role_may_be_asked_for(host: Host) -> None:
     ada = await host.signed_in()
     answer = await ada.get("/admin/who")
     assert (answer.status_code, answer.json()["code"]) == (403, "role_required")
-    (user,) = await host.auth.accounts.users()
-    await host.auth.sessions.grant_role(user.id, "admin")
+    (user,) = await host.auth.users.list()
+    await host.auth.users.grant_role(user.id, "admin")
     await ada.post("/auth/refresh")
     assert (await ada.get("/admin/who")).status_code == 200
 
@@ -161,4 +161,4 @@ async def test_sockets_below_a_mount(host: Host) -> None:
     async with asyncio.timeout(HANG_SECONDS):
         await asyncio.gather(refused.task, bare.task, line.task)
     assert line.is_silent
-    assert not host.auth.sockets._open
+    assert not host.auth.parts.sockets._open

@@ -17,7 +17,7 @@ from psycopg import sql
 from latchstring import Settings
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
-from latchstring.foundation.facts import OPERATOR, RefreshTokenReused
+from latchstring.foundation.events import OPERATOR, RefreshTokenReused
 from latchstring.foundation.limits import Rate
 from latchstring.testing import TurnedClock
 from tests.support.hashes import hashing, held_hashes
@@ -59,7 +59,7 @@ async def workers(settings: Settings, clock: TurnedClock) -> AsyncIterator[list[
             app = quiet_app(settings, clock)
             service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
             stack.push_async_callback(service.auth.close)
-            await service.auth.feed.poll()
+            await service.auth.parts.core.feed.poll()
             started.append(service)
         yield started
 
@@ -73,7 +73,7 @@ async def post(service: Service, path: str, *, token: str | None = None, json: o
 async def assert_dead(workers: list[Service], pairs: list[Pair]) -> None:
     """Sees that no worker takes any of the tokens for anything, once it has looked."""
     for worker in workers:
-        await worker.auth.feed.poll()
+        await worker.auth.parts.core.feed.poll()
         for pair in pairs:
             seen = await worker.browser().get("/api/dashboard", headers=bearer(pair.access))
             assert seen.json().get("code") in DEAD, seen.text
@@ -84,7 +84,7 @@ async def assert_dead(workers: list[Service], pairs: list[Pair]) -> None:
 async def living_sessions(service: Service, user_id: UUID) -> int:
     """Returns how many sessions of a user have not been ended."""
     living = sa.select(sa.func.count()).where(sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None))
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         return await connection.scalar(living) or 0
 
 
@@ -103,12 +103,12 @@ async def test_without_grace_one_wins_and_nobody_keeps_it(workers: list[Service]
     settings = workers[0].settings.model_copy(update={"refresh_grace_seconds": 0.0})
     app = quiet_app(settings, workers[0].clock)
     strict = Service(app=app, auth=app.state.latchstring, clock=workers[0].clock, settings=settings)
-    await strict.auth.feed.poll()
+    await strict.auth.parts.core.feed.poll()
     first = pair_of(await post(strict, "register", json=registration()))
     answers = await asyncio.gather(*(post(strict, "refresh", token=first.refresh) for _ in range(8)))
     assert Counter(answer.status_code for answer in answers) == {200: 1, 401: 7}
     assert {answer.json().get("code") for answer in answers} <= {None, "refresh_token_reused", "session_ended"}
-    async with strict.auth.database.reading() as connection:
+    async with strict.auth.parts.tools.database.reading() as connection:
         reused = sa.select(sa.func.count()).where(audit.c.fact == RefreshTokenReused.name)
         assert await connection.scalar(reused) == 1, "theft is on record once"
     await assert_dead(workers, [first, *(pair_of(answer) for answer in answers if answer.is_success)])
@@ -135,7 +135,7 @@ async def test_logout_and_refresh_at_once_leave_nothing_alive(logout_first: bool
 
 async def addresses(service: Service) -> set[str]:
     """Returns everybody's address."""
-    return {user.email for user in await service.auth.accounts.users()}
+    return {user.email for user in await service.auth.users.list()}
 
 
 @pytest.mark.parametrize("ends", [("disable_user",), ("delete_user",), ("disable_user", "enable_user")])
@@ -145,13 +145,13 @@ async def test_a_proof_given_before_the_user_was_shut_out_is_void(ends: tuple[st
     clock.turn(seconds=1)
     app = quiet_app(settings, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
-    await service.auth.feed.poll()
+    await service.auth.parts.core.feed.poll()
     registered = await post(service, "register", json=registration())
     user_id = UUID(registered.json()["id"])
 
     with held_hashes():
         login = asyncio.create_task(post(service, "login", json=credentials()))
-        await hashing(service.auth.hasher)
+        await hashing(service.auth.parts.tools.passwords)
         for end in ends:
             await getattr(service.auth.sessions, end)(user_id, source=OPERATOR)
         assert not login.done()
@@ -189,8 +189,8 @@ async def test_a_crowd_on_one_account_never_deadlocks(workers: list[Service]) ->
 
     async def flip(service: Service) -> None:
         for _ in range(3):
-            await service.auth.sessions.disable_user(user_id, source=OPERATOR)
-            await service.auth.sessions.enable_user(user_id, source=OPERATOR)
+            await service.auth.users.disable(user_id, source=OPERATOR)
+            await service.auth.users.enable(user_id, source=OPERATOR)
 
     crowd = [
         request
@@ -220,7 +220,7 @@ async def test_a_servers_default_isolation_does_not_matter(
     limited = settings.model_copy(update={"limits": True, "limit_account": Rate(3, 60)})
     app = quiet_app(limited, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=limited)
-    await service.auth.feed.poll()
+    await service.auth.parts.core.feed.poll()
     pair = pair_of(await post(service, "register", json=registration()))
     answers = await asyncio.gather(*(post(service, "refresh", token=pair.refresh) for _ in range(10)))
     assert {answer.status_code for answer in answers} == {200}

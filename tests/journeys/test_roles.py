@@ -45,16 +45,16 @@ async def test_roles_ride_in_the_token_with_the_version(service: Service) -> Non
     assert "roles" not in first
     user_id = UUID(first["sub"])
     for role in ("editor", "admin", "editor"):
-        await service.auth.sessions.grant_role(user_id, role)
+        await service.auth.users.grant_role(user_id, role)
     await browser.post("/api/auth/refresh")
     second = said(browser.cookies["access_token"])
     assert second["roles"] == ["admin", "editor"]
     assert second["ver"] == first["ver"] + 2
-    await service.auth.sessions.withdraw_role(user_id, "nothing they had")
+    await service.auth.users.withdraw_role(user_id, "nothing they had")
     assert (await browser.get("/api/dashboard")).status_code == 200
     nobody = UUID(int=7)
-    assert await service.auth.sessions.grant_role(nobody, "editor") is None
-    assert await service.auth.sessions.withdraw_role(nobody, "editor") is None
+    assert await service.auth.users.grant_role(nobody, "editor") is None
+    assert await service.auth.users.withdraw_role(nobody, "editor") is None
 
 
 async def test_a_change_reaches_every_worker(settings: Settings, clock: TurnedClock) -> None:
@@ -64,7 +64,7 @@ async def test_a_change_reaches_every_worker(settings: Settings, clock: TurnedCl
         bearer = {"Authorization": f"Bearer {browser.cookies['access_token']}"}
         user_id = UUID(said(browser.cookies["access_token"])["sub"])
         assert (await there.browser(headers=bearer).get("/api/dashboard")).status_code == 200
-        await here.auth.sessions.grant_role(user_id, "editor")
+        await here.auth.users.grant_role(user_id, "editor")
         answer = await here.browser(headers=bearer).get("/api/dashboard")
         assert (answer.status_code, answer.json()["code"]) == (401, "claims_changed")
         async with asyncio.timeout(HANG_SECONDS):
@@ -84,11 +84,11 @@ async def test_an_ended_session_is_not_told_to_refresh(service: Service) -> None
     browser = await service.registered()
     bearer = service.browser(headers={"Authorization": f"Bearer {browser.cookies['access_token']}"})
     user_id = UUID(said(browser.cookies["access_token"])["sub"])
-    await service.auth.sessions.grant_role(user_id, "editor")
+    await service.auth.users.grant_role(user_id, "editor")
     assert (await bearer.get("/api/dashboard")).json()["code"] == "claims_changed"
     await browser.post("/api/auth/logout")
     assert (await bearer.get("/api/dashboard")).json()["code"] == "session_ended"
-    await service.auth.sessions.delete_user(user_id)
+    await service.auth.users.delete(user_id)
     assert (await bearer.get("/api/dashboard")).json()["code"] == "user_not_found"
 
 
@@ -99,7 +99,7 @@ async def test_the_answer_that_was_lost_brings_the_new_roles(service: Service) -
     first = said((await service.browser(headers=old).post("/api/auth/refresh")).cookies["access_token"])
     again = said((await service.browser(headers=old).post("/api/auth/refresh")).cookies["access_token"])
     assert again == first
-    await service.auth.sessions.grant_role(UUID(first["sub"]), "editor")
+    await service.auth.users.grant_role(UUID(first["sub"]), "editor")
     third = said((await service.browser(headers=old).post("/api/auth/refresh")).cookies["access_token"])
     assert third == first | {"roles": ["editor"], "ver": first["ver"] + 1, "jti": third["jti"]}
     assert third["jti"] != first["jti"]
@@ -110,7 +110,7 @@ async def test_a_role_has_a_name(role: str, service: Service) -> None:
     """What is none is refused, and changes nothing."""
     browser = await service.registered()
     with pytest.raises(InvalidRoleError):
-        await service.auth.sessions.grant_role(UUID(said(browser.cookies["access_token"])["sub"]), role)
+        await service.auth.users.grant_role(UUID(said(browser.cookies["access_token"])["sub"]), role)
     assert (await browser.get("/api/dashboard")).status_code == 200
 
 
@@ -128,11 +128,11 @@ async def test_the_fullest_token_is_one(database_url: str, clock: TurnedClock) -
     async with auth.running(), browser_for(app) as browser:
         browser.base_url = settings.public_url or ""
         await browser.post("/auth/register", json=registration())
-        (user,) = await auth.accounts.users()
+        (user,) = await auth.users.list()
         for number in range(MOST_ROLES):
-            await auth.sessions.grant_role(user.id, f"{number:02}".ljust(ROLE_MAX_LENGTH, "x"))
+            await auth.users.grant_role(user.id, f"{number:02}".ljust(ROLE_MAX_LENGTH, "x"))
         with pytest.raises(InvalidRoleError, match="at most"):
-            await auth.sessions.grant_role(user.id, "one-more")
+            await auth.users.grant_role(user.id, "one-more")
         await browser.post("/auth/refresh")
         token = browser.cookies["__Host-access_token"]
         assert len(token) <= MAX_LENGTH - len("__Host-access_token=")
@@ -212,12 +212,12 @@ async def test_a_hook_can_never_set_a_registered_claim(claims: dict[str, Any], s
             answer = await browser.post(f"/auth/{path}", json=body)
             assert (answer.status_code, dict(browser.cookies)) == (500, before)
         shop.answer = {"shop:tenant": 7, "https://shop.example/plan": {"name": "gold"}}
-        shop.auth.clock.turn(minutes=1)  # type: ignore[attr-defined]  # a test's clock
+        shop.auth.parts.tools.clock.turn(minutes=1)  # type: ignore[attr-defined]  # a test's clock
         assert (await browser.post("/auth/refresh")).status_code == 200
-        (user,) = await shop.auth.accounts.users()
+        (user,) = await shop.auth.users.list()
         shop.answer = claims
         with pytest.raises(ConfigurationError):
-            await shop.auth.sessions.claims_of(user)
+            await shop.auth.parts.core.sign_in.claims_of(user)
 
 
 async def test_a_hook_that_fails_loses_and_lets_in_nobody(shop: Shop) -> None:
@@ -230,7 +230,7 @@ async def test_a_hook_that_fails_loses_and_lets_in_nobody(shop: Shop) -> None:
         assert len((await browser.get("/auth/sessions")).json()) == 1
         assert (await browser.get("/claims")).status_code == 200
         shop.answer = {"shop:tenant": 7, "https://shop.example/plan": {"name": "gold"}}
-        shop.auth.clock.turn(minutes=1)  # type: ignore[attr-defined]  # a test's clock
+        shop.auth.parts.tools.clock.turn(minutes=1)  # type: ignore[attr-defined]  # a test's clock
         assert (await browser.post("/auth/refresh")).status_code == 200
 
 

@@ -15,8 +15,8 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from latchstring.apps.server import build_app
-from latchstring.features.revocations.actions import FeedTokens
-from latchstring.foundation.facts import OPERATOR
+from latchstring.features.revocation_feed.actions import FeedTokens
+from latchstring.foundation.events import OPERATOR
 from tests.support.service import ADDRESS, cheap_settings, credentials, registration, running_service
 
 EXAMPLES = 40
@@ -67,7 +67,7 @@ def feed_token(database_url: str) -> str:
 
     async def made() -> str | None:
         async with running_service(cheap_settings(database_url)) as service:
-            return await FeedTokens(service.auth.database, service.clock).create("api", source=OPERATOR)
+            return await FeedTokens(service.auth.parts.tools.database, service.clock).create("api", source=OPERATOR)
 
     return asyncio.run(made()) or ""
 

@@ -139,7 +139,7 @@ async def test_another_schema_is_not_ready(settings: Settings) -> None:
     async with running_service(settings) as service:
         browser = service.browser()
         assert (await browser.get("/readyz")).status_code == 200
-        async with service.auth.database.transaction() as connection:
+        async with service.auth.parts.tools.database.transaction() as connection:
             await connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '0000'"))  # noqa: S608 -- a constant
         answer = await browser.get("/readyz")
         assert answer.status_code == 503

@@ -86,20 +86,20 @@ def heard(answer: httpx2.Response) -> tuple[int, str | None]:
 
 async def assert_dead(service: Service, pair: Pair) -> None:
     """Neither token is worth anything."""
-    await service.auth.feed.poll()
+    await service.auth.parts.core.feed.poll()
     seen = await service.browser().get("/api/dashboard", headers=bearer(pair[0]))
     assert heard(seen)[0] == 401, seen.text
     assert (await refresh(service, pair)).status_code == 401
 
 
 async def row_of(service: Service, pair: Pair) -> Any:  # noqa: ANN401 -- a row
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         rows = await connection.execute(sa.select(sessions).where(sessions.c.id == UUID(claims(pair[1])["sid"])))
         return rows.one()
 
 
 async def events(service: Service, name: str) -> int:
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         return await connection.scalar(sa.select(sa.func.count()).where(audit.c.fact == name)) or 0
 
 
@@ -320,9 +320,9 @@ async def test_a_disabled_user_confirms_nothing(service: Service, other: Service
     """T2: a worker that has not heard yet refuses as `/login` does."""
     first = await registered(service)
     newest = pair_of(await refresh(service, pair_of(await refresh(service, first))))
-    await other.auth.feed.poll()
+    await other.auth.parts.core.feed.poll()
     user_id = UUID(claims(first[0])["sub"])
-    await service.auth.sessions.disable_user(user_id)
+    await service.auth.users.disable(user_id)
     assert (await confirm(other, (newest[0], first[1]))).status_code in {400, 401}
     assert await events(service, "session.opened") == 1
 

@@ -71,7 +71,7 @@ async def test_a_repeat_at_the_instant_of_a_sign_out_has_ended(door: str, servic
     first = await registered(service)
     second = pair_of(await refresh(service, first))
     ending = sessions.update().where(sessions.c.id == UUID(claims(second[1])["sid"]))
-    async with service.auth.database.transaction() as connection:
+    async with service.auth.parts.tools.database.transaction() as connection:
         await connection.execute(ending.values(revoked_at=service.clock.now(), revoked_reason="logout"))
         asked = asyncio.create_task(refresh(other, first) if door == "refresh" else confirm(other, first))
         await until_somebody_waits(service)
@@ -85,7 +85,7 @@ async def until_somebody_waits(service: Service) -> None:
     )
     async with asyncio.timeout(30):
         while True:
-            async with service.auth.database.reading() as connection:
+            async with service.auth.parts.tools.database.reading() as connection:
                 if await connection.scalar(waiting):
                     return
             await asyncio.sleep(0.01)

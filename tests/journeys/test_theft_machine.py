@@ -30,9 +30,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
+from latchstring.core.keys.key_set import make_private_pem
+from latchstring.core.keys.settings import Algorithm
 from latchstring.core.sessions.tables import sessions
-from latchstring.core.tokens.keys import make_private_pem
-from latchstring.core.tokens.settings import Algorithm
 from latchstring.foundation.audit import audit
 from latchstring.testing import TurnedClock
 from tests.support.forge import Genuine
@@ -528,7 +528,7 @@ class TheftMachine(RuleBasedStateMachine):
 
     def read(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
         async def rows() -> Sequence[sa.Row[Any]]:
-            async with self.service.auth.database.reading() as connection:
+            async with self.service.auth.parts.tools.database.reading() as connection:
                 found: Sequence[sa.Row[Any]] = (await connection.execute(statement)).all()
                 return found
 
@@ -555,7 +555,7 @@ async def quiet_service(database_url: str) -> AsyncIterator[Service]:
     settings = cheap_settings(database_url, fresh_minutes=FRESH.total_seconds() / 60, **key)
     app = quiet_app(settings, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
-    await service.auth.feed.poll()
+    await service.auth.parts.core.feed.poll()
     yield service
     await service.auth.close()
 

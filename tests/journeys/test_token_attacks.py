@@ -514,7 +514,7 @@ async def curve_service(
     await prepare(settings)
     clock.turn(minutes=11)  # past the time for which a key is published before it signs
     async with running_service(settings, clock) as running:
-        assert running.auth.ring.current.signing.algorithm == request.param
+        assert running.auth.parts.ring.current.signing.algorithm == request.param
         yield running
 
 
@@ -540,7 +540,7 @@ async def test_unknown_keys_are_not_looked_up(settings: Settings, clock: TurnedC
         browser = await service.registered()
         genuine = {door.kind: _genuine(service, browser, door.kind) for door in DOORS}
         asked: list[str] = []
-        engine = service.auth.database.engine.sync_engine
+        engine = service.auth.parts.tools.database.engine.sync_engine
         sa.event.listen(engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
         for number in range(75):
             for door in DOORS:
@@ -649,7 +649,11 @@ async def _show(service: Service, door: Door, text: str) -> Response:
 
 
 def _ways(service: Service, door: Door, text: str) -> Iterator[dict[str, str]]:
-    name = service.auth.cookies.access_name if door.kind == "access" else service.auth.cookies.refresh_name
+    name = (
+        service.auth.parts.tools.web.cookies.access_name
+        if door.kind == "access"
+        else service.auth.parts.tools.web.cookies.refresh_name
+    )
     if text:
         yield {"cookie": f"{name}={text}"}
     if _ONE_BEARER_TOKEN.fullmatch(text):

@@ -12,14 +12,15 @@ import sqlalchemy as sa
 
 from latchstring import Settings
 from latchstring.core.accounts.tables import users
-from latchstring.core.sessions.tables import revocations, sessions
-from latchstring.core.tokens.keys import make_private_pem
-from latchstring.core.tokens.settings import Algorithm
+from latchstring.core.keys.key_set import make_private_pem
+from latchstring.core.keys.settings import Algorithm
+from latchstring.core.revocations.tables import revocations
+from latchstring.core.sessions.tables import sessions
 from latchstring.errors import DatabaseUnavailableError
 from latchstring.features.password.tables import passwords
 from latchstring.foundation.audit import audit
 from latchstring.foundation.database import metadata
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation.events import OPERATOR
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration
 
 WRONG_PASSWORD = "not the password"
@@ -70,7 +71,7 @@ async def ada(service: Service) -> Ada:
 
 async def rows(service: Service) -> list[sa.RowMapping]:
     """Returns the trail."""
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         return list((await connection.execute(sa.select(audit).order_by(audit.c.id))).mappings())
 
 
@@ -99,7 +100,7 @@ async def log_in_as_nobody(ada: Ada) -> int:
 
 async def log_in_with_bcrypt(ada: Ada) -> int:
     encoded = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
-    async with ada.service.auth.database.transaction() as connection:
+    async with ada.service.auth.parts.tools.database.transaction() as connection:
         await connection.execute(passwords.update().values(password_hash=encoded))
     return await log_in(ada)
 
@@ -137,7 +138,7 @@ async def _as_operator(work: Awaitable[object]) -> int:
 
 
 async def disable(ada: Ada) -> int:
-    return await _as_operator(ada.service.auth.sessions.disable_user(ada.user_id, source=OPERATOR))
+    return await _as_operator(ada.service.auth.users.disable(ada.user_id, source=OPERATOR))
 
 
 async def disable_twice(ada: Ada) -> int:
@@ -145,7 +146,7 @@ async def disable_twice(ada: Ada) -> int:
 
 
 async def enable(ada: Ada) -> int:
-    return await _as_operator(ada.service.auth.sessions.enable_user(ada.user_id, source=OPERATOR))
+    return await _as_operator(ada.service.auth.users.enable(ada.user_id, source=OPERATOR))
 
 
 async def disable_and_enable(ada: Ada) -> int:
@@ -153,7 +154,7 @@ async def disable_and_enable(ada: Ada) -> int:
 
 
 async def delete(ada: Ada) -> int:
-    return await _as_operator(ada.service.auth.sessions.delete_user(ada.user_id, source=OPERATOR))
+    return await _as_operator(ada.service.auth.users.delete(ada.user_id, source=OPERATOR))
 
 
 OF_ADA, OF_NOBODY, OF_BOB = "ada", "nobody", "somebody else"
@@ -223,8 +224,8 @@ $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END $$
 
 async def make_the_trail_unwritable(service: Service) -> None:
     """Makes every fact fail, as a full disk would."""
-    async with service.auth.database.transaction() as connection:
-        if service.auth.database.is_sqlite:
+    async with service.auth.parts.tools.database.transaction() as connection:
+        if service.auth.parts.tools.database.is_sqlite:
             await connection.execute(sa.text("ALTER TABLE latchstring_audit RENAME TO audit_is_gone"))
             return
         trigger = "TRIGGER full_disk BEFORE INSERT ON latchstring_audit FOR EACH ROW EXECUTE FUNCTION full_disk()"
@@ -234,7 +235,7 @@ async def make_the_trail_unwritable(service: Service) -> None:
 
 async def make_every_commit_fail(service: Service) -> None:
     """Makes all but facts fail, at the very end of their transaction."""
-    async with service.auth.database.transaction() as connection:
+    async with service.auth.parts.tools.database.transaction() as connection:
         await connection.execute(sa.text(_FULL_DISK))
         for table in (users, passwords, sessions, revocations):
             trigger = (
@@ -246,7 +247,7 @@ async def make_every_commit_fail(service: Service) -> None:
 
 async def everything_but_the_trail(service: Service) -> dict[str, list[str]]:
     """Returns all there is to change."""
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         return {
             table.name: sorted(str(row) for row in await connection.execute(sa.select(table)))
             for table in (users, passwords, sessions, revocations)
@@ -285,7 +286,7 @@ async def test_no_fact_holds_a_secret(ada: Ada, caplog: pytest.LogCaptureFixture
     for act in (*acts, reuse, log_out, disable_and_enable, delete):
         await act(ada)
     trail = " ".join(str(dict(row)) for row in await rows(ada.service)) + caplog.text
-    async with ada.service.auth.database.reading() as connection:
+    async with ada.service.auth.parts.tools.database.reading() as connection:
         hashes = list(await connection.scalars(sa.select(passwords.c.password_hash)))
     assert hashes
     for secret in (PASSWORD, WRONG_PASSWORD, EMAIL, "example.com", "Lovelace", "Augusta", "eyJ", "argon2", *hashes):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latchstring.foundation.crypto import SealedValueError, Vault, new_secret
+from latchstring.foundation.vault import SealedValueError, Vault, new_secret
 from latchstring.settings import SECRET_MIN_LENGTH
 
 SECRET = "a secret of the test suite, long enough"

@@ -17,12 +17,12 @@ import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
 from latchstring import Settings, migrations
-from latchstring.core.tokens.tables import keys, secrets
+from latchstring.core.keys.tables import keys, secrets
 from latchstring.errors import DatabaseUnavailableError
-from latchstring.foundation import database as database_module
 from latchstring.foundation.audit import audit, record
-from latchstring.foundation.database import Connection, Database, insert_or_ignore, metadata
-from latchstring.foundation.facts import SYSTEM, UserRenamed
+from latchstring.foundation.database import Connection, Database, engine, insert_or_ignore, metadata
+from latchstring.foundation.database.failures import failures_translated
+from latchstring.foundation.events import SYSTEM, UserRenamed
 from latchstring.migrations import HEAD, VERSION_TABLE, schema_drift, schema_is_current, schema_revision, upgrade
 from latchstring.testing import TurnedClock
 from tests.journeys import test_the_five_routes as journey
@@ -182,12 +182,12 @@ async def test_no_connection_is_held_while_a_password_is_hashed(
     app = quiet_app(settings, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
     clock.turn(seconds=1)
-    await service.auth.feed.poll()  # once, and not in the background: it needs a connection, too
+    await service.auth.parts.core.feed.poll()  # once, and not in the background: it needs a connection, too
     body = registration() if door == "register" else credentials()
     with held_hashes():
         answer = asyncio.create_task(service.browser().post(f"/api/auth/{door}", json=body))
-        await hashing(service.auth.hasher)
-        await all_given_back(service.auth.database)
+        await hashing(service.auth.parts.tools.passwords)
+        await all_given_back(service.auth.parts.tools.database)
         assert not answer.done()
     assert (await answer).status_code in {201, 400}
     await service.auth.close()
@@ -221,7 +221,7 @@ async def test_a_bug_of_ours_is_not_called_an_outage(database: Database) -> None
     insert = secrets.insert().values(secret_id="one", check_sealed=b"", created_at=NOW)
     async with database.transaction() as connection:
         await connection.execute(insert)
-        with pytest.raises(sa.exc.IntegrityError), database_module._failures_translated():
+        with pytest.raises(sa.exc.IntegrityError), failures_translated():
             await connection.execute(insert)
 
 
@@ -280,7 +280,7 @@ async def test_every_way_to_be_away_is_one_error(
     converse: Conversation | None, driver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Refused, hung up, starting, stopping, full or silent: callers see that it is away, and none waits for ever."""
-    monkeypatch.setattr(database_module, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(engine, "TIMEOUT_SECONDS", 0.3)
 
     writers: list[asyncio.StreamWriter] = []
 
@@ -316,7 +316,7 @@ async def test_both_drivers_go_the_whole_way(driver: str, database_url: str, clo
     clock.turn(seconds=1)
     url = database_url.replace("postgresql:", f"postgresql+{driver}:")
     async with running_service(cheap_settings(url), clock) as service:
-        assert service.auth.database.engine.dialect.driver == driver
+        assert service.auth.parts.tools.database.engine.dialect.driver == driver
         await journey.test_register_dashboard_refresh_logout(service)
 
 

@@ -16,14 +16,14 @@ import pytest
 import sqlalchemy as sa
 
 from latchstring import Settings
-from latchstring.core.sessions import feed, store
-from latchstring.core.sessions.rules import EndReason, Revocation, RevocationKind
-from latchstring.core.sessions.tables import revocations
-from latchstring.core.tokens.keys import make_private_pem
-from latchstring.core.tokens.settings import Algorithm
+from latchstring.core.keys.key_set import make_private_pem
+from latchstring.core.keys.settings import Algorithm
+from latchstring.core.revocations import feed, store
+from latchstring.core.revocations.rules import EndReason, Revocation, RevocationKind
+from latchstring.core.revocations.tables import revocations
 from latchstring.errors import RevocationsUnknownError, UnavailableError
-from latchstring.foundation import following
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation import polling
+from latchstring.foundation.events import OPERATOR
 from latchstring.testing import TurnedClock
 from tests.support.hang import HANG_SECONDS
 from tests.support.service import Service, cheap_settings, credentials, quiet_app
@@ -51,7 +51,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
             service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
             stack.push_async_callback(service.auth.close)
             if looks:
-                await service.auth.feed.poll()
+                await service.auth.parts.core.feed.poll()
             return service
 
         yield start
@@ -105,7 +105,7 @@ async def reused(service: Service, ada: Visitor) -> None:
 
 
 async def disabled(service: Service, ada: Visitor) -> None:
-    await service.auth.sessions.disable_user(ada.user_id, source=OPERATOR)
+    await service.auth.users.disable(ada.user_id, source=OPERATOR)
 
 
 async def disabled_and_deleted(service: Service, ada: Visitor) -> None:
@@ -114,7 +114,7 @@ async def disabled_and_deleted(service: Service, ada: Visitor) -> None:
 
 
 async def deleted(service: Service, ada: Visitor) -> None:
-    assert await service.auth.sessions.delete_user(ada.user_id, source=OPERATOR)
+    assert await service.auth.users.delete(ada.user_id, source=OPERATOR)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ async def test_one_look_is_enough(
     assert await ada.sees(there) == LETS_IN
     await end(here, ada)
     assert await ada.sees(here) == seen
-    await there.auth.feed.poll()
+    await there.auth.parts.core.feed.poll()
     late = await worker()
     for service in (there, late):
         assert await ada.sees(service) == seen
@@ -148,10 +148,10 @@ async def test_clocks_that_differ_by_minutes_miss_nothing(minutes_ahead: float, 
     here, there = await worker(), await worker(minutes_ahead=minutes_ahead)
     ada, bob = await visitor(here), await visitor(here, "bob")
     await ada.signs_out(here)
-    await there.auth.feed.poll()
+    await there.auth.parts.core.feed.poll()
     there.clock.suspend(seconds=61)
     await bob.signs_out(here)
-    await there.auth.feed.poll()
+    await there.auth.parts.core.feed.poll()
     there.clock.turn(minutes=-minutes_ahead, seconds=-61)  # now both agree, so that the tokens themselves are good
     assert await ada.sees(there) == ENDED
     assert await bob.sees(there) == ENDED
@@ -162,15 +162,15 @@ async def test_an_entry_that_commits_late_is_seen(worker: Worker) -> None:
     """A revocation that began before others and commits after them is not overtaken by the cursor."""
     here, there = await worker(), await worker()
     ada, bob, eve = [await visitor(here, name) for name in ("ada", "bob", "eve")]
-    async with here.auth.database.engine.connect() as slow:
+    async with here.auth.parts.tools.database.engine.connect() as slow:
         await store.insert_revocations(slow, [revocation_of(ada, here)], now=here.clock.now())
         for other in (bob, eve):
             await other.signs_out(here)
-            await there.auth.feed.poll()
+            await there.auth.parts.core.feed.poll()
             assert await other.sees(there) == ENDED
             assert await ada.sees(there) == LETS_IN, "not committed yet"
         await slow.commit()
-    await there.auth.feed.poll()
+    await there.auth.parts.core.feed.poll()
     assert await ada.sees(there) == ENDED
 
 
@@ -178,12 +178,12 @@ async def test_a_rollback_leaves_no_gap(worker: Worker) -> None:
     """A number that was taken and given back hides nothing behind it."""
     here, there = await worker(), await worker()
     ada, bob = await visitor(here), await visitor(here, "bob")
-    async with here.auth.database.engine.connect() as connection:
+    async with here.auth.parts.tools.database.engine.connect() as connection:
         await store.insert_revocations(connection, [revocation_of(bob, here)], now=here.clock.now())
         await connection.rollback()
-    await there.auth.feed.poll()
+    await there.auth.parts.core.feed.poll()
     await ada.signs_out(here)
-    await there.auth.feed.poll()
+    await there.auth.parts.core.feed.poll()
     assert await ada.sees(there) == ENDED
     assert await bob.sees(there) == LETS_IN
 
@@ -193,11 +193,11 @@ async def test_numbers_are_never_given_twice(worker: Worker) -> None:
     here, there = await worker(), await worker()
     ada, bob = await visitor(here), await visitor(here, "bob")
     await ada.signs_out(here)
-    await there.auth.feed.poll()
-    async with here.auth.database.transaction() as connection:
+    await there.auth.parts.core.feed.poll()
+    async with here.auth.parts.tools.database.transaction() as connection:
         await connection.execute(revocations.delete())
     await bob.signs_out(here)
-    await there.auth.feed.poll()
+    await there.auth.parts.core.feed.poll()
     assert await bob.sees(there) == ENDED
 
 
@@ -218,9 +218,13 @@ def revocation_of(who: Visitor, service: Service) -> Revocation:
 
 async def insert_behind_the_cursor(service: Service, who: Visitor) -> None:
     """Writes an entry where a worker that goes on from its cursor does not look."""
-    async with service.auth.database.transaction() as connection:
+    async with service.auth.parts.tools.database.transaction() as connection:
         await store.insert_revocations(connection, [revocation_of(who, service)], now=service.clock.now())
-        position = {"sequence": -1} if service.auth.database.is_sqlite else {"transaction_id": sa.text("'3'::xid8")}
+        position = (
+            {"sequence": -1}
+            if service.auth.parts.tools.database.is_sqlite
+            else {"transaction_id": sa.text("'3'::xid8")}
+        )
         mine = revocations.c.session_id == who.session_id
         await connection.execute(revocations.update().where(mine).values(position))
 
@@ -229,7 +233,7 @@ async def failed(service: Service) -> None:
     with renamed(service, "latchstring_revocations") as rename:
         await rename()
         with pytest.raises((UnavailableError, sa.exc.ProgrammingError)):
-            await service.auth.feed.poll()
+            await service.auth.parts.core.feed.poll()
         await rename()
 
 
@@ -239,7 +243,7 @@ def renamed(service: Service, table: str) -> Iterator[Callable[[], Awaitable[Non
     names = [table, f"{table}_hidden"]
 
     async def rename() -> None:
-        async with service.auth.database.transaction() as connection:
+        async with service.auth.parts.tools.database.transaction() as connection:
             await connection.execute(sa.text(f"ALTER TABLE {names[0]} RENAME TO {names[1]}"))
         names.reverse()
 
@@ -256,10 +260,10 @@ async def test_everything_is_read_again(after: Callable[[Service], Awaitable[Non
     here, there = await worker(), await worker()
     ada = await visitor(here)
     await insert_behind_the_cursor(here, ada)
-    await there.auth.feed.poll()
+    await there.auth.parts.core.feed.poll()
     assert await ada.sees(there) == LETS_IN, "the entry lies where the cursor has passed"
     await after(there)
-    await there.auth.feed.poll()
+    await there.auth.parts.core.feed.poll()
     assert await ada.sees(there) == ENDED
 
 
@@ -268,11 +272,11 @@ async def test_a_reload_forgets_nothing_that_still_counts(worker: Worker) -> Non
     here = await worker()
     ada, bob = await visitor(here), await visitor(here, "bob")
     await ada.signs_out(here)
-    await here.auth.sessions.disable_user(bob.user_id, source=OPERATOR)
-    async with here.auth.database.transaction() as connection:
+    await here.auth.users.disable(bob.user_id, source=OPERATOR)
+    async with here.auth.parts.tools.database.transaction() as connection:
         await connection.execute(revocations.delete())
     here.clock.suspend(seconds=61)
-    await here.auth.feed.poll()
+    await here.auth.parts.core.feed.poll()
     assert await ada.sees(here) == ENDED
     assert await bob.sees(here) == ENDED
 
@@ -282,13 +286,13 @@ async def test_a_clock_that_was_set_right_brings_back_what_counts_again(worker: 
     here, there = await worker(), await worker()
     ada = await visitor(here)
     await ada.signs_out(here)
-    await there.auth.feed.poll()
+    await there.auth.parts.core.feed.poll()
     assert await ada.sees(there) == ENDED
     there.clock.turn(minutes=20)
     there.clock.suspend(seconds=61)
-    await there.auth.feed.poll()
+    await there.auth.parts.core.feed.poll()
     there.clock.turn(minutes=-20, seconds=-61)
-    await there.auth.feed.poll()
+    await there.auth.parts.core.feed.poll()
     assert await ada.sees(there) == ENDED
 
 
@@ -297,20 +301,20 @@ async def test_what_has_run_out_is_forgotten(worker: Worker) -> None:
     here = await worker()
     ada, bob = await visitor(here), await visitor(here, "bob")
     await ada.signs_out(here)
-    await here.auth.sessions.disable_user(bob.user_id, source=OPERATOR)
+    await here.auth.users.disable(bob.user_id, source=OPERATOR)
 
     def remembered() -> int:
-        ended = here.auth.feed._ended
+        ended = here.auth.parts.core.feed._ended
         return len(ended._sessions) + len(ended._users)
 
     here.clock.suspend(seconds=15 * 60 + 59)
-    await here.auth.feed.poll()
+    await here.auth.parts.core.feed.poll()
     assert remembered() == 2
     here.clock.suspend(seconds=61)
-    await here.auth.feed.poll()
+    await here.auth.parts.core.feed.poll()
     assert remembered() == 0
     assert await ada.sees(here) == (401, "token_expired")
-    assert (await worker(minutes_ahead=17)).auth.feed._ended._sessions == {}
+    assert (await worker(minutes_ahead=17)).auth.parts.core.feed._ended._sessions == {}
 
 
 # --- stale knowledge --------------------------------------------------------------------------------------------------
@@ -335,7 +339,7 @@ async def test_nobody_is_let_in_on_stale_knowledge(worker: Worker) -> None:
         assert await ada.sees(here, path) == UNKNOWN
     status, state = await readiness(here)
     assert (status, state["revocations"], state["database"]) == (503, False, True)
-    await here.auth.feed.poll()
+    await here.auth.parts.core.feed.poll()
     for path in GUARDED:
         assert await ada.sees(here, path) == LETS_IN
     assert (await readiness(here))[0] == 200
@@ -345,12 +349,12 @@ async def test_the_lag_counts_from_the_beginning_of_a_look(worker: Worker) -> No
     """What was committed while a slow look was on its way was not seen: that look is as old as its beginning."""
     here = await worker()
     ada = await visitor(here)
-    look = asyncio.create_task(here.auth.feed.poll())
+    look = asyncio.create_task(here.auth.parts.core.feed.poll())
     await asyncio.sleep(0)
     here.clock.suspend(seconds=6)
     await look
     assert await ada.sees(here) == UNKNOWN
-    await here.auth.feed.poll()
+    await here.auth.parts.core.feed.poll()
     assert await ada.sees(here) == LETS_IN
 
 
@@ -373,7 +377,7 @@ async def test_keys_serve_where_the_clock_is_a_little_behind(database_url: str, 
     """Instances' clocks may differ by five seconds: one that is behind the maker of the keys signs with them, too."""
     service = await worker(looks=False, minutes_ahead=-10 / 60, settings=cheap_settings(database_url))
     service.clock.turn(seconds=5)
-    await service.auth.feed.poll()
+    await service.auth.parts.core.feed.poll()
     assert await (await visitor(service)).sees(service) == LETS_IN
 
 
@@ -383,13 +387,13 @@ async def test_a_database_that_hangs_does_not_hang_the_feed(worker: Worker, monk
     monkeypatch.setattr(feed, "POLL_TIMEOUT_SECONDS", 0.2)
     here = await worker()
     ada = await visitor(here)
-    async with here.auth.database.engine.begin() as connection:
+    async with here.auth.parts.tools.database.engine.begin() as connection:
         await connection.execute(sa.text("LOCK TABLE latchstring_revocations IN ACCESS EXCLUSIVE MODE"))
         async with asyncio.timeout(HANG_SECONDS):
             with pytest.raises(RevocationsUnknownError):
-                await here.auth.feed.poll()
+                await here.auth.parts.core.feed.poll()
     monkeypatch.undo()
-    await here.auth.feed.poll()
+    await here.auth.parts.core.feed.poll()
     assert await ada.sees(here) == LETS_IN
 
 
@@ -415,16 +419,16 @@ async def test_the_feed_looks_often_enough_for_what_is_promised(
             return await ending.wait()
         return False
 
-    look = here.auth.feed.poll
+    look = here.auth.parts.core.feed.poll
 
     async def counted() -> None:
         nonlocal polls
         polls += 1
         await look()
 
-    monkeypatch.setattr(here.auth.feed, "poll", counted)
-    monkeypatch.setattr(following, "happens", passes_at_once)
-    async with here.auth.feed.following(), asyncio.timeout(HANG_SECONDS):
+    monkeypatch.setattr(here.auth.parts.core.feed, "poll", counted)
+    monkeypatch.setattr(polling, "happens", passes_at_once)
+    async with here.auth.parts.core.feed.following(), asyncio.timeout(HANG_SECONDS):
         await paused.wait()
     assert pauses == [feed.POLL_INTERVAL_SECONDS] * 5
     assert polls == 5, "one before the first pause, and one after each that has passed"
@@ -434,14 +438,14 @@ async def test_what_begins_anew_knows_nothing_of_before(worker: Worker) -> None:
     """T38: neither what has ended, nor since which epoch the keys are known: it may be another database."""
     here = await worker()
     await here.auth.sessions.revoke_everyone(source=OPERATOR)
-    await here.auth.feed.poll()
-    assert here.auth.feed.has_heard_of(1)
+    await here.auth.parts.core.feed.poll()
+    assert here.auth.parts.core.feed.has_heard_of(1)
     with renamed(here, "latchstring_revocations") as rename:
         await rename()
-        async with here.auth.feed.following():
-            assert not here.auth.feed.has_heard_of(1)
+        async with here.auth.parts.core.feed.following():
+            assert not here.auth.parts.core.feed.has_heard_of(1)
             with pytest.raises(RevocationsUnknownError):
-                here.auth.feed.refuse_if_stale()
+                here.auth.parts.core.feed.refuse_if_stale()
         await rename()
 
 
@@ -458,7 +462,7 @@ async def test_reading_a_session_costs_no_statement(worker: Worker) -> None:
     def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         statements.append(statement)
 
-    sa.event.listen(here.auth.database.engine.sync_engine, "before_cursor_execute", count)
+    sa.event.listen(here.auth.parts.tools.database.engine.sync_engine, "before_cursor_execute", count)
     for _ in range(50):
         assert await ada.sees(here) == LETS_IN
         assert await bob.sees(here) == ENDED

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from latchstring import ConfigurationError, Settings
-from latchstring.apps.home import SECRET_FILE, move_in
+from latchstring.apps.data_directory import SECRET_FILE, move_in
 from tests.support.process import latchstring
 
 
@@ -76,7 +76,7 @@ def test_a_home_is_made_only_where_something_lies_in_it(settings: dict[str, str]
 _EIGHT_AT_ONCE = """
 import json, os, pathlib, sys
 from latchstring import Settings
-from latchstring.apps.home import move_in
+from latchstring.apps.data_directory import move_in
 
 if sys.argv[2] == "containers":
     os.getpid = lambda: 1

@@ -21,15 +21,18 @@ import sqlalchemy as sa
 
 from drills.ten_million import Ask, Asked, asked_of, fill, ways
 from latchstring import Settings
+from latchstring.core.keys.key_set import make_private_pem
+from latchstring.core.keys.settings import Algorithm
+from latchstring.core.revocations import store as revocations_store
+from latchstring.core.revocations.tables import revocations
 from latchstring.core.sessions import store
 from latchstring.core.sessions.rules import Session
-from latchstring.core.sessions.tables import revocations, sessions
-from latchstring.core.tokens.keys import make_private_pem
-from latchstring.core.tokens.settings import Algorithm
+from latchstring.core.sessions.tables import sessions
 from latchstring.foundation import housekeeping
 from latchstring.foundation.database import Database, lock_exclusively
-from latchstring.foundation.facts import OPERATOR
-from latchstring.foundation.limits import Limits, LimitSettings, places, prune_limits
+from latchstring.foundation.events import OPERATOR
+from latchstring.foundation.limits import Limits, LimitSettings, prune_limits
+from latchstring.foundation.limits.tables import places
 from latchstring.testing import TurnedClock
 from tests.support.hang import HANG_SECONDS
 from tests.support.service import Service, cheap_settings, credentials, quiet_app, running_service
@@ -82,7 +85,7 @@ def first_moment_of(day: date) -> datetime:
 
 async def count(service: Service, table: sa.Table) -> int:
     """Returns how many rows a table has."""
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         return int((await connection.execute(sa.select(sa.func.count()).select_from(table))).scalar_one())
 
 
@@ -95,7 +98,7 @@ async def insert_sessions(service: Service, how_many: int, *, ended_on: date) ->
     """Writes the rows of sessions that ended by themselves on a day."""
     opened_at = first_moment_of(ended_on)
     gone_at = opened_at + timedelta(hours=1)
-    async with service.auth.database.transaction() as connection:
+    async with service.auth.parts.tools.database.transaction() as connection:
         for _ in range(how_many):
             session = Session(
                 id=uuid4(),
@@ -161,7 +164,7 @@ async def test_an_ended_session_is_kept_as_evidence_and_then_deleted(
             (last_day + timedelta(days=1), 0),
         ):
             turn_to(short_lived.clock, instant)
-            await short_lived.auth.housekeeping.clear_away()
+            await short_lived.auth.parts.housekeeping.clear_away()
             assert await count(short_lived, sessions) == left, instant
 
 
@@ -172,13 +175,13 @@ async def test_nothing_is_kept_where_nothing_should_be(service: Service) -> None
         browser = await forgetful.registered()
         for _ in range(40):  # more than a day: midnight comes while it lives
             forgetful.clock.turn(minutes=50)
-            await forgetful.auth.housekeeping.clear_away()
+            await forgetful.auth.parts.housekeeping.clear_away()
             assert await refreshed(browser) == 200
         await signed_out(forgetful, browser)
-        await forgetful.auth.housekeeping.clear_away()
+        await forgetful.auth.parts.housekeeping.clear_away()
         assert await count(forgetful, sessions) == 1
         turn_to(forgetful.clock, first_moment_of(forgetful.clock.now().date() + timedelta(days=1)))
-        await forgetful.auth.housekeeping.clear_away()
+        await forgetful.auth.parts.housekeeping.clear_away()
         assert await count(forgetful, sessions) == 0
 
 
@@ -191,7 +194,7 @@ async def test_a_living_session_is_never_deleted(service: Service) -> None:
         browser = await long_lived.registered()
         for _ in range(60):
             long_lived.clock.turn(days=1.5)
-            await long_lived.auth.housekeeping.clear_away()
+            await long_lived.auth.parts.housekeeping.clear_away()
             if long_lived.clock.now() < await end_of_session(long_lived):
                 assert await refreshed(browser) == 200
         assert await refreshed(browser) == 401
@@ -200,7 +203,7 @@ async def test_a_living_session_is_never_deleted(service: Service) -> None:
 
 async def end_of_session(service: Service) -> datetime:
     """Returns when the only session there is ends for good."""
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         ends_at: datetime = (await connection.execute(sa.select(sessions.c.ends_at))).scalar_one()
     return ends_at
 
@@ -209,11 +212,11 @@ async def test_a_revocation_outlives_its_tokens_by_a_day(service: Service) -> No
     """An entry stays a day longer than it is needed: a clock that is a day ahead deletes nothing others rely on."""
     browser = await service.registered()
     await signed_out(service, browser)
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         expires_at = (await connection.execute(sa.select(revocations.c.expires_at))).scalar_one()
     for instant, left in ((expires_at + timedelta(days=1), 1), (expires_at + timedelta(days=1, seconds=1), 0)):
         turn_to(service.clock, instant)
-        await service.auth.housekeeping.clear_away()
+        await service.auth.parts.housekeeping.clear_away()
         assert await count(service, revocations) == left
 
 
@@ -221,10 +224,10 @@ async def test_an_epoch_is_never_forgotten(service: Service, other: Service) -> 
     """Centuries after everyone was signed out, the entry that says so is there, and new sessions begin in its epoch."""
     await service.auth.sessions.revoke_everyone(source=OPERATOR)
     service.clock.turn(days=365 * 300)
-    await service.auth.housekeeping.clear_away()
+    await service.auth.parts.housekeeping.clear_away()
     assert await count(service, revocations) == 1
-    async with service.auth.database.reading() as connection:
-        assert await store.epoch(connection) == 1
+    async with service.auth.parts.tools.database.reading() as connection:
+        assert await revocations_store.epoch(connection) == 1
     browser = await other.registered()
     assert jwt.decode(browser.cookies["access_token"], options={"verify_signature": False})["epoch"] == 1
 
@@ -247,7 +250,7 @@ async def test_a_place_goes_when_its_time_has_run_out(service: Service) -> None:
             for _ in range(tries):
                 answer = await limited.browser().post("/api/auth/login", json=credentials(password="not this one"))
                 assert answer.status_code in {400, 401}, answer.text
-            await limited.auth.housekeeping.clear_away()
+            await limited.auth.parts.housekeeping.clear_away()
             assert await count(limited, places) == left
 
 
@@ -266,7 +269,7 @@ def deletions(*services: Service) -> Iterator[list[str | int]]:
     def committed(_connection: object) -> None:
         seen.append("commit")
 
-    engines = [service.auth.database.engine.sync_engine for service in services]
+    engines = [service.auth.parts.tools.database.engine.sync_engine for service in services]
     for engine in engines:
         sa.event.listen(engine, "after_cursor_execute", executed)
         sa.event.listen(engine, "commit", committed)
@@ -282,11 +285,11 @@ async def test_a_batch_is_a_transaction_of_its_own(service: Service, monkeypatch
     await insert_old_sessions(service, 10)
     await service.registered()
     with deletions(service) as seen:
-        assert await service.auth.housekeeping.clear_away() == 10
+        assert await service.auth.parts.housekeeping.clear_away() == 10
     sessions_go = [3, "commit", 3, "commit", 3, "commit", 1, "commit"]
     assert seen == [*sessions_go, *(0, "commit") * 3], "then revocations, keys, and the places of limits"
     assert await count(service, sessions) == 1
-    assert await service.auth.housekeeping.clear_away() == 0
+    assert await service.auth.parts.housekeeping.clear_away() == 0
 
 
 async def test_two_workers_at_once_delete_everything_once(
@@ -298,7 +301,7 @@ async def test_two_workers_at_once_delete_everything_once(
     await insert_old_sessions(service, 40)
     await service.registered()
     with deletions(service, other) as seen:
-        workers = [worker.auth.housekeeping.clear_away() for worker in (service, other)]
+        workers = [worker.auth.parts.housekeeping.clear_away() for worker in (service, other)]
         assert sum(await asyncio.gather(*workers)) == 40
     assert sum(rows for rows in seen if isinstance(rows, int)) == 40
     assert await count(service, sessions) == 1
@@ -308,12 +311,12 @@ async def test_two_workers_at_once_delete_everything_once(
 async def test_who_comes_second_steps_aside(service: Service, other: Service) -> None:
     """While another worker is at it, nothing is waited for and nothing is done; afterwards it is."""
     await insert_old_sessions(service, 3)
-    async with service.auth.database.transaction() as connection:
+    async with service.auth.parts.tools.database.transaction() as connection:
         await lock_exclusively(connection, "latchstring_housekeeping")
         async with asyncio.timeout(HANG_SECONDS):
-            assert await other.auth.housekeeping.clear_away() == 0
+            assert await other.auth.parts.housekeeping.clear_away() == 0
         assert await count(other, sessions) == 3
-    assert await other.auth.housekeeping.clear_away() == 3
+    assert await other.auth.parts.housekeeping.clear_away() == 3
 
 
 async def test_a_refresh_does_not_wait_for_the_whole_of_it(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +324,7 @@ async def test_a_refresh_does_not_wait_for_the_whole_of_it(service: Service, mon
     monkeypatch.setattr(housekeeping, "BATCH_SIZE", 1)
     browser = await service.registered()
     await insert_old_sessions(service, 200)
-    clearing = asyncio.create_task(service.auth.housekeeping.clear_away())
+    clearing = asyncio.create_task(service.auth.parts.housekeeping.clear_away())
     try:
         await until(lambda: cleared_some(service, of=201))
         for _ in range(5):
@@ -339,7 +342,7 @@ async def test_a_refresh_does_not_wait_even_for_a_batch(service: Service) -> Non
     """While a batch has not been committed yet, a living session is renewed."""
     browser = await service.registered()
     await insert_old_sessions(service, 3)
-    async with service.auth.database.transaction() as connection:
+    async with service.auth.parts.tools.database.transaction() as connection:
         deleted = await store.prune_sessions(connection, before=service.clock.now().date(), most=500)
         assert deleted == 3
         async with asyncio.timeout(HANG_SECONDS):
@@ -398,7 +401,7 @@ async def test_it_goes_on_after_a_failure(
 
 async def rename(service: Service, table: str, name: str) -> None:
     """Renames a table."""
-    async with service.auth.database.transaction() as connection:
+    async with service.auth.parts.tools.database.transaction() as connection:
         await connection.execute(sa.text(f"ALTER TABLE {table} RENAME TO {name}"))
 
 
@@ -522,17 +525,17 @@ async def test_the_statements_that_matter_find_their_rows_by_an_index(full: Data
     """What a refresh, a list, a sign-in, a batch, a look at the feed and a counted try read does not grow with time."""
     now, limits = datetime.now(UTC), Limits(LimitSettings(), clock)
     async with full.reading() as connection:
-        cursor = await store.revocations_cursor(connection)
+        cursor = await revocations_store.revocations_cursor(connection)
     by_number = r"USING INTEGER PRIMARY KEY \(rowid>\?\)"
     more: list[tuple[str, Ask, str]] = [
         (
             "what is new in the feed",
-            lambda on: store.revocations_since(on, cursor),
+            lambda on: revocations_store.revocations_since(on, cursor),
             rf"using ix_latchstring_revocations_transaction_id|{by_number}",
         ),
         (
             "a page of the feed",  # of the two indexes that serve, PostgreSQL takes the one that leaves fewer rows
-            lambda on: store.revocations_page(on, after=ROWS // 2, most=1000, now=now),
+            lambda on: revocations_store.revocations_page(on, after=ROWS // 2, most=1000, now=now),
             rf"using (pk_latchstring_revocations|ix_latchstring_revocations_expires_at)|{by_number}",
         ),
         (
@@ -552,7 +555,10 @@ async def test_what_has_run_out_is_found_by_an_index(full: Database) -> None:
     """A batch of old entries, or of old places, is looked for where the oldest are."""
     before = datetime.now(UTC) - timedelta(hours=14)
     chores: list[tuple[Ask, str]] = [
-        (lambda on: store.prune_revocations(on, before=before, most=500), "ix_latchstring_revocations_expires_at"),
+        (
+            lambda on: revocations_store.prune_revocations(on, before=before, most=500),
+            "ix_latchstring_revocations_expires_at",
+        ),
         (lambda on: prune_limits(on, now=before, most=500), "ix_latchstring_limits_expires_at"),
     ]
     for ask, index in chores:
@@ -594,7 +600,7 @@ class Updates(NamedTuple):
 async def updates(service: Service) -> Updates:
     """Returns what PostgreSQL has counted; the only connection there is tells it so far."""
     question = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'latchstring_sessions'"
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         await connection.execute(sa.select(sa.func.pg_stat_force_next_flush()))
         row = (await connection.execute(sa.text(question))).one()
         return Updates(all=row.n_tup_upd, hot=row.n_tup_hot_upd)

@@ -30,11 +30,11 @@ from latchstring import (
     CallerDep,
     Core,
     CurrentUser,
-    Foundation,
+    FeatureParts,
     GuardMiddleware,
     OptionalUser,
-    Room,
     Settings,
+    Tools,
     current_user,
     fresh,
     guarding,
@@ -163,7 +163,7 @@ async def test_every_kind_of_route_is_listed(auth: Auth, tmp_path: Path) -> None
 async def test_nothing_to_find(auth: Auth) -> None:
     """An application that declares what it lets in, on https, with keys of ours, is in order; so is our own server."""
     assert (await auth.audit(small_app(auth))).ok
-    server = build_app(auth.settings)
+    server = build_app(auth.parts.settings)
     own: Auth = server.state.latchstring
     assert (await own.audit(server, public=["/openapi.json"])).ok
     await own.close()
@@ -173,14 +173,14 @@ async def test_what_looks_guarded_and_is_not(auth: Auth) -> None:
     """An override that a test left behind, what wraps a guard of the host's, and a feature's own open route."""
 
     class Secrets:
-        def build(self, foundation: Foundation, _core: Core) -> Room:
-            router: APIRouter = foundation.edge.router()
+        def build(self, tools: Tools, _core: Core) -> FeatureParts:
+            router: APIRouter = tools.web.router()
 
             @router.get("/secrets")
             async def secrets() -> str:
                 return "all of them"
 
-            return Room(name="secrets", router=router)
+            return FeatureParts(name="secrets", router=router)
 
     @guarding
     def require_key(x_api_key: Annotated[str | None, Header()] = None) -> None:
@@ -193,7 +193,7 @@ async def test_what_looks_guarded_and_is_not(auth: Auth) -> None:
             require_key(x_api_key)
 
     app = FastAPI()
-    own = Auth.from_settings(auth.settings, features=[Secrets()])
+    own = Auth.from_settings(auth.parts.settings, features=[Secrets()])
     own.install(app)
     app.get("/key", dependencies=[Depends(optional_key)])(lambda: "in")
     app.get("/me", dependencies=[Depends(current_user)])(lambda: "in")
@@ -309,7 +309,7 @@ def base64_pem(key: PrivateKey) -> str:
 async def test_a_schema_that_drifted(auth: Auth) -> None:
     """A column or an index of ours that somebody changed by hand, and a revision that is not the newest."""
     app = small_app(auth)
-    async with auth.database.engine.begin() as connection:
+    async with auth.parts.tools.database.engine.begin() as connection:
         await connection.execute(sa.text("DROP INDEX ix_latchstring_sessions_living"))
         await connection.execute(sa.text("ALTER TABLE latchstring_users ADD COLUMN nickname VARCHAR(20)"))
         await connection.execute(sa.text("CREATE TABLE theirs (id INTEGER PRIMARY KEY)"))
@@ -317,7 +317,7 @@ async def test_a_schema_that_drifted(auth: Auth) -> None:
     assert len(words) == 2
     assert any("nickname" in each for each in words)
     assert any("ix_latchstring_sessions_living" in each for each in words)
-    async with auth.database.engine.begin() as connection:
+    async with auth.parts.tools.database.engine.begin() as connection:
         await connection.execute(sa.text("UPDATE latchstring_schema_version SET version_num = '0001'"))
     (finding,) = (await auth.audit(app)).findings
     assert "latchstring migrate" in finding.words

@@ -20,12 +20,12 @@ from latchstring import Auth, Settings
 from latchstring.apps.environment import settings_from
 from latchstring.apps.server import prepare
 from latchstring.core.accounts.tables import users
-from latchstring.core.tokens.rotation import KeyChange
-from latchstring.core.tokens.settings import Algorithm
-from latchstring.core.tokens.tables import keys
+from latchstring.core.keys.rotation import KeyChange
+from latchstring.core.keys.settings import Algorithm
+from latchstring.core.keys.tables import keys
 from latchstring.errors import ConfigurationError, KeysUnavailableError
 from latchstring.foundation.database import Database
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation.events import OPERATOR
 from latchstring.testing import TurnedClock
 from tests.support.forge import KIND_FOR, Genuine, PrivateKey, new_key, private_pem, public_pem, sign_with, thumbprint
 from tests.support.process import latchstring
@@ -194,7 +194,7 @@ async def test_a_repeated_answer_is_the_same(service: Service) -> None:
 async def test_roles_ride_along_where_there_are_any(service: Service) -> None:
     """Roles are in the access token, in their order, and in no refresh token."""
     browser = await service.registered()
-    async with service.auth.database.transaction() as connection:
+    async with service.auth.parts.tools.database.transaction() as connection:
         await connection.execute(users.update().values(roles=["editor", "admin"]))
     await browser.post("/api/auth/refresh")
     access, refresh = (Genuine.of(browser.cookies[name], service).claims for name in ("access_token", "refresh_token"))
@@ -355,8 +355,8 @@ def test_only_five_algorithms(name: str, variable: str) -> None:
 def test_the_public_half_follows_from_the_private_one() -> None:
     """`JWT_PRIVATE_KEY` alone is enough; a public key alone is told to be too little."""
     variables = pair_variables("ES256") | {"LATCHSTRING_DATABASE_URL": NEVER_OPENED}
-    whole = Auth.from_settings(settings_from(variables), features=()).ring.current
-    alone = Auth.from_settings(settings_from(variables | {"JWT_PUBLIC_KEY": ""}), features=()).ring.current
+    whole = Auth.from_settings(settings_from(variables), features=()).parts.ring.current
+    alone = Auth.from_settings(settings_from(variables | {"JWT_PUBLIC_KEY": ""}), features=()).parts.ring.current
     assert alone.jwks() == whole.jwks()
     with pytest.raises(ConfigurationError, match="JWT_PRIVATE_KEY must be set as well"):
         settings_from(variables | {"JWT_PRIVATE_KEY": ""})
@@ -419,10 +419,10 @@ async def test_another_algorithm_gets_a_key_of_its_own(database_url: str, algori
     clock = TurnedClock()
     async with running_service(settings, clock) as service:
         published = assert_jwks(await service.browser().get(JWKS))
-        assert service.auth.ring.current.signing.algorithm == "RS256"
+        assert service.auth.parts.ring.current.signing.algorithm == "RS256"
         clock.turn(minutes=11)
-        await service.auth.feed.poll()
-        assert service.auth.ring.current.signing.algorithm == algorithm
+        await service.auth.parts.core.feed.poll()
+        assert service.auth.parts.ring.current.signing.algorithm == algorithm
     assert len(published) == len(stored)
     bits = [len(base64.urlsafe_b64decode(jwk["n"] + "==")) * 8 for jwk in published if jwk["kty"] == "RSA"]
     assert set(bits) == {3072}
@@ -432,7 +432,7 @@ async def test_private_halves_are_sealed(database_url: str, settings: Settings, 
     """Whoever reads the database, its file or a dump of it, reads no private key."""
     (stored,) = await stored_keys(database_url)
     async with running_service(settings) as service:
-        key = service.auth.ring.current.signing.key.raw_value
+        key = service.auth.parts.ring.current.signing.key.raw_value
         assert isinstance(key, PrivateKey)
     dump = repr(stored).encode() + b"".join(value for value in stored.values() if isinstance(value, bytes))
     if backend == "sqlite":
@@ -466,23 +466,23 @@ async def test_a_sealed_key_works_only_in_its_row(empty_url: str) -> None:
     clock = TurnedClock()
     clock.turn(seconds=1)
     auth = Auth.from_settings(settings, features=(), clock=clock)
-    assert isinstance(await auth.keys.rotate(source=OPERATOR), KeyChange)
+    assert isinstance(await auth.parts.keys.rotate(source=OPERATOR), KeyChange)
     await auth.close()
     first, second = await stored_keys(empty_url)
     clock.turn(minutes=11)
     auth = Auth.from_settings(settings, features=(), clock=clock)
-    async with auth.database.reading() as connection:
-        await auth.ring.reload(connection)
-    assert auth.ring.current.signing.kid == second["kid"]
-    assert auth.ring.current.verifying.keys() == {first["kid"], second["kid"]}
+    async with auth.parts.tools.database.reading() as connection:
+        await auth.parts.ring.reload(connection)
+    assert auth.parts.ring.current.signing.kid == second["kid"]
+    assert auth.parts.ring.current.verifying.keys() == {first["kid"], second["kid"]}
     await auth.close()
 
     await change_key(empty_url, second["kid"], private_sealed=first["private_sealed"])
     await change_key(empty_url, first["kid"], private_sealed=second["private_sealed"])
     auth = Auth.from_settings(settings, features=(), clock=clock)
-    async with auth.database.reading() as connection:
+    async with auth.parts.tools.database.reading() as connection:
         with pytest.raises(KeysUnavailableError):
-            await auth.ring.reload(connection)
+            await auth.parts.ring.reload(connection)
     with pytest.raises(KeysUnavailableError):
-        _ = auth.ring.current
+        _ = auth.parts.ring.current
     await auth.close()

@@ -27,10 +27,10 @@ from sqlalchemy.engine import make_url
 
 from latchstring import Settings
 from latchstring.core.sessions.tables import sessions
-from latchstring.foundation import limits
 from latchstring.foundation.audit import audit
-from latchstring.foundation.facts import OPERATOR, SignInRefused
-from latchstring.foundation.limits import Rate, places, prune_limits
+from latchstring.foundation.events import OPERATOR, SignInRefused
+from latchstring.foundation.limits import Rate, limits, prune_limits
+from latchstring.foundation.limits.tables import places
 from tests.support.hashes import hashing, held_hashes, idle
 from tests.support.postgres import Postgres
 from tests.support.service import (
@@ -160,7 +160,7 @@ async def use_up(browser: httpx2.AsyncClient, email: str = EMAIL, times: int = A
 
 async def count(service: Service, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
     """Returns how many rows there are."""
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         return await connection.scalar(sa.select(sa.func.count()).select_from(table).where(*conditions)) or 0
 
 
@@ -227,7 +227,7 @@ class TestOneAccount:
         await signed_in(service)
         disabled = await signed_in(service, "disabled@example.com")
         user_id = UUID((await disabled.get("/api/auth/me")).json()["id"])
-        await service.auth.sessions.disable_user(user_id, source=OPERATOR)
+        await service.auth.users.disable(user_id, source=OPERATOR)
         heard = []
         for email in (EMAIL, "nobody@example.com", "disabled@example.com"):
             browser = browser_at(service)
@@ -274,7 +274,7 @@ class TestOneAccount:
         """A disabled user's right password is told apart from a wrong one by no count."""
         browser = await signed_in(service)
         user_id = UUID((await browser.get("/api/auth/me")).json()["id"])
-        await service.auth.sessions.disable_user(user_id, source=OPERATOR)
+        await service.auth.users.disable(user_id, source=OPERATOR)
         for _ in range(ACCOUNT):
             await assert_checked(log_in(browser, EMAIL, PASSWORD))
         await assert_refused(log_in(browser, EMAIL, PASSWORD))
@@ -465,7 +465,7 @@ class TestOneNetworkAddress:
             def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
                 statements.append(statement)
 
-            sa.event.listen(strict.auth.database.engine.sync_engine, "before_cursor_execute", note)
+            sa.event.listen(strict.auth.parts.tools.database.engine.sync_engine, "before_cursor_execute", note)
             for asked in (True, False, False):
                 statements.clear()
                 assert await assert_refused(log_in(browser_at(strict), EMAIL, WRONG)) == 15 * MINUTE
@@ -490,7 +490,7 @@ class TestOneNetworkAddress:
                 email = f"{number}@example.com"
                 await assert_checked(log_in(browser_at(strict), email, WRONG))
                 await assert_refused(log_in(browser_at(strict), email, WRONG))
-                assert len(strict.auth.limits._known_full) <= 3
+                assert len(strict.auth.parts.tools.limits._known_full) <= 3
             for number in range(8):
                 await assert_refused(log_in(browser_at(strict), f"{number}@example.com", WRONG))
 
@@ -675,7 +675,7 @@ class TestRefreshes:
                 )
             )
         assert Counter(answer.status_code for answer in answers) == {200: 3, 429: 27}
-        async with service.auth.database.reading() as connection:
+        async with service.auth.parts.tools.database.reading() as connection:
             assert await connection.scalar(sa.select(sessions.c.refreshes)) == 3
 
 
@@ -759,11 +759,11 @@ class TestTriesThatDoNotEnd:
         for _ in range(ACCOUNT):
             with held_hashes():
                 guess = asyncio.create_task(DOORS[door](client, EMAIL, WRONG))
-                await hashing(service.auth.hasher)
+                await hashing(service.auth.parts.tools.passwords)
                 guess.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await guess
-            await idle(service.auth.hasher)
+            await idle(service.auth.parts.tools.passwords)
         assert await guesses_checked(service) == 0, "they ended before they were cancelled: nothing was tested"
         await assert_refused(DOORS[door](client, EMAIL, PASSWORD))
 
@@ -775,8 +775,8 @@ class TestTriesThatDoNotEnd:
             client.cookies = owner.cookies
             stored = await count(service, places)
             with held_hashes():
-                occupied = asyncio.create_task(busy.auth.hasher.verify(WRONG, None))
-                await hashing(busy.auth.hasher)
+                occupied = asyncio.create_task(busy.auth.parts.tools.passwords.verify(WRONG, None))
+                await hashing(busy.auth.parts.tools.passwords)
                 for door in DOORS.values():
                     for password in (WRONG, PASSWORD):
                         answer = await door(client, EMAIL, password)
@@ -793,8 +793,8 @@ class TestTriesThatDoNotEnd:
             stored = await count(service, places)
             with held_hashes():
                 changing = asyncio.create_task(change(client, EMAIL, PASSWORD))
-                await hashing(full.auth.hasher)
-                full.auth.hasher._capacity = 0
+                await hashing(full.auth.parts.tools.passwords)
+                full.auth.parts.tools.passwords._capacity = 0
             assert Heard.of(await changing) == Heard(503, "hash_queue_full")
             assert await count(service, places) == stored
 
@@ -802,8 +802,8 @@ class TestTriesThatDoNotEnd:
         """Whoever was told to come again in a second may come again: 503 uses up no registration."""
         async with worker(service, password_hash_threads=1, password_hash_queue=0) as busy:
             with held_hashes():
-                occupied = asyncio.create_task(busy.auth.hasher.verify(WRONG, None))
-                await hashing(busy.auth.hasher)
+                occupied = asyncio.create_task(busy.auth.parts.tools.passwords.verify(WRONG, None))
+                await hashing(busy.auth.parts.tools.passwords)
                 answer = await browser_at(busy).post("/api/auth/register", json=registration())
             assert Heard.of(answer) == Heard(503, "hash_queue_full")
             await occupied
@@ -816,7 +816,7 @@ class TestTriesThatDoNotEnd:
         stored = await count(service, places)
         with held_hashes():
             proving = asyncio.create_task(DOORS[door](client, EMAIL, PASSWORD))
-            await hashing(service.auth.hasher)
+            await hashing(service.auth.parts.tools.passwords)
             other = browser_at(service)
             other.cookies = client.cookies
             assert (await other.post("/api/auth/logout")).status_code == 200
@@ -876,7 +876,7 @@ class TestWhatIsStored:
         browser = await signed_in(service)
         await assert_checked(log_in(browser, EMAIL, WRONG))
         await assert_checked(log_in(browser, "Secret.Nobody@Example.com", WRONG))
-        async with service.auth.database.reading() as connection:
+        async with service.auth.parts.tools.database.reading() as connection:
             rows = [tuple(map(str, row)) for row in await connection.execute(sa.select(places))]
         assert len(rows) == 5
         for part in ("ada", "nobody", "secret", "example", "@", "192.0", WRONG):
@@ -893,7 +893,7 @@ class TestWhatIsStored:
         service.clock.turn(minutes=5)
 
         async def prune(most: int) -> int:
-            async with service.auth.database.transaction() as connection:
+            async with service.auth.parts.tools.database.transaction() as connection:
                 return await prune_limits(connection, now=service.clock.now(), most=most)
 
         assert await prune(4) == 0, "an instance whose clock is behind may count them yet"
@@ -901,7 +901,7 @@ class TestWhatIsStored:
         assert [await prune(4), await prune(4), await prune(4)] == [4, 2, 0]
         assert await count(service, places) == 2
         service.clock.turn(minutes=10)
-        assert await service.auth.housekeeping.clear_away() == 2
+        assert await service.auth.parts.housekeeping.clear_away() == 2
         assert await count(service, places) == 0
 
     async def test_deleting_them_frees_nobody(self, service: Service) -> None:
@@ -909,7 +909,7 @@ class TestWhatIsStored:
         await signed_in(service)
         await use_up(browser_at(service))
         service.clock.turn(minutes=14, seconds=59)
-        await service.auth.housekeeping.clear_away()
+        await service.auth.parts.housekeeping.clear_away()
         assert await assert_refused(log_in(browser_at(service), EMAIL, WRONG)) == 1
 
     async def test_it_does_not_grow_with_the_tries(self, service: Service) -> None:

@@ -30,13 +30,13 @@ def tutorial_hash(password: str) -> str:
 
 async def stored_hash(service: Service) -> str:
     """Reads the one hash there is."""
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         return str((await connection.execute(sa.select(passwords.c.password_hash))).scalar_one())
 
 
 async def store_hash(service: Service, encoded_hash: str) -> None:
     """Puts a hash in the place of the one there is, as an import of the tutorial's users would."""
-    async with service.auth.database.transaction() as connection:
+    async with service.auth.parts.tools.database.transaction() as connection:
         await connection.execute(passwords.update().values(password_hash=encoded_hash))
 
 
@@ -243,7 +243,7 @@ async def test_beyond_the_queue_is_503(narrow_service: Service, path: str, body:
     """A full queue is told at once, with when to try again; nothing is written, and the next attempt succeeds."""
     browser = await narrow_service.registered()
     finish = threading.Event()
-    occupied = asyncio.create_task(narrow_service.auth.hasher._run(lambda: finish.wait(HANG_SECONDS)))
+    occupied = asyncio.create_task(narrow_service.auth.parts.tools.passwords._run(lambda: finish.wait(HANG_SECONDS)))
     await asyncio.sleep(0)
     answer = await browser.post(path, json=body)
     assert (answer.status_code, answer.json()["code"]) == (503, "hash_queue_full")
@@ -251,7 +251,7 @@ async def test_beyond_the_queue_is_503(narrow_service: Service, path: str, body:
     assert (await browser.get("/api/dashboard")).status_code == 200, "who is signed in needs no hash"
     finish.set()
     await occupied
-    await _when_idle(narrow_service.auth.hasher)
+    await _when_idle(narrow_service.auth.parts.tools.passwords)
     assert (await browser.post(path, json=body)).is_success
 
 
@@ -260,7 +260,7 @@ async def test_hanging_up_does_not_open_the_queue(database_url: str) -> None:
     """A client that hangs up in the middle of its login leaves the thread as busy as it was."""
     narrow = cheap_settings(database_url, password_hash_threads=1, password_hash_queue=0)
     async with running_service(narrow) as service, service.browser() as browser:
-        hasher = service.auth.hasher
+        hasher = service.auth.parts.tools.passwords
         with held_hashes():
             request = asyncio.create_task(browser.post("/api/auth/login", json=credentials()))
             await hashing(hasher)

@@ -9,11 +9,11 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 
-from latchstring.core.sessions import feed
-from latchstring.features.revocations.actions import PREFIX, FeedTokens
-from latchstring.features.revocations.tables import feed_tokens
+from latchstring.core.revocations import feed
+from latchstring.features.revocation_feed.actions import PREFIX, FeedTokens
+from latchstring.features.revocation_feed.tables import feed_tokens
 from latchstring.foundation.audit import audit
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation.events import OPERATOR
 from tests.support.service import Service
 
 FEED = "/api/auth/revocations"
@@ -27,7 +27,7 @@ async def follower(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 def tokens_of(service: Service) -> FeedTokens:
-    return FeedTokens(service.auth.database, service.clock)
+    return FeedTokens(service.auth.parts.tools.database, service.clock)
 
 
 async def read(follower: httpx2.AsyncClient, after: str | None = None) -> dict[str, Any]:
@@ -52,7 +52,7 @@ async def test_a_follower_hears_of_every_end(service: Service, follower: httpx2.
     (entry,) = page["entries"]
     assert (entry["kind"], entry["session_id"], entry["reason"]) == ("session", ada_session["id"], "logout")
     assert entry["expires_at"].endswith("Z")
-    await service.auth.sessions.disable_user(UUID(bob_id), source=OPERATOR)
+    await service.auth.users.disable(UUID(bob_id), source=OPERATOR)
     await service.auth.sessions.revoke_everyone(source=OPERATOR)
     page = await read(follower, page["cursor"])
     told = [(e["kind"], e["user_id"], e["below_version"], e["reason"]) for e in page["entries"][-2:]]
@@ -144,7 +144,7 @@ async def test_feed_tokens_are_kept_as_hashes(service: Service, follower: httpx2
     assert await tokens.create("billing", source=OPERATOR) not in (None, token)
     assert [each.name for each in await tokens.tokens()] == ["orders", "billing"]
     await tokens.revoke("billing", source=OPERATOR)
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         (row,) = (await connection.execute(sa.select(feed_tokens))).all()
         facts = (await connection.scalars(sa.select(audit.c.fact).where(audit.c.fact.startswith("feed")))).all()
     assert token not in repr(row)
@@ -154,13 +154,13 @@ async def test_feed_tokens_are_kept_as_hashes(service: Service, follower: httpx2
 
 async def test_keys_that_were_retired_at_once_are_told(service: Service, follower: httpx2.AsyncClient) -> None:
     """By name, in every page from then on; a calm rotation tells none."""
-    await service.auth.keys.rotate(source=OPERATOR)
-    await service.auth.feed.poll()
+    await service.auth.parts.keys.rotate(source=OPERATOR)
+    await service.auth.parts.core.feed.poll()
     page = await read(follower)
     assert page["retired_keys"] == []
-    kid = service.auth.ring.current.signing.kid
+    kid = service.auth.parts.ring.current.signing.kid
     await service.auth.sessions.retire_key_at_once(kid, source=OPERATOR)
-    await service.auth.feed.poll()
+    await service.auth.parts.core.feed.poll()
     page = await read(follower, page["cursor"])
     assert kid in page["retired_keys"]
     assert [e["kind"] for e in page["entries"]][-1:] == ["everyone"]

@@ -16,20 +16,20 @@ from fastapi import WebSocket
 
 from latchstring import Auth, CallerDep, ConfigurationError, KeysUnavailableError, Settings
 from latchstring.apps.server import prepare
-from latchstring.core.sessions import feed
-from latchstring.core.sessions import store as sessions_store
-from latchstring.core.sessions.rules import Revocation
-from latchstring.core.sessions.sockets import CLOSED_TRY_AGAIN
-from latchstring.core.tokens import ring, store
-from latchstring.core.tokens.actions import DatabaseKeys
-from latchstring.core.tokens.keys import token_key
-from latchstring.core.tokens.rotation import KeyChange, KeyConflict, KeyState
-from latchstring.core.tokens.settings import Algorithm
-from latchstring.core.tokens.tables import keys
+from latchstring.core.guard.sockets import CLOSED_TRY_AGAIN
+from latchstring.core.keys import ring, store
+from latchstring.core.keys.actions import DatabaseKeys
+from latchstring.core.keys.key_set import token_key
+from latchstring.core.keys.rotation import KeyChange, KeyConflict, KeyState
+from latchstring.core.keys.settings import Algorithm
+from latchstring.core.keys.tables import keys
+from latchstring.core.revocations import feed
+from latchstring.core.revocations import store as revocations_store
+from latchstring.core.revocations.rules import Revocation
 from latchstring.foundation.audit import audit
-from latchstring.foundation.crypto import Vault
 from latchstring.foundation.database import Connection
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation.events import OPERATOR
+from latchstring.foundation.vault import Vault
 from latchstring.testing import TurnedClock
 from tests.support.forge import Genuine, new_key, public_pem, thumbprint
 from tests.support.hang import HANG_SECONDS
@@ -106,13 +106,13 @@ async def signed_in(service: Service) -> httpx2.AsyncClient:
 
 
 async def facts(auth: Auth, *, like: str) -> list[str]:
-    async with auth.database.reading() as connection:
+    async with auth.parts.tools.database.reading() as connection:
         return sorted(await connection.scalars(sa.select(audit.c.fact).where(audit.c.fact.like(like))))
 
 
 async def rows(auth: Auth) -> list[dict[str, Any]]:
     """Reads the table as it lies there."""
-    async with auth.database.reading() as connection:
+    async with auth.parts.tools.database.reading() as connection:
         found = await connection.execute(sa.select(keys).order_by(keys.c.published_at, keys.c.kid))
         return [dict(row) for row in found.mappings()]
 
@@ -129,18 +129,18 @@ async def test_a_rotation_from_end_to_end(worker: Service, other: Service, clock
     """Published everywhere before it signs anywhere; the old key's tokens hold until they expire; then it is gone."""
     browser = await worker.registered()
     first = await published(worker)
-    rotated(await worker.auth.keys.rotate(source=OPERATOR))
+    rotated(await worker.auth.parts.keys.rotate(source=OPERATOR))
     for service in (worker, other):
-        await service.auth.feed.poll()
+        await service.auth.parts.core.feed.poll()
         assert len(await published(service)) == 2
     old = dict(browser.cookies)
     clock.turn(minutes=LEAD_MINUTES - 0.01)
     for service in (worker, other):
-        await service.auth.feed.poll()
+        await service.auth.parts.core.feed.poll()
         assert kid_of((await signed_in(service)).cookies["access_token"]) == first[0]
     clock.turn(minutes=0.02)
     for service in (worker, other):
-        await service.auth.feed.poll()  # reads nothing of it: its time has come
+        await service.auth.parts.core.feed.poll()  # reads nothing of it: its time has come
         token = (await signed_in(service)).cookies["access_token"]
         assert kid_of(token) != first[0]
         assert {await sees(worker, token), await sees(other, token)} == {200}
@@ -150,7 +150,7 @@ async def test_a_rotation_from_end_to_end(worker: Service, other: Service, clock
     assert kid_of(browser.cookies["refresh_token"]) != first[0]
     assert first[0] in await published(other)
     clock.turn(minutes=OLD_ENOUGH_HOURS * 60)
-    await other.auth.feed.poll()
+    await other.auth.parts.core.feed.poll()
     assert first[0] not in await published(other)
 
 
@@ -160,18 +160,18 @@ async def test_a_worker_learns_of_a_key_by_the_poll_it_does_anyway(
     """A poll that finds the same revision reads no key; one that finds another reads all of them, once."""
     async with opened(home, clock) as operator, polled_once(home, clock) as worker:
         reads = count_of_reads(monkeypatch)
-        await worker.auth.feed.poll()
+        await worker.auth.parts.core.feed.poll()
         assert reads == []
-        await operator.keys.rotate(source=OPERATOR)
+        await operator.parts.keys.rotate(source=OPERATOR)
         reads.clear()
-        before = worker.auth.ring.current
-        await worker.auth.feed.poll()
-        await worker.auth.feed.poll()
+        before = worker.auth.parts.ring.current
+        await worker.auth.parts.core.feed.poll()
+        await worker.auth.parts.core.feed.poll()
         assert len(reads) == 1
-        assert worker.auth.ring.current is not before
-        kept = worker.auth.ring.current
-        await worker.auth.feed.poll()
-        assert worker.auth.ring.current is kept, "what was verified with it stays known"
+        assert worker.auth.parts.ring.current is not before
+        kept = worker.auth.parts.ring.current
+        await worker.auth.parts.core.feed.poll()
+        assert worker.auth.parts.ring.current is kept, "what was verified with it stays known"
 
 
 def count_of_reads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
@@ -190,7 +190,7 @@ def count_of_reads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 async def test_of_two_operators_one_wins(home: Settings, clock: TurnedClock) -> None:
     """The other is told; there is one new key."""
     async with opened(home, clock) as one, opened(home, clock) as two:
-        outcomes = await asyncio.gather(one.keys.rotate(source=OPERATOR), two.keys.rotate(source=OPERATOR))
+        outcomes = await asyncio.gather(one.parts.keys.rotate(source=OPERATOR), two.parts.keys.rotate(source=OPERATOR))
         assert sorted(map(type, outcomes), key=str) == sorted([KeyChange, KeyConflict], key=str)
         assert KeyConflict.UNDER_WAY in outcomes
         assert len(await rows(one)) == 2
@@ -200,14 +200,14 @@ async def test_of_two_operators_one_wins(home: Settings, clock: TurnedClock) -> 
 async def test_a_pending_key_can_be_withdrawn(worker: Service, clock: TurnedClock) -> None:
     """The one before goes on, as if nothing had been; and the next rotation is free to begin."""
     (first,) = await published(worker)
-    await worker.auth.keys.rotate(source=OPERATOR)
-    pending = next(key.kid for key in await worker.auth.ring.list_keys() if key.state is KeyState.PENDING)
-    rotated(await worker.auth.keys.retire(pending, source=OPERATOR))
+    await worker.auth.parts.keys.rotate(source=OPERATOR)
+    pending = next(key.kid for key in await worker.auth.parts.ring.list_keys() if key.state is KeyState.PENDING)
+    rotated(await worker.auth.parts.keys.retire(pending, source=OPERATOR))
     clock.turn(minutes=30)
-    await worker.auth.feed.poll()
+    await worker.auth.parts.core.feed.poll()
     await worker.registered()
     assert kid_of((await signed_in(worker)).cookies["access_token"]) == first
-    rotated(await worker.auth.keys.rotate(source=OPERATOR))
+    rotated(await worker.auth.parts.keys.rotate(source=OPERATOR))
 
 
 async def test_a_dry_run_changes_nothing(worker: Service) -> None:
@@ -215,8 +215,8 @@ async def test_a_dry_run_changes_nothing(worker: Service) -> None:
     before = await rows(worker.auth)
     kid = before[0]["kid"]
     for outcome in (
-        await worker.auth.keys.rotate(source=OPERATOR, dry_run=True),
-        await worker.auth.keys.retire(kid, source=OPERATOR, dry_run=True),
+        await worker.auth.parts.keys.rotate(source=OPERATOR, dry_run=True),
+        await worker.auth.parts.keys.retire(kid, source=OPERATOR, dry_run=True),
         await worker.auth.sessions.retire_key_at_once(kid, source=OPERATOR, dry_run=True),
     ):
         change = rotated(outcome)
@@ -242,7 +242,7 @@ def crash(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ca
         PHASES[2]: ("insert_key", True),
         PHASES[3]: ("record", True),
     }[request.param]
-    module = store if hasattr(store, name) else __import__("latchstring.core.tokens.actions", fromlist=["record"])
+    module = store if hasattr(store, name) else __import__("latchstring.core.keys.actions", fromlist=["record"])
     done = getattr(module, name)
 
     async def crashing(*arguments: Any, **named: Any) -> None:  # noqa: ANN401 -- whatever it takes
@@ -260,22 +260,22 @@ async def test_a_crash_in_any_phase_leaves_all_as_it_was(
     """Run again, it does the whole."""
     before = await rows(worker.auth)
     with pytest.raises(CrashError):
-        await worker.auth.keys.rotate(source=OPERATOR)
+        await worker.auth.parts.keys.rotate(source=OPERATOR)
     assert await rows(worker.auth) == before
-    await worker.auth.feed.poll()
+    await worker.auth.parts.core.feed.poll()
     await worker.registered()
     crash()
-    rotated(await worker.auth.keys.rotate(source=OPERATOR))
+    rotated(await worker.auth.parts.keys.rotate(source=OPERATOR))
     clock.turn(minutes=11)
-    await worker.auth.feed.poll()
+    await worker.auth.parts.core.feed.poll()
     assert kid_of((await signed_in(worker)).cookies["access_token"]) != before[0]["kid"]
 
 
 async def test_no_key_is_named_like_an_option(home: Settings) -> None:
     """A `kid` in base64url may begin with a hyphen: `keys retire -x…` would not be understood when it is urgent."""
     async with opened(home) as auth:
-        assert isinstance(auth.keys, DatabaseKeys)
-        names = {auth.keys._new_draft(Algorithm.EDDSA).kid for _ in range(400)}
+        assert isinstance(auth.parts.keys, DatabaseKeys)
+        names = {auth.parts.keys._new_draft(Algorithm.EDDSA).kid for _ in range(400)}
     assert {name for name in names if name.startswith("-")} == set()
 
 
@@ -285,14 +285,14 @@ async def test_no_key_is_named_like_an_option(home: Settings) -> None:
 async def test_a_key_is_replaced_at_its_age(worker: Service, other: Service, clock: TurnedClock) -> None:
     """By whichever worker looks first, once; nobody has to do anything."""
     clock.turn(days=89)
-    await worker.auth.keys.tend()
+    await worker.auth.parts.keys.tend()
     assert len(await rows(worker.auth)) == 1
     clock.turn(days=1)
-    await asyncio.gather(worker.auth.keys.tend(), other.auth.keys.tend())
-    assert [key.state for key in await worker.auth.ring.list_keys()] == [KeyState.ACTIVE, KeyState.PENDING]
+    await asyncio.gather(worker.auth.parts.keys.tend(), other.auth.parts.keys.tend())
+    assert [key.state for key in await worker.auth.parts.ring.list_keys()] == [KeyState.ACTIVE, KeyState.PENDING]
     clock.turn(minutes=11)
-    await worker.auth.keys.tend()
-    assert [key.state for key in await worker.auth.ring.list_keys()] == [KeyState.RETIRED, KeyState.ACTIVE]
+    await worker.auth.parts.keys.tend()
+    assert [key.state for key in await worker.auth.parts.ring.list_keys()] == [KeyState.RETIRED, KeyState.ACTIVE]
 
 
 async def test_housekeeping_tends_to_keys(home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +302,7 @@ async def test_housekeeping_tends_to_keys(home: Settings, clock: TurnedClock, mo
     async with running_service(home, clock) as service, asyncio.timeout(HANG_SECONDS):
         await until_there_are(2, service)
         clock.turn(days=29)
-        await service.auth.housekeeping.clear_away()
+        await service.auth.parts.housekeeping.clear_away()
         assert len(await rows(service.auth)) == 2
         clock.turn(days=2)
         await until_there_are(1, service)
@@ -322,12 +322,12 @@ async def test_tokens_of_longer_lives_are_waited_for(home: Settings, clock: Turn
     """An instance with longer-lived tokens notes it, so that a rotation from elsewhere ends none of them early."""
     long_lived = with_changes(home, refresh_token_expire_minutes=24 * 60)
     async with running_service(long_lived, clock) as service:
-        await service.auth.keys.tend()
+        await service.auth.parts.keys.tend()
         browser = await service.registered()
         async with opened(home, clock) as operator:
-            rotated(await operator.keys.rotate(source=OPERATOR))
+            rotated(await operator.parts.keys.rotate(source=OPERATOR))
         clock.turn(minutes=23 * 60)
-        await service.auth.feed.poll()
+        await service.auth.parts.core.feed.poll()
         assert (await browser.post("/api/auth/refresh")).status_code == 200
 
 
@@ -335,9 +335,9 @@ async def test_slower_caches_are_waited_for(home: Settings, clock: TurnedClock) 
     """An instance whose keys may be cached for a day is not surprised by a new one after ten minutes."""
     slow = with_changes(home, jwks_max_age_seconds=86_400)
     async with running_service(slow, clock) as service:
-        await service.auth.keys.tend()
+        await service.auth.parts.keys.tend()
         async with opened(home, clock) as operator:
-            change = rotated(await operator.keys.rotate(source=OPERATOR))
+            change = rotated(await operator.parts.keys.rotate(source=OPERATOR))
     assert change.new_signs_from is not None
     assert change.new_signs_from - clock.now() == timedelta(days=2, seconds=10)
 
@@ -353,7 +353,7 @@ async def test_a_stolen_key_is_out_of_use_at_once(worker: Service, other: Servic
     change = rotated(await worker.auth.sessions.retire_key_at_once(stolen.header["kid"], source=OPERATOR))
     assert change.new_signs_from == clock.now()
     for service in (worker, other):
-        await service.auth.feed.poll()
+        await service.auth.parts.core.feed.poll()
         for text in (stolen.text, later["access_token"], stolen.with_claims(epoch=1), stolen.with_claims(epoch=9)):
             assert await sees(service, text) == 401
         assert stolen.header["kid"] not in await published(service)
@@ -371,19 +371,19 @@ async def test_a_thief_has_no_tokens_of_the_next_key(worker: Service, clock: Tur
     """
     browser = await worker.registered()
     kid = kid_of(browser.cookies["access_token"])
-    await worker.auth.keys.rotate(source=OPERATOR)
+    await worker.auth.parts.keys.rotate(source=OPERATOR)
     clock.turn(minutes=11)
-    await worker.auth.feed.poll()
+    await worker.auth.parts.core.feed.poll()
     assert (await browser.post("/api/auth/refresh")).status_code == 200
     laundered = dict(browser.cookies)
     assert kid_of(laundered["access_token"]) != kid
     stolen = Genuine.of(laundered["access_token"], worker)
     rotated(await worker.auth.sessions.retire_key_at_once(kid, source=OPERATOR))
-    await worker.auth.feed.poll()
+    await worker.auth.parts.core.feed.poll()
     assert await sees(worker, laundered["access_token"]) == 401
     assert await sees(worker, stolen.with_claims(epoch=9)) == 401
     assert (await browser.post("/api/auth/refresh")).status_code == 401
-    assert await published(worker) == [worker.auth.ring.current.signing.kid]
+    assert await published(worker) == [worker.auth.parts.ring.current.signing.kid]
     assert await sees(worker, (await signed_in(worker)).cookies["access_token"]) == 200
 
 
@@ -394,22 +394,22 @@ async def test_a_clock_that_is_behind_brings_nothing_back(home: Settings, clock:
     async with running_service(home, clock) as worker, running_service(home, behind) as late:
         token = (await worker.registered()).cookies["access_token"]
         await worker.auth.sessions.retire_key_at_once(kid_of(token), source=OPERATOR)
-        await late.auth.feed.poll()
+        await late.auth.parts.core.feed.poll()
         assert await sees(late, token) == 401
-        assert kid_of((await signed_in(late)).cookies["access_token"]) == late.auth.ring.current.signing.kid
-        assert late.auth.ring.current.signing.kid != kid_of(token)
+        assert kid_of((await signed_in(late)).cookies["access_token"]) == late.auth.parts.ring.current.signing.kid
+        assert late.auth.parts.ring.current.signing.kid != kid_of(token)
 
 
 async def test_who_signs_in_a_moment_later_gets_tokens_that_hold(home: Settings, clock: TurnedClock) -> None:
     """At a worker that has not looked since: its session's epoch tells it to read the keys before it signs."""
     async with polled_once(home, clock) as operator, polled_once(home, clock) as unaware:
         await operator.registered()
-        stolen = operator.auth.ring.current.signing.kid
+        stolen = operator.auth.parts.ring.current.signing.kid
         await operator.auth.sessions.retire_key_at_once(stolen, source=OPERATOR)
-        assert unaware.auth.ring.current.signing.kid == stolen
+        assert unaware.auth.parts.ring.current.signing.kid == stolen
         browser = await signed_in(unaware)
         assert kid_of(browser.cookies["access_token"]) != stolen
-        await operator.auth.feed.poll()
+        await operator.auth.parts.core.feed.poll()
         assert await sees(unaware, browser.cookies["access_token"]) == 200
         assert await sees(operator, browser.cookies["access_token"]) == 200
 
@@ -425,13 +425,13 @@ async def test_the_keys_are_read_before_an_epoch_is_believed(
         read = store.all_keys
 
         async def watched(connection: Connection) -> list[store.StoredKey]:
-            known.append(worker.auth.feed.has_heard_of(1))
+            known.append(worker.auth.parts.core.feed.has_heard_of(1))
             return await read(connection)
 
         monkeypatch.setattr(store, "all_keys", watched)
-        await worker.auth.feed.poll()
+        await worker.auth.parts.core.feed.poll()
         assert known == [False]
-        assert worker.auth.feed.has_heard_of(1)
+        assert worker.auth.parts.core.feed.has_heard_of(1)
 
 
 async def test_who_cant_read_the_keys_signs_with_none_that_has_ended(home: Settings, clock: TurnedClock) -> None:
@@ -440,17 +440,17 @@ async def test_who_cant_read_the_keys_signs_with_none_that_has_ended(home: Setti
         stolen = Genuine.of((await worker.registered()).cookies["access_token"], worker)
         change = rotated(await operator.auth.sessions.retire_key_at_once(stolen.header["kid"], source=OPERATOR))
         new = keys.c.kid == change.new_kid
-        async with operator.auth.database.transaction() as connection:
+        async with operator.auth.parts.tools.database.transaction() as connection:
             sealed = await connection.scalar(sa.select(keys.c.private_sealed).where(new))
             await connection.execute(keys.update().where(new).values(private_sealed=b"x" * 100))
         with pytest.raises(KeysUnavailableError):
-            await worker.auth.feed.poll()
+            await worker.auth.parts.core.feed.poll()
         answer = await worker.browser().post("/api/auth/login", json=credentials())
         assert (answer.status_code, answer.json()["code"]) == (503, "keys_unavailable")
         assert await sees(worker, stolen.with_claims(epoch=9)) == 503
-        async with operator.auth.database.transaction() as connection:
+        async with operator.auth.parts.tools.database.transaction() as connection:
             await connection.execute(keys.update().where(new).values(private_sealed=sealed))
-        await worker.auth.feed.poll()
+        await worker.auth.parts.core.feed.poll()
         assert await sees(worker, (await signed_in(worker)).cookies["access_token"]) == 200
 
 
@@ -458,12 +458,12 @@ async def test_an_epoch_of_ones_own_says_nothing_of_the_keys(home: Settings, clo
     """T37: a worker that signs everyone out itself has not heard of the key that was retired elsewhere before."""
     async with polled_once(home, clock) as operator, polled_once(home, clock) as unaware:
         await operator.registered()
-        stolen = operator.auth.ring.current.signing.kid
+        stolen = operator.auth.parts.ring.current.signing.kid
         await operator.auth.sessions.retire_key_at_once(stolen, source=OPERATOR)
         await unaware.auth.sessions.revoke_everyone(source=OPERATOR)
         browser = await signed_in(unaware)
         assert kid_of(browser.cookies["access_token"]) != stolen
-        await operator.auth.feed.poll()
+        await operator.auth.parts.core.feed.poll()
         assert {await sees(each, browser.cookies["access_token"]) for each in (operator, unaware)} == {200}
 
 
@@ -477,23 +477,26 @@ async def test_an_epoch_that_begins_between_two_pages(
         browser = await operator.registered()
         stolen = kid_of(browser.cookies["access_token"])
         await browser.post("/api/auth/logout")
-        await worker.auth.feed.poll()
-        read = sessions_store.revocations_page
+        await worker.auth.parts.core.feed.poll()
+        read = revocations_store.revocations_page
 
         async def meanwhile(connection: Connection, **which: Any) -> tuple[list[Revocation], int | None]:  # noqa: ANN401
-            if which["after"] != sessions_store.BEFORE_ALL and operator.auth.ring.current.signing.kid == stolen:
+            if (
+                which["after"] != revocations_store.BEFORE_ALL
+                and operator.auth.parts.ring.current.signing.kid == stolen
+            ):
                 await operator.auth.sessions.retire_key_at_once(stolen, source=OPERATOR)
-                await operator.auth.ring.catch_up(is_urgent=True)
+                await operator.auth.parts.ring.catch_up(is_urgent=True)
             return await read(connection, **which)
 
-        monkeypatch.setattr(sessions_store, "revocations_page", meanwhile)
+        monkeypatch.setattr(revocations_store, "revocations_page", meanwhile)
         if looks == "the first one":
-            worker.auth.feed._cursor = None
+            worker.auth.parts.core.feed._cursor = None
         else:
             clock.suspend(seconds=60)
-            await worker.auth.feed.poll()
-        await worker.auth.feed.poll()
-        assert operator.auth.ring.current.signing.kid != stolen
+            await worker.auth.parts.core.feed.poll()
+        await worker.auth.parts.core.feed.poll()
+        assert operator.auth.parts.ring.current.signing.kid != stolen
         assert kid_of((await signed_in(worker)).cookies["access_token"]) != stolen
 
 
@@ -502,10 +505,10 @@ async def test_a_thief_renews_nothing_at_a_worker_that_has_not_looked(home: Sett
     async with polled_once(home, clock) as operator, polled_once(home, clock) as unaware:
         stolen = Genuine.of((await operator.registered()).cookies["refresh_token"], operator)
         await operator.auth.sessions.retire_key_at_once(stolen.header["kid"], source=OPERATOR)
-        await operator.auth.feed.poll()
+        await operator.auth.parts.core.feed.poll()
         browser = await signed_in(operator)
         session = jwt.decode(browser.cookies["refresh_token"], options={"verify_signature": False})
-        assert unaware.auth.ring.current.signing.kid == stolen.header["kid"]
+        assert unaware.auth.parts.ring.current.signing.kid == stolen.header["kid"]
         forged = {"Authorization": f"Bearer {stolen.with_claims(sid=session['sid'], gen=session['gen'])}"}
         answer = await unaware.browser(headers=forged).post("/api/auth/refresh")
         assert (answer.status_code, dict(answer.cookies)) == (401, {})
@@ -526,18 +529,18 @@ async def test_a_socket_opened_with_a_stolen_key_is_closed(home: Settings, clock
             pass
 
     async with host.auth.running(), polled_once(home, clock) as operator:
-        await host.auth.feed.poll()
+        await host.auth.parts.core.feed.poll()
         stolen = Genuine.of((await host.signed_in()).cookies["access_token"], operator)
         forged = stolen.with_claims(sid=str(uuid4()), epoch=9, exp=253_402_300_799)
         line = Line(host.app, "/waiting", forged)
         assert (await line.heard())["type"] == "websocket.accept"
         await operator.auth.sessions.retire_key_at_once(stolen.header["kid"], source=OPERATOR)
-        await host.auth.feed.poll()
+        await host.auth.parts.core.feed.poll()
         assert (await line.heard())["code"] == CLOSED_TRY_AGAIN
         assert (await Line(host.app, "/waiting", forged).heard())["status"] == 401
         honest = Line(host.app, "/waiting", (await signed_in(operator)).cookies["access_token"])
         assert (await honest.heard())["type"] == "websocket.accept"
-        await host.auth.feed.poll()
+        await host.auth.parts.core.feed.poll()
         assert honest.is_silent
         honest.say(type="websocket.disconnect", code=1000)
 
@@ -550,7 +553,7 @@ async def polled_once(settings: Settings, clock: TurnedClock) -> AsyncIterator[S
     """Runs a worker that looks at the database once, and not again by itself."""
     app = quiet_app(settings, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
-    await service.auth.feed.poll()
+    await service.auth.parts.core.feed.poll()
     yield service
     await service.auth.close()
 
@@ -569,13 +572,13 @@ async def test_the_first_token_of_a_key_is_no_surprise(
     """A worker that has not looked since reads the ring for it, at every door that takes a token."""
     await worker.registered()
     async with polled_once(home, clock) as unaware:
-        await worker.auth.sessions.retire_key_at_once(worker.auth.ring.current.signing.kid, source=OPERATOR)
-        await worker.auth.feed.poll()
+        await worker.auth.sessions.retire_key_at_once(worker.auth.parts.ring.current.signing.kid, source=OPERATOR)
+        await worker.auth.parts.core.feed.poll()
         browser = await signed_in(worker)
         kid = kid_of(browser.cookies["access_token"])
-        assert kid not in unaware.auth.ring.current.verifying
+        assert kid not in unaware.auth.parts.ring.current.verifying
         assert (await shown_at(unaware, way, browser)).status_code == 200
-        assert kid in unaware.auth.ring.current.verifying
+        assert kid in unaware.auth.parts.ring.current.verifying
 
 
 async def shown_at(service: Service, way: str, browser: httpx2.AsyncClient) -> httpx2.Response:
@@ -632,10 +635,10 @@ class Waiting:
     """Those who wait for the keys at one worker; a pause lasts until so many do, however fast the machine is."""
 
     def __init__(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._wait = service.auth.ring.catch_up_anew
+        self._wait = service.auth.parts.ring.catch_up_anew
         self.count = self.awaited = 0
         self.pauses: list[float] = []
-        monkeypatch.setattr(service.auth.ring, "catch_up_anew", self._counted)
+        monkeypatch.setattr(service.auth.parts.ring, "catch_up_anew", self._counted)
         monkeypatch.setattr(ring, "sleep", self._pause)
 
     async def all(self) -> None:
@@ -674,7 +677,7 @@ async def test_a_sign_out_waits_for_the_key_it_needs(
         genuine = Genuine.of((await worker.registered()).cookies["access_token"], worker)
         assert await sees(unaware, made_up(genuine, count=1)[0]) == 401
         await worker.auth.sessions.retire_key_at_once(genuine.header["kid"], source=OPERATOR)
-        await worker.auth.feed.poll()
+        await worker.auth.parts.core.feed.poll()
         browser = await signed_in(worker)
         token = browser.cookies["access_token"]
         assert await sees(unaware, token) == 401, "a guard does not wait"
@@ -682,7 +685,7 @@ async def test_a_sign_out_waits_for_the_key_it_needs(
         waiting.awaited = 51
         assert await sign_outs(unaware, *made_up(genuine, count=50), token) == {200}
         assert (len(reads), waiting.pauses) == (1, [1.0])
-        await worker.auth.feed.poll()
+        await worker.auth.parts.core.feed.poll()
         assert await sees(worker, token) == 401
         assert (await browser.post("/api/auth/refresh")).status_code == 401
 
@@ -735,16 +738,16 @@ async def test_another_algorithm_is_a_rotation(worker: Service, home: Settings, 
     token = (await worker.registered()).cookies["access_token"]
     moved = with_changes(home, jwt_algorithm="EdDSA")
     async with opened(moved, clock) as auth:
-        await auth.keys.prepare()
-        await auth.keys.prepare()
-        assert [key.algorithm for key in await auth.ring.list_keys()] == [Algorithm.ES256, Algorithm.EDDSA]
+        await auth.parts.keys.prepare()
+        await auth.parts.keys.prepare()
+        assert [key.algorithm for key in await auth.parts.ring.list_keys()] == [Algorithm.ES256, Algorithm.EDDSA]
     async with running_service(moved, clock) as new:
         for service in (worker, new):
-            await service.auth.feed.poll()
+            await service.auth.parts.core.feed.poll()
             assert jwt.get_unverified_header((await signed_in(service)).cookies["access_token"])["alg"] == "ES256"
         clock.turn(minutes=11)
         for service in (worker, new):
-            await service.auth.feed.poll()
+            await service.auth.parts.core.feed.poll()
             browser = await signed_in(service)
             assert jwt.get_unverified_header(browser.cookies["access_token"])["alg"] == "EdDSA"
             assert {await sees(worker, browser.cookies["access_token"]), await sees(new, token)} == {200}
@@ -754,9 +757,9 @@ async def test_a_command_without_the_setting_keeps_the_algorithm(home: Settings,
     """Whoever rotates from a shell that lacks `JWT_ALGORITHM` does not move the service to the default."""
     plain = Settings.model_validate(home.model_dump(exclude_unset=True, exclude={"jwt_algorithm"}))
     async with opened(plain, clock) as auth:
-        await auth.keys.prepare()
-        rotated(await auth.keys.rotate(source=OPERATOR))
-        assert {key.algorithm for key in await auth.ring.list_keys()} == {Algorithm.ES256}
+        await auth.parts.keys.prepare()
+        rotated(await auth.parts.keys.rotate(source=OPERATOR))
+        assert {key.algorithm for key in await auth.parts.ring.list_keys()} == {Algorithm.ES256}
 
 
 async def test_an_algorithm_has_to_wait_for_a_rotation_under_way(
@@ -764,14 +767,14 @@ async def test_an_algorithm_has_to_wait_for_a_rotation_under_way(
 ) -> None:
     """Nothing is broken off; the log says that a later start will do it."""
     async with opened(home, clock) as auth:
-        await auth.keys.rotate(source=OPERATOR)
+        await auth.parts.keys.rotate(source=OPERATOR)
     async with opened(with_changes(home, jwt_algorithm="EdDSA"), clock) as auth:
         caplog.set_level(logging.WARNING)
-        await auth.keys.prepare()
+        await auth.parts.keys.prepare()
         assert "a rotation is under way" in caplog.text
         assert len(await rows(auth)) == 2
         clock.turn(minutes=11)
-        await auth.keys.prepare()
+        await auth.parts.keys.prepare()
         assert len(await rows(auth)) == 3
 
 
@@ -783,21 +786,21 @@ NEW_SECRET = "another secret of the suite, long enough"
 async def test_the_secret_can_be_changed(worker: Service, home: Settings, clock: TurnedClock) -> None:
     """All is sealed anew at the first start; from then on the old one is refused, while who runs with it goes on."""
     token = (await worker.registered()).cookies["access_token"]
-    await worker.auth.keys.rotate(source=OPERATOR)
-    await worker.auth.feed.poll()
+    await worker.auth.parts.keys.rotate(source=OPERATOR)
+    await worker.auth.parts.core.feed.poll()
     changing = with_changes(home, secret=NEW_SECRET, previous_secret=SECRET)
     async with opened(changing, clock) as auth:
-        await auth.keys.prepare()
-        await auth.keys.prepare()
+        await auth.parts.keys.prepare()
+        await auth.parts.keys.prepare()
         assert {row["secret_id"] for row in await rows(auth)} == {Vault(NEW_SECRET).secret_id}
         assert await facts(auth, like="secret%") == ["secret.changed"]
     async with opened(home, clock) as stranger:
         with pytest.raises(ConfigurationError, match="LATCHSTRING_SECRET is not the one"):
-            await stranger.keys.prepare()
-    await worker.auth.feed.poll()
+            await stranger.parts.keys.prepare()
+    await worker.auth.parts.core.feed.poll()
     assert await sees(worker, token) == 200
     clock.turn(minutes=11)
-    await worker.auth.feed.poll()
+    await worker.auth.parts.core.feed.poll()
     await signed_in(worker)
     async with running_service(with_changes(home, secret=NEW_SECRET), clock) as new:
         assert await sees(new, (await signed_in(worker)).cookies["access_token"]) == 200
@@ -810,9 +813,9 @@ async def test_both_secrets_may_be_told_in_either_order(home: Settings, clock: T
     second_step = with_changes(home, secret=NEW_SECRET, previous_secret=SECRET)
     for settings in (first_step, second_step, first_step, second_step, with_changes(home, secret=NEW_SECRET)):
         async with opened(settings, clock) as auth:
-            await auth.keys.prepare()
-            async with auth.database.reading() as connection:
-                await auth.ring.reload(connection)
+            await auth.parts.keys.prepare()
+            async with auth.parts.tools.database.reading() as connection:
+                await auth.parts.ring.reload(connection)
 
 
 async def test_a_crash_while_sealing_anew(home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -826,10 +829,10 @@ async def test_a_crash_while_sealing_anew(home: Settings, clock: TurnedClock, mo
         with monkeypatch.context() as patch:
             patch.setattr(store, "replace_secret_check", crashing)
             with pytest.raises(CrashError):
-                await auth.keys.prepare()
+                await auth.parts.keys.prepare()
         async with opened(home, clock) as old:
-            await old.keys.prepare()
-        await auth.keys.prepare()
+            await old.parts.keys.prepare()
+        await auth.parts.keys.prepare()
         assert await facts(auth, like="secret%") == ["secret.changed"]
 
 
@@ -842,8 +845,8 @@ async def test_no_key_is_sealed_under_a_secret_that_the_others_do_not_know(
     for secrets in ({"secret": NEW_SECRET}, {"secret": NEW_SECRET, "previous_secret": SECRET}):
         async with opened(with_changes(home, **secrets), clock) as shell:
             for attempt in (
-                shell.keys.rotate(source=OPERATOR),
-                shell.keys.retire(kid, source=OPERATOR),
+                shell.parts.keys.rotate(source=OPERATOR),
+                shell.parts.keys.retire(kid, source=OPERATOR),
                 shell.sessions.retire_key_at_once(kid, source=OPERATOR),
             ):
                 with pytest.raises(ConfigurationError, match="run latchstring migrate first"):
@@ -873,17 +876,17 @@ async def test_a_key_put_there_without_the_secret_verifies_nothing(
 ) -> None:
     """A worker that finds one goes on with what it knows, and lets nobody in when that is too old."""
     async with running_service(home, clock) as worker:
-        async with worker.auth.database.transaction() as connection:
+        async with worker.auth.parts.tools.database.transaction() as connection:
             (row,) = (await connection.execute(sa.select(keys))).mappings().all()
             intruder = dict(row) | {"kid": "e" * 43, "revision": 99} | changes
             await connection.execute(keys.insert().values(**intruder))
         with pytest.raises(KeysUnavailableError):
-            await worker.auth.feed.poll()
-        assert intruder["kid"] not in worker.auth.ring.current.verifying
-        assert len(worker.auth.ring.current.verifying) == 1
-    async with opened(home, clock) as auth, auth.database.reading() as connection:
+            await worker.auth.parts.core.feed.poll()
+        assert intruder["kid"] not in worker.auth.parts.ring.current.verifying
+        assert len(worker.auth.parts.ring.current.verifying) == 1
+    async with opened(home, clock) as auth, auth.parts.tools.database.reading() as connection:
         with pytest.raises(KeysUnavailableError):
-            await auth.ring.reload(connection)
+            await auth.parts.ring.reload(connection)
 
 
 # --- the document -----------------------------------------------------------------------------------------------------
@@ -902,8 +905,8 @@ async def test_the_keys_are_cached_by_whoever_asks(worker: Service) -> None:
         assert unchanged.headers["cache-control"] == "public, max-age=300"
     for other in ('"other"', etag.strip('"'), "", "W/*"):
         assert (await browser.get(JWKS, headers={"If-None-Match": other})).status_code == 200
-    await worker.auth.keys.rotate(source=OPERATOR)
-    await worker.auth.feed.poll()
+    await worker.auth.parts.keys.rotate(source=OPERATOR)
+    await worker.auth.parts.core.feed.poll()
     changed = await browser.get(JWKS, headers={"If-None-Match": etag})
     assert changed.status_code == 200
     assert changed.headers["etag"] != etag

@@ -14,11 +14,11 @@ import sqlalchemy as sa
 
 from latchstring import Settings
 from latchstring.apps.server import prepare
+from latchstring.core.keys.key_set import make_private_pem
+from latchstring.core.keys.settings import Algorithm
 from latchstring.core.sessions.tables import sessions
-from latchstring.core.tokens.keys import make_private_pem
-from latchstring.core.tokens.settings import Algorithm
 from latchstring.foundation.audit import audit
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation.events import OPERATOR
 from latchstring.testing import TurnedClock
 from tests.support.service import Service, cheap_settings, credentials, registration, running_service
 
@@ -91,7 +91,7 @@ def refusal(answer: httpx2.Response) -> Ending:
 
 async def facts(service: Service) -> Counter[str]:
     """Returns how often each fact was recorded."""
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         return Counter(await connection.scalars(sa.select(audit.c.fact)))
 
 
@@ -196,7 +196,7 @@ async def test_a_reused_token_ends_the_session_everywhere(
         assert refusal(await refreshed(service, stolen.refresh)) == REUSED
         for token in (stolen.access, current.access):
             assert refusal(await dashboard(service, token)) == ENDED
-        await other.auth.feed.poll()
+        await other.auth.parts.core.feed.poll()
         for token in (stolen.access, current.access):
             assert refusal(await dashboard(other, token)) == ENDED
 
@@ -298,7 +298,7 @@ async def test_a_changed_lifetime_never_brings_a_revoked_token_back(
         while heard != {EXPIRED}:
             heard = set()
             for service in worker.values():
-                await service.auth.feed.poll()
+                await service.auth.parts.core.feed.poll()
                 heard |= {refusal(await dashboard(service, pair.access)) for pair in (first, second, again)}
             assert heard <= {ENDED, EXPIRED}
             clock.suspend(seconds=90)  # long enough for the next poll to read everything again, and to forget
@@ -309,7 +309,7 @@ async def test_a_changed_lifetime_never_brings_a_revoked_token_back(
 
 async def user_id(service: Service) -> UUID:
     """Returns the id of the one user there is."""
-    (user,) = await service.auth.accounts.users()
+    (user,) = await service.auth.users.list()
     return user.id
 
 
@@ -319,8 +319,8 @@ async def test_a_deleted_user_is_not_found(signed_out_before: bool, service: Ser
     pair = await registered(service)
     if signed_out_before:
         await service.browser().post("/api/auth/logout", headers={"Authorization": f"Bearer {pair.refresh}"})
-    assert await service.auth.sessions.delete_user(await user_id(service), source=OPERATOR)
-    await other.auth.feed.poll()
+    assert await service.auth.users.delete(await user_id(service), source=OPERATOR)
+    await other.auth.parts.core.feed.poll()
     for worker in (service, other):
         for path in ("/api/dashboard", "/api/dashboard/dashboard", "/api/auth/me"):
             answer = await worker.browser().get(path, headers={"Authorization": f"Bearer {pair.access}"})
@@ -338,10 +338,10 @@ async def test_a_deleted_user_is_not_found(signed_out_before: bool, service: Ser
 async def test_a_disabled_user_is_shut_out(service: Service, other: Service) -> None:
     """Every token is refused everywhere, and sign-in gives the answer that a wrong password gets."""
     pair = await registered(service)
-    disabled = await service.auth.sessions.disable_user(await user_id(service), source=OPERATOR)
+    disabled = await service.auth.users.disable(await user_id(service), source=OPERATOR)
     assert disabled is not None
     assert disabled.is_disabled
-    await other.auth.feed.poll()
+    await other.auth.parts.core.feed.poll()
     for worker in (service, other):
         assert refusal(await dashboard(worker, pair.access)) == ENDED
         assert refusal(await refreshed(worker, pair.refresh)) == ENDED
@@ -357,10 +357,10 @@ async def test_enabling_brings_the_user_back_and_no_token(
 ) -> None:
     """Old tokens stay dead on workers that saw it, and on one that starts afterwards; a new sign-in works at once."""
     old = await registered(service)
-    for shut in (service.auth.sessions.disable_user, service.auth.sessions.enable_user):
+    for shut in (service.auth.users.disable, service.auth.users.enable):
         assert await shut(await user_id(service), source=OPERATOR) is not None
     new = pair_of(await service.browser().post("/api/auth/login", json=credentials()))
-    await other.auth.feed.poll()
+    await other.auth.parts.core.feed.poll()
     async with running_service(settings, clock) as newcomer:
         for worker in (service, other, newcomer):
             assert refusal(await dashboard(worker, old.access)) == ENDED
@@ -373,8 +373,8 @@ async def test_enabling_brings_the_user_back_and_no_token(
 async def test_an_ended_session_is_kept_as_evidence(service: Service) -> None:
     """The row says when and why the session ended, and outlives its user."""
     await registered(service)
-    await service.auth.sessions.disable_user(await user_id(service), source=OPERATOR)
-    await service.auth.sessions.delete_user(await user_id(service), source=OPERATOR)
-    async with service.auth.database.reading() as connection:
+    await service.auth.users.disable(await user_id(service), source=OPERATOR)
+    await service.auth.users.delete(await user_id(service), source=OPERATOR)
+    async with service.auth.parts.tools.database.reading() as connection:
         row = (await connection.execute(sa.select(sessions))).one()
     assert (row.revoked_reason, row.revoked_at) == ("user_disabled", service.clock.now())

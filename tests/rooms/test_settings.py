@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pydantic import ValidationError
 
 from latchstring import DEFAULT_FEATURES, Auth, ConfigurationError, LatchstringError, Settings
+from latchstring.apps.data_directory import move_in
 from latchstring.apps.environment import settings_from
-from latchstring.apps.home import move_in
 from latchstring.apps.server import prepare
 from latchstring.core.sessions.tables import sessions
 from latchstring.features.password.tables import passwords
@@ -153,8 +153,8 @@ async def living_sessions_after_three_sign_ins(service: Service) -> int:
 async def sessions_kept_three_days_after_a_logout(service: Service) -> int:
     await (await service.registered()).post("/api/auth/logout")
     service.clock.turn(days=3)
-    await service.auth.housekeeping.clear_away()
-    async with service.auth.database.reading() as connection:
+    await service.auth.parts.housekeeping.clear_away()
+    async with service.auth.parts.tools.database.reading() as connection:
         return int(await connection.scalar(sa.select(sa.func.count()).select_from(sessions)) or 0)
 
 
@@ -238,7 +238,7 @@ async def recorded_address(service: Service) -> str | None:
 
 async def recorded_addresses(service: Service) -> tuple[str | None, str | None]:
     """Returns the address in the session's row and in the audit trail."""
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         in_session = await connection.scalar(sa.select(sessions.c.address))
         in_audit = await connection.scalar(sa.select(audit.c.address).where(audit.c.session_id.is_not(None)))
     return in_session, in_audit
@@ -246,7 +246,7 @@ async def recorded_addresses(service: Service) -> tuple[str | None, str | None]:
 
 async def stored_hash_parameters(service: Service) -> str:
     await service.registered()
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         return str(await connection.scalar(sa.select(passwords.c.password_hash))).split("$")[3]
 
 
@@ -287,15 +287,15 @@ async def caching_of_the_keys(service: Service) -> str:
 async def keys_after_two_days(service: Service) -> int:
     """Returns how many keys are published when a worker has looked after them two days later."""
     service.clock.turn(days=2)
-    await service.auth.keys.tend()
-    await service.auth.feed.poll()
+    await service.auth.parts.keys.tend()
+    await service.auth.parts.core.feed.poll()
     return await published_keys(service)
 
 
 async def file_of_the_database(service: Service) -> str:
     """Returns where the user who has just registered is found on disk, below the working folder."""
     await service.registered()
-    async with service.auth.database.reading() as connection:
+    async with service.auth.parts.tools.database.reading() as connection:
         row = (await connection.exec_driver_sql("PRAGMA database_list")).one()
     return str(Path(str(row.file)).relative_to(Path.cwd()))
 

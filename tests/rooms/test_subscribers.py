@@ -35,11 +35,13 @@ from latchstring import (
     UserRenamed,
     users,
 )
-from latchstring.core.sessions.rules import EndReason
+from latchstring.core.revocations.rules import EndReason
 from latchstring.core.sessions.tables import sessions
-from latchstring.foundation import database, facts, subscribers
+from latchstring.foundation import events as facts
+from latchstring.foundation import subscribers
 from latchstring.foundation.audit import audit
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation.database import engine
+from latchstring.foundation.events import OPERATOR
 from tests.support.service import PASSWORD, Service, credentials, registration, running_service
 
 profiles = sa.Table(
@@ -50,13 +52,13 @@ profiles = sa.Table(
 @pytest.fixture
 async def auth(service: Service) -> Auth:
     """With a table of the host's in the same database."""
-    async with service.auth.database.engine.begin() as connection:
+    async with service.auth.parts.tools.database.engine.begin() as connection:
         await connection.run_sync(profiles.metadata.create_all)
     return service.auth
 
 
 async def count(auth: Auth, table: sa.Table) -> int:
-    async with auth.database.reading() as connection:
+    async with auth.parts.tools.database.reading() as connection:
         return await connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
 
 
@@ -249,7 +251,7 @@ async def test_a_subscriber_that_hangs_inside_is_an_outage(
     service: Service, auth: Auth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The transaction has its time, and no more; then nothing was changed, and the client may try again."""
-    monkeypatch.setattr(database, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(engine, "TIMEOUT_SECONDS", 0.2)
     hangs = True
 
     @auth.inside(UserRegistered)
@@ -292,8 +294,8 @@ async def test_every_fact_has_its_type(service: Service, auth: Auth) -> None:
     body = {"current_password": PASSWORD, "new_password": "another password"}
     await browser.post("/api/auth/password/change", json=body)
     assert await kinds() == [SessionOpened, SessionEnded, SessionEnded, PasswordChanged]
-    await auth.sessions.grant_role(user_id, "editor")
-    await auth.sessions.withdraw_role(user_id, "editor")
+    await auth.users.grant_role(user_id, "editor")
+    await auth.users.withdraw_role(user_id, "editor")
     assert await kinds() == [RoleGranted, RoleWithdrawn]
     old = browser.cookies["refresh_token"]
     await browser.post("/api/auth/refresh")
@@ -306,12 +308,12 @@ async def test_every_fact_has_its_type(service: Service, auth: Auth) -> None:
     await auth.sessions.revoke_sessions_of_user(user_id, reason=EndReason.OPERATOR, source=OPERATOR)
     await auth.sessions.revoke_everyone(source=OPERATOR)
     assert await kinds() == [SessionsEnded, EveryoneSignedOut]
-    await auth.sessions.disable_user(user_id)
-    await auth.sessions.enable_user(user_id)
+    await auth.users.disable(user_id)
+    await auth.users.enable(user_id)
     await auth.settled()
     assert {fact.source.actor for fact in heard} == {"application"}
     assert await kinds() == [UserDisabled, UserEnabled]
-    await auth.sessions.delete_user(user_id, source=OPERATOR)
+    await auth.users.delete(user_id, source=OPERATOR)
     await auth.settled()
     (deleted,) = heard
     assert isinstance(deleted, UserDeleted)

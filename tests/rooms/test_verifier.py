@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from latchstring import Caller, Code, ConfigurationError, KeysUnavailableError, RefusedError, RevocationsUnknownError
-from latchstring.features.revocations.actions import FeedTokens
-from latchstring.foundation.facts import OPERATOR
+from latchstring.features.revocation_feed.actions import FeedTokens
+from latchstring.foundation.events import OPERATOR
 from latchstring.testing import TurnedClock
 from latchstring.verifier import TokenVerifier
 from latchstring.verifier.issuer import IssuerError
@@ -40,7 +40,7 @@ async def door(service: Service) -> AsyncIterator[Door]:
 
 @pytest.fixture
 async def feed_token(service: Service) -> str:
-    token = await FeedTokens(service.auth.database, service.clock).create("orders", source=OPERATOR)
+    token = await FeedTokens(service.auth.parts.tools.database, service.clock).create("orders", source=OPERATOR)
     assert token is not None
     return token
 
@@ -285,9 +285,9 @@ async def test_a_key_retired_at_once_is_known_by_its_successors_first_token(
     verifier, old = verifier_of(door, clock), await access_token(service)
     async with verifier.running():
         assert isinstance(await verifier.verify(old), Caller)
-        kid = service.auth.ring.current.signing.kid
+        kid = service.auth.parts.ring.current.signing.kid
         await service.auth.sessions.retire_key_at_once(kid, source=OPERATOR)
-        await service.auth.feed.poll()
+        await service.auth.parts.core.feed.poll()
         login = await service.browser().post("/api/auth/login", json=credentials())
         assert isinstance(await verifier.verify(login.cookies["access_token"]), Caller)
         assert await refusal(verifier, old) is Code.INVALID_TOKEN
@@ -306,8 +306,8 @@ async def test_what_ends_at_the_issuer_ends_here(
     async with verifier.running():
         callers = {name: await verifier.verify(token) for name, token in tokens.items()}
         assert (await browsers["ada"].post("/api/auth/logout")).status_code == 200
-        await service.auth.sessions.disable_user(callers["bob"].user_id, source=OPERATOR)
-        await service.auth.sessions.delete_user(callers["eve"].user_id, source=OPERATOR)
+        await service.auth.users.disable(callers["bob"].user_id, source=OPERATOR)
+        await service.auth.users.delete(callers["eve"].user_id, source=OPERATOR)
         assert verifier._revocations is not None
         await verifier._revocations.poll()
         assert await refusal(verifier, tokens["ada"]) is Code.SESSION_ENDED
@@ -330,10 +330,10 @@ async def test_a_key_retired_at_once_is_dropped_by_the_feed(
         assert isinstance(await verifier.verify(token), Caller)
         cached = await service.browser().get(KEYS)
         door.faults[KEYS] = Response(cached.content, headers={"Cache-Control": "max-age=300"})
-        kid = service.auth.ring.current.signing.kid
+        kid = service.auth.parts.ring.current.signing.kid
         forged = Genuine.of(token, service)
         await service.auth.sessions.retire_key_at_once(kid, source=OPERATOR)
-        await service.auth.feed.poll()
+        await service.auth.parts.core.feed.poll()
         assert verifier._revocations is not None
         await verifier._revocations.poll()
         # What shows the old key is an answer of before: it is asked for again a second later, and not in 300.
@@ -342,7 +342,7 @@ async def test_a_key_retired_at_once_is_dropped_by_the_feed(
         door.faults.pop(KEYS)
         verifier._keys.current()
         await verifier._keys.close()
-        assert verifier._keys.current().keys() == service.auth.ring.current.verifying.keys()
+        assert verifier._keys.current().keys() == service.auth.parts.ring.current.verifying.keys()
         # With the epoch that is to come, as whoever stole the key would write it.
         for text in (token, forged.with_claims(epoch=1), forged.with_claims(epoch=2)):
             assert await refusal(verifier, text) is Code.INVALID_TOKEN
@@ -365,7 +365,7 @@ async def test_nobody_is_let_in_on_stale_knowledge(
         with pytest.raises(RevocationsUnknownError):
             await verifier.verify(token)
         door.faults.clear()
-        await service.auth.feed.poll()
+        await service.auth.parts.core.feed.poll()
         await verifier._revocations.poll()
         assert isinstance(await verifier.verify(token), Caller)
 
@@ -398,7 +398,7 @@ async def test_a_failure_and_what_it_may_have_hidden(
     await followed.poll()
     for seconds in (299, 1):
         clock.suspend(seconds=seconds)
-        await service.auth.feed.poll()
+        await service.auth.parts.core.feed.poll()
         await followed.poll()
     assert [bool(query) for query in told.queries] == [False, True, True, False]
     assert await refusal(verifier, token) is Code.SESSION_ENDED

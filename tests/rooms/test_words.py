@@ -14,7 +14,7 @@ from babel.messages.pofile import read_po
 
 from latchstring import ConfigurationError
 from latchstring.foundation.web.pages.agents import named
-from latchstring.foundation.web.pages.words import COOKIE, OURS, Languages, negotiated
+from latchstring.foundation.web.pages.translations import COOKIE, OURS, Languages, negotiated
 from tests.support.pages import SIGN_UP, Visitor, hidden, signed_up, visitor
 from tests.support.service import Service, credentials
 
@@ -160,8 +160,12 @@ def forgotten(page: str, data: list[str]) -> Iterator[str]:
 @pytest.mark.parametrize("backend", ["sqlite"])
 async def test_no_word_was_forgotten(service: Service, pseudo: Languages) -> None:
     """On no page, form or refusal is there a word outside the catalogues; `lang` and `dir` say what it is."""
-    assert service.auth.page_edge
-    service.auth.page_edge.site.languages = pseudo
+    assert service.auth.mounted is not None
+    assert service.auth.mounted is not None
+    assert service.auth.mounted is not None
+    assert service.auth.mounted is not None
+    assert service.auth.mounted.pages
+    service.auth.mounted.pages.renderer.languages = pseudo
     language = {"Accept-Language": f"{PSEUDO}, en;q=0.5"}
     ada, nobody = await signed_up(service), visitor(service)
     other = Visitor(service.browser(headers={"User-Agent": "curl/8.5"}))
@@ -208,9 +212,13 @@ async def test_no_word_was_forgotten(service: Service, pseudo: Languages) -> Non
 @pytest.mark.parametrize("backend", ["sqlite"])
 async def test_the_visitor_chooses(service: Service, pseudo: Languages) -> None:
     """Against what the browser asks for; the choice stays, and leads back to the page it was made on."""
-    assert service.auth.page_edge
+    assert service.auth.mounted is not None
+    assert service.auth.mounted is not None
+    assert service.auth.mounted is not None
+    assert service.auth.mounted is not None
+    assert service.auth.mounted.pages
     assert "<select" not in (await visitor(service).asks("/sign-in")).text
-    service.auth.page_edge.site.languages = pseudo
+    service.auth.mounted.pages.renderer.languages = pseudo
     came = visitor(service)
     english = {"Accept-Language": "en"}
     page = await came.asks("/sign-in?next=/account", **english)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from latchstring.core.keys.key_set import key_set_from_pems
+from latchstring.core.keys.ring import GivenRing
+from latchstring.core.keys.settings import Algorithm
 from latchstring.core.tokens.compact import MAX_LENGTH, MalformedTokenError, parse
-from latchstring.core.tokens.keys import key_set_from_pems
-from latchstring.core.tokens.ring import GivenRing
 from latchstring.core.tokens.rules import Party
-from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tokens import Tokens
 from tests.support.forge import KIND_FOR, always, as_json, b64url, compact, new_key, private_pem, unb64url
 from tests.support.issued import a_caller, bearer_of

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from latchstring.core.tokens.keys import KeySetError, key_set_from_jwks
+from latchstring.core.keys.key_set import KeySetError, key_set_from_jwks
 from tests.support.forge import b64url, new_key, thumbprint
 
 

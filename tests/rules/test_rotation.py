@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from latchstring.core.tokens.rotation import (
+from latchstring.core.keys.rotation import (
     CLOCKS_DIFFER,
     KeyChange,
     KeyConflict,
@@ -22,7 +22,7 @@ from latchstring.core.tokens.rotation import (
     rotation,
     signing_key,
 )
-from latchstring.core.tokens.settings import Algorithm
+from latchstring.core.keys.settings import Algorithm
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 APART = timedelta(seconds=4)

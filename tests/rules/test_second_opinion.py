@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import OKPAlgorithm
 
+from latchstring.core.keys.key_set import KeySet, key_set_from_pems
+from latchstring.core.keys.settings import Algorithm
 from latchstring.core.tokens import verification
-from latchstring.core.tokens.keys import KeySet, key_set_from_pems
 from latchstring.core.tokens.rules import Kind, Party, access_claims, refresh_claims
-from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.tokens import signed
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
 from tests.support.forge import KIND_FOR, PrivateKey, compact, new_key, private_pem, sign_with

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from latchstring.core.guard.rules import is_fresh
 from latchstring.core.sessions.rules import (
     TOLERATED_SKEW,
     Client,
@@ -16,7 +17,6 @@ from latchstring.core.sessions.rules import (
     Presented,
     RefreshLimit,
     Session,
-    is_fresh,
     judge,
     whole_seconds,
 )

@@ -123,7 +123,7 @@ class Genuine:
     def of(cls, text: str, service: Service) -> Self:
         """Takes a token apart, and the service's key out of its ring."""
         header, claims, _signature = (unb64url(part) for part in text.split("."))
-        key = service.auth.ring.current.signing.key.raw_value
+        key = service.auth.parts.ring.current.signing.key.raw_value
         assert isinstance(key, PrivateKey)
         return cls(text=text, header=json.loads(header), claims=json.loads(claims), key=key)
 

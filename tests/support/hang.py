@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from latchstring.core.sessions import feed
-from latchstring.foundation import database
+from latchstring.core.revocations import feed
+from latchstring.foundation.database import engine, pragmas
 
 HANG_SECONDS = 60
 
 OUTAGES = {
-    (database, "TIMEOUT_SECONDS"): HANG_SECONDS,
-    (database, "SQLITE_LOCK_SECONDS"): HANG_SECONDS / 2,
+    (engine, "TIMEOUT_SECONDS"): HANG_SECONDS,
+    (engine, "SQLITE_LOCK_SECONDS"): HANG_SECONDS / 2,
+    (pragmas, "SQLITE_LOCK_SECONDS"): HANG_SECONDS / 2,
     (feed, "POLL_TIMEOUT_SECONDS"): HANG_SECONDS / 2,
 }
 """After a few seconds the product calls a database away. A busy machine may need them for itself, and is no outage."""

@@ -47,7 +47,7 @@ class Service:
 def quiet_app(settings: Settings, clock: TurnedClock) -> FastAPI:
     """Returns the application with nothing going on beside the requests: a test looks at the database when it likes."""
     app = build_app(settings, clock=clock)
-    background: Background = app.state.latchstring._background
+    background: Background = app.state.latchstring.parts.background
     background._loop = asyncio.get_running_loop()
     return app
 
@@ -58,7 +58,7 @@ async def quiet_service(settings: Settings, clock: TurnedClock) -> AsyncIterator
     app = quiet_app(settings, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
     try:
-        await service.auth.feed.poll()
+        await service.auth.parts.core.feed.poll()
         yield service
     finally:
         await service.auth.close()
@@ -73,7 +73,7 @@ async def running_service(settings: Settings, clock: TurnedClock | None = None) 
         service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
         # A machine that stalls for two seconds just then is no outage, and one that is will be seen again.
         with contextlib.suppress(UnavailableError):
-            await service.auth.feed.poll()
+            await service.auth.parts.core.feed.poll()
         yield service
 
 

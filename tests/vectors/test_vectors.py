@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
 from cryptography.hazmat.primitives.padding import PKCS7
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from latchstring.core.keys.key_set import token_key
+from latchstring.core.keys.settings import Algorithm
 from latchstring.core.tokens.compact import MalformedTokenError, parse
-from latchstring.core.tokens.keys import token_key
 from latchstring.core.tokens.rules import Kind
-from latchstring.core.tokens.settings import Algorithm
 from latchstring.core.tokens.verification import verified
 from latchstring.errors import ConfigurationError
 from tests.support.forge import (

@@ -47,12 +47,12 @@ def health_router(auth: Auth) -> APIRouter:
     async def get_readiness() -> Response:
         state = {"database": False, "schema_current": False, "keys": False, "revocations": False}
         with contextlib.suppress(UnavailableError):
-            state["schema_current"] = await schema_is_current(auth.database)
+            state["schema_current"] = await schema_is_current(auth.parts.tools.database)
             state["database"] = True
         with contextlib.suppress(UnavailableError):
-            state["keys"] = bool(auth.ring.current)
+            state["keys"] = bool(auth.parts.ring.current)
         with contextlib.suppress(UnavailableError):
-            auth.feed.refuse_if_stale()
+            auth.parts.core.feed.refuse_if_stale()
             state["revocations"] = True
         return JSONResponse(
             state, status_code=200 if all(state.values()) else 503, headers={"Cache-Control": "no-store"}

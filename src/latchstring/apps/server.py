@@ -18,14 +18,14 @@ from latchstring import Auth, Pages, Settings
 from latchstring.apps.cors import FrontEndCors
 from latchstring.apps.dashboard.pages import DASHBOARD, dashboard_pages
 from latchstring.apps.dashboard.routes import add_dashboard
+from latchstring.apps.data_directory import move_in
 from latchstring.apps.environment import read_variables, settings_from
 from latchstring.apps.health import health_router
-from latchstring.apps.home import move_in
 from latchstring.apps.logs import configure_logging
 from latchstring.errors import Code
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.web.headers import HeadersMiddleware
-from latchstring.foundation.web.pages.words import msgid
+from latchstring.foundation.web.pages.translations import msgid
 from latchstring.foundation.web.problem import problem_response
 
 AUTH_PREFIX = "/api/auth"
@@ -59,8 +59,8 @@ def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
     )
     add_dashboard(app)
     auth.install(app, prefix=AUTH_PREFIX, pages_prefix="")
-    if auth.page_edge is not None:
-        app.include_router(dashboard_pages(app, auth.page_edge))
+    if auth.mounted is not None and auth.mounted.pages is not None:
+        app.include_router(dashboard_pages(app, auth.mounted.pages))
     app.include_router(health_router(auth))
     if settings.allowed_client_origin is not None:
         app.add_middleware(FrontEndCors, origin=settings.allowed_client_origin)
@@ -85,12 +85,12 @@ async def prepare(settings: Settings, *, migrate: bool = True) -> None:
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     # What routing itself refuses; our routes answer their own.
     auth = Auth.of(request.app)
-    page_edge = auth.page_edge if auth else None
+    pages = auth.mounted.pages if auth and auth.mounted else None
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(status, Code.INTERNAL_ERROR)
     headers = {"Allow": ", ".join(_methods_at(request))} if code is Code.METHOD_NOT_ALLOWED else {}
-    if page_edge is not None and _is_for_the_eye(request):
-        return page_edge.refused(request, code, headers=headers)
+    if pages is not None and _is_for_the_eye(request):
+        return pages.refused(request, code, headers=headers)
     return problem_response(request.scope, code, headers=headers)
 
 

@@ -3,7 +3,7 @@
 from latchstring.core.feature import Feature
 from latchstring.features.password import PasswordFeature
 from latchstring.features.profile import ProfileFeature
-from latchstring.features.revocations import RevocationsFeature
+from latchstring.features.revocation_feed import RevocationFeedFeature
 
-DEFAULT_FEATURES: tuple[Feature, ...] = (ProfileFeature(), PasswordFeature(), RevocationsFeature())
+DEFAULT_FEATURES: tuple[Feature, ...] = (ProfileFeature(), PasswordFeature(), RevocationFeedFeature())
 """What the server switches on."""

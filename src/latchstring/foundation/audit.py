@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from latchstring.foundation.clock import new_id
 from latchstring.foundation.database import Connection, UtcDateTime, metadata, noted_facts
-from latchstring.foundation.facts import Fact
+from latchstring.foundation.events import Fact
 
 USER_AGENT_MAX_LENGTH = 512
 

@@ -8,11 +8,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
+Begin = Callable[[AsyncExitStack], Awaitable[None]]
+"""Begins something, and says on a stack how each part of it ends."""
+
 
 class Background:
     """Begins something once, and ends it."""
 
-    def __init__(self, enter: Callable[[AsyncExitStack], Awaitable[None]]) -> None:
+    def __init__(self, enter: Begin) -> None:
         """Have `enter` begin it, and say on a stack how each part of it ends.
 
         Each part by itself: a loop that goes ends all generators at once, and one within another could not.

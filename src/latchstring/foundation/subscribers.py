@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from latchstring.errors import ConfigurationError, SubscriberError
 from latchstring.foundation.database import Connection, is_disconnection
-from latchstring.foundation.facts import Fact, GivingFact
+from latchstring.foundation.events import Fact, GivingFact
 
 FactT = TypeVar("FactT", bound=Fact)
 GivingFactT = TypeVar("GivingFactT", bound=GivingFact)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from latchstring.errors import DatabaseUnavailableError
 from latchstring.foundation.database import Database, metadata
-from latchstring.foundation.locks import LoopLock
+from latchstring.foundation.loop_lock import LoopLock
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -7,11 +7,11 @@ from urllib.parse import urlencode
 from pydantic import SecretStr, ValidationError
 
 from latchstring.core.caller import Caller
-from latchstring.core.sessions.ended import Ended
-from latchstring.core.sessions.schemas import FeedPageResponse
+from latchstring.core.revocations.revoked import Ended
+from latchstring.core.revocations.schemas import FeedPageResponse
 from latchstring.errors import RevocationsUnknownError
 from latchstring.foundation.clock import Clock
-from latchstring.foundation.following import following
+from latchstring.foundation.polling import following
 from latchstring.verifier.issuer import Issuer, IssuerError
 from latchstring.verifier.keys import IssuerKeys
 

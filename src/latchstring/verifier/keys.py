@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from latchstring.core.tokens.keys import KeySetError, key_set_from_jwks
+from latchstring.core.keys.key_set import KeySetError, key_set_from_jwks
 from latchstring.core.tokens.verification import VerifyingKeys
 from latchstring.foundation.clock import Clock
 from latchstring.verifier.issuer import Issuer, IssuerError

@@ -11,8 +11,8 @@ from starlette.requests import HTTPConnection
 
 from latchstring.annotations import NotFromRequest
 from latchstring.core.caller import Caller
-from latchstring.core.sessions.credentials import bearer_token
-from latchstring.core.sessions.rules import refusal_after
+from latchstring.core.guard.credentials import bearer_token
+from latchstring.core.revocations.rules import refusal_after
 from latchstring.core.tokens.rules import Party
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
 from latchstring.errors import (

@@ -8,9 +8,9 @@ import typer
 from latchstring.apps.cli.feed_tokens import feed_tokens
 from latchstring.apps.cli.inspect import config, doctor, openapi
 from latchstring.apps.cli.keys import keys
-from latchstring.apps.cli.opened import application
 from latchstring.apps.cli.serve import migrate, serve
 from latchstring.apps.cli.sessions import sessions
+from latchstring.apps.cli.target import application
 from latchstring.apps.cli.users import users
 
 app = typer.Typer(

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from latchstring import Auth
-from latchstring.apps.cli.opened import opened_auth, run
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_table, say
-from latchstring.features.revocations.actions import FeedTokens
-from latchstring.features.revocations.store import FeedToken
-from latchstring.foundation.facts import OPERATOR
+from latchstring.apps.cli.target import opened_parts, run
+from latchstring.features.revocation_feed.actions import FeedTokens
+from latchstring.features.revocation_feed.store import FeedToken
+from latchstring.foundation.events import OPERATOR
+from latchstring.wiring import Parts
 
 feed_tokens = typer.Typer(no_args_is_help=True, help="Let other services follow revocations.")
 
@@ -24,8 +24,8 @@ def create(name: Name, as_json: JsonOption = False) -> None:
         fail(f"a name has 1 to {_NAME_MAX_LENGTH} characters that can be printed", Exit.USAGE)
 
     async def work() -> str | None:
-        async with opened_auth() as auth:
-            return await _tokens(auth).create(name, source=OPERATOR)
+        async with opened_parts() as parts:
+            return await _tokens(parts).create(name, source=OPERATOR)
 
     token = run(work())
     if token is None:
@@ -42,8 +42,8 @@ def list_feed_tokens(as_json: JsonOption = False) -> None:
     """List the services that have one, the oldest first."""
 
     async def work() -> list[FeedToken]:
-        async with opened_auth() as auth:
-            return await _tokens(auth).tokens()
+        async with opened_parts() as parts:
+            return await _tokens(parts).tokens()
 
     rows = [{"name": token.name, "created_at": token.created_at.isoformat()} for token in run(work())]
     if as_json:
@@ -57,8 +57,8 @@ def revoke(name: Name, as_json: JsonOption = False) -> None:
     """Refuse a service's token from its next request on."""
 
     async def work() -> bool:
-        async with opened_auth() as auth:
-            return await _tokens(auth).revoke(name, source=OPERATOR)
+        async with opened_parts() as parts:
+            return await _tokens(parts).revoke(name, source=OPERATOR)
 
     if not run(work()):
         fail(f"there is no feed token {name}", Exit.NOT_FOUND)
@@ -68,5 +68,5 @@ def revoke(name: Name, as_json: JsonOption = False) -> None:
         print(f"revoked {name}")
 
 
-def _tokens(auth: Auth) -> FeedTokens:
-    return FeedTokens(auth.database, auth.clock)
+def _tokens(parts: Parts) -> FeedTokens:
+    return FeedTokens(parts.tools.database, parts.tools.clock)

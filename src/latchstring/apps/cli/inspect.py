@@ -10,14 +10,15 @@ from pydantic import SecretStr
 
 from latchstring import Auth, Inspection, Settings
 from latchstring.apps.cli.application import auth_of, loaded
-from latchstring.apps.cli.opened import application, environment_settings, refuse_application, run
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_record
+from latchstring.apps.cli.target import application, environment_settings, refuse_application, run
+from latchstring.apps.data_directory import folder_is_private, move_in
 from latchstring.apps.environment import read_variables, settings_from, unknown_variables, variable_name
-from latchstring.apps.home import folder_is_private, move_in
 from latchstring.apps.server import build_app
 from latchstring.errors import ConfigurationError, KeysUnavailableError, UnavailableError
-from latchstring.foundation.crypto import new_secret
+from latchstring.foundation.vault import new_secret
 from latchstring.migrations import HEAD, schema_revision
+from latchstring.wiring import Parts
 
 _OWASP_MEMORY_KIB = 19_456
 
@@ -131,7 +132,7 @@ async def _checks() -> list[Check]:
     ]
     checks += _development_checks(settings)
     try:
-        checks += [check async for check in _database_checks(auth)]
+        checks += [check async for check in _database_checks(auth.parts)]
     finally:
         await auth.close()
     return checks
@@ -160,10 +161,10 @@ def _development_checks(settings: Settings) -> list[Check]:
     return checks
 
 
-async def _database_checks(auth: Auth) -> AsyncIterator[Check]:
+async def _database_checks(parts: Parts) -> AsyncIterator[Check]:
     try:
         async with asyncio.timeout(10):
-            revision = await schema_revision(auth.database)
+            revision = await schema_revision(parts.tools.database)
     except (UnavailableError, TimeoutError):
         yield Check("database", "failure", "it can't be reached with these settings")
         return
@@ -173,8 +174,8 @@ async def _database_checks(auth: Auth) -> AsyncIterator[Check]:
         return
     yield Check("schema", "ok")
     try:
-        async with auth.database.reading() as connection:
-            await auth.ring.reload(connection)
+        async with parts.tools.database.reading() as connection:
+            await parts.ring.reload(connection)
     except KeysUnavailableError as error:
         yield Check("keys", "failure", str(error))
     else:

@@ -7,12 +7,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from latchstring import Auth
-from latchstring.apps.cli.opened import opened_auth, run
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_table, say
-from latchstring.core.tokens.ring import ListedKey
-from latchstring.core.tokens.rotation import KeyChange, KeyConflict
-from latchstring.foundation.facts import OPERATOR
+from latchstring.apps.cli.target import opened_parts, run
+from latchstring.core.keys.ring import ListedKey
+from latchstring.core.keys.rotation import KeyChange, KeyConflict
+from latchstring.foundation.events import OPERATOR
+from latchstring.wiring import Parts
 
 keys = typer.Typer(no_args_is_help=True, help="Look at the signing keys, rotate and retire them.")
 
@@ -26,8 +26,8 @@ def list_keys(as_json: JsonOption = False) -> None:
     """List the keys, the oldest first, and which of them signs."""
 
     async def work() -> list[dict[str, Any]]:
-        async with opened_auth() as auth:
-            return [_record(key) for key in await auth.ring.list_keys()]
+        async with opened_parts() as parts:
+            return [_record(key) for key in await parts.ring.list_keys()]
 
     rows = run(work())
     if as_json:
@@ -40,8 +40,8 @@ def list_keys(as_json: JsonOption = False) -> None:
 def rotate(dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
     """Publish a new key now. It signs when every cache has seen it; nobody is signed out, and nothing is left to do."""
 
-    async def change(auth: Auth) -> KeyChange | KeyConflict:
-        return await auth.keys.rotate(source=OPERATOR, dry_run=dry_run)
+    async def change(parts: Parts) -> KeyChange | KeyConflict:
+        return await parts.keys.rotate(source=OPERATOR, dry_run=dry_run)
 
     _change(change, "no rotation", dry_run=dry_run, as_json=as_json)
 
@@ -56,10 +56,10 @@ def retire(
 ) -> None:
     """End a key. Calmly: another takes over as in a rotation. With --now: every key ends, everywhere and at once."""
 
-    async def change(auth: Auth) -> KeyChange | KeyConflict:
+    async def change(parts: Parts) -> KeyChange | KeyConflict:
         if now:
-            return await auth.sessions.retire_key_at_once(kid, source=OPERATOR, dry_run=dry_run)
-        return await auth.keys.retire(kid, source=OPERATOR, dry_run=dry_run)
+            return await parts.core.sessions.retire_key_at_once(kid, source=OPERATOR, dry_run=dry_run)
+        return await parts.keys.retire(kid, source=OPERATOR, dry_run=dry_run)
 
     if now:
         say(_SIGNS_OUT)
@@ -75,16 +75,16 @@ def _ask(kid: str) -> None:
 
 
 def _change(
-    change: Callable[[Auth], Coroutine[Any, Any, KeyChange | KeyConflict]],
+    change: Callable[[Parts], Coroutine[Any, Any, KeyChange | KeyConflict]],
     otherwise: str,
     *,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     async def work() -> tuple[KeyChange | KeyConflict, list[ListedKey]]:
-        async with opened_auth() as auth:
-            outcome = await change(auth)
-            return outcome, await auth.ring.list_keys() if outcome is KeyConflict.UNDER_WAY else []
+        async with opened_parts() as parts:
+            outcome = await change(parts)
+            return outcome, await parts.ring.list_keys() if outcome is KeyConflict.UNDER_WAY else []
 
     outcome, listed = run(work())
     if isinstance(outcome, KeyConflict):

@@ -11,10 +11,10 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from latchstring import Auth, Settings
-from latchstring.apps.cli.opened import chosen_auth, environment_settings, refuse_application, run
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, say
+from latchstring.apps.cli.target import chosen_auth, environment_settings, refuse_application, run
 from latchstring.apps.connections import LimitedHeadProtocol
-from latchstring.apps.home import move_in
+from latchstring.apps.data_directory import move_in
 from latchstring.apps.logs import configure_logging
 from latchstring.apps.server import prepare
 from latchstring.errors import ConfigurationError
@@ -85,10 +85,10 @@ def migrate(
 
 async def _migrate(auth: Auth, *, check: bool) -> tuple[str | None, str | None]:
     try:
-        before = await schema_revision(auth.database)
+        before = await schema_revision(auth.parts.tools.database)
         if not check:
             await auth.prepare()
-        return before, await schema_revision(auth.database)
+        return before, await schema_revision(auth.parts.tools.database)
     finally:
         await auth.close()
 

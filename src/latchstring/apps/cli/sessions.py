@@ -5,10 +5,10 @@ from uuid import UUID
 
 import typer
 
-from latchstring.apps.cli.opened import find_user, opened_auth, run
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_table
-from latchstring.core.sessions.rules import EndReason
-from latchstring.foundation.facts import OPERATOR
+from latchstring.apps.cli.target import find_user, opened_parts, run
+from latchstring.core.revocations.rules import EndReason
+from latchstring.foundation.events import OPERATOR
 
 sessions = typer.Typer(no_args_is_help=True, help="Look at sessions, and end them.")
 
@@ -21,8 +21,8 @@ def list_sessions(
     """List a user's living sessions, the one last used first."""
 
     async def work() -> list[dict[str, Any]]:
-        async with opened_auth() as auth:
-            user = await find_user(auth, who)
+        async with opened_parts() as parts:
+            user = await find_user(parts, who)
             return [
                 {
                     "id": str(listed.session.id),
@@ -35,7 +35,7 @@ def list_sessions(
                     "repeats": listed.session.repeats,
                     "repeated_elsewhere_at": elsewhere.isoformat() if elsewhere else None,
                 }
-                for listed in await auth.sessions.list_sessions(user.id)
+                for listed in await parts.core.sessions.list_sessions(user.id)
                 for elsewhere in [listed.session.repeated_elsewhere_at]
             ]
 
@@ -58,18 +58,18 @@ def revoke(
         fail("say which: a session's id, or --user, or --all", Exit.USAGE)
 
     async def work() -> str:
-        async with opened_auth() as auth:
+        async with opened_parts() as parts:
             if user is not None:
-                found = await find_user(auth, user)
-                await auth.sessions.revoke_sessions_of_user(found.id, reason=EndReason.OPERATOR, source=OPERATOR)
+                found = await find_user(parts, user)
+                await parts.core.sessions.revoke_sessions_of_user(found.id, reason=EndReason.OPERATOR, source=OPERATOR)
                 return f"all of {found.email}"
             if session_id is not None:
-                if not await auth.sessions.revoke_session(
+                if not await parts.core.sessions.revoke_session(
                     _parsed(session_id), reason=EndReason.OPERATOR, source=OPERATOR
                 ):
                     _no_session(session_id)
                 return session_id
-            await auth.sessions.revoke_everyone(source=OPERATOR)
+            await parts.core.sessions.revoke_everyone(source=OPERATOR)
             return "everyone's"
 
     revoked = run(work())

@@ -7,13 +7,13 @@ import typer
 from pydantic import ValidationError
 
 from latchstring import User
-from latchstring.apps.cli.opened import find_user, no_user, opened_auth, run
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_record, print_table
+from latchstring.apps.cli.target import find_user, no_user, opened_parts, run
 from latchstring.core.accounts.rules import InvalidRoleError
 from latchstring.errors import Refused
 from latchstring.features.password.actions import Passwords
 from latchstring.features.password.schemas import Registration
-from latchstring.foundation.facts import OPERATOR
+from latchstring.foundation.events import OPERATOR
 
 users = typer.Typer(no_args_is_help=True, help="Manage users.")
 
@@ -49,8 +49,14 @@ def create(
         fail(f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}", Exit.USAGE)
 
     async def work() -> User | Refused:
-        async with opened_auth() as auth:
-            passwords = Passwords(auth.database, auth.clock, auth.hasher, auth.limits, sign_in=auth.sign_in)
+        async with opened_parts() as parts:
+            passwords = Passwords(
+                parts.tools.database,
+                parts.tools.clock,
+                parts.tools.passwords,
+                parts.tools.limits,
+                sign_in=parts.core.sign_in,
+            )
             return await passwords.create_user(
                 email=registration.email,
                 first_name=registration.first_name,
@@ -71,8 +77,8 @@ def list_users(as_json: JsonOption = False) -> None:
 
     async def work() -> list[User]:
         found: list[User] = []
-        async with opened_auth() as auth:
-            while page := await auth.accounts.users(after=found[-1].id if found else None, limit=_PAGE):
+        async with opened_parts() as parts:
+            while page := await parts.core.users.list(after=found[-1].id if found else None, limit=_PAGE):
                 found += page
         return found
 
@@ -88,8 +94,8 @@ def show(who: Who, as_json: JsonOption = False) -> None:
     """Show one user."""
 
     async def work() -> User:
-        async with opened_auth() as auth:
-            return await find_user(auth, who)
+        async with opened_parts() as parts:
+            return await find_user(parts, who)
 
     _show(run(work()), as_json=as_json)
 
@@ -99,8 +105,8 @@ def disable(who: Who, as_json: JsonOption = False) -> None:
     """Shut a user out: sessions end everywhere within a second, and no sign-in succeeds."""
 
     async def work() -> User:
-        async with opened_auth() as auth:
-            user = await auth.sessions.disable_user((await find_user(auth, who)).id, source=OPERATOR)
+        async with opened_parts() as parts:
+            user = await parts.core.users.disable((await find_user(parts, who)).id, source=OPERATOR)
             return user or no_user(who)
 
     _show(run(work()), as_json=as_json)
@@ -111,8 +117,8 @@ def enable(who: Who, as_json: JsonOption = False) -> None:
     """Let a disabled user sign in again."""
 
     async def work() -> User:
-        async with opened_auth() as auth:
-            user = await auth.sessions.enable_user((await find_user(auth, who)).id, source=OPERATOR)
+        async with opened_parts() as parts:
+            user = await parts.core.users.enable((await find_user(parts, who)).id, source=OPERATOR)
             return user or no_user(who)
 
     _show(run(work()), as_json=as_json)
@@ -123,10 +129,10 @@ def grant(who: Who, role: Role, as_json: JsonOption = False) -> None:
     """Give a user a role; within a second their tokens are refused, until they are refreshed and say so."""
 
     async def work() -> User:
-        async with opened_auth() as auth:
-            found = await find_user(auth, who)
+        async with opened_parts() as parts:
+            found = await find_user(parts, who)
             try:
-                user = await auth.sessions.grant_role(found.id, role, source=OPERATOR)
+                user = await parts.core.users.grant_role(found.id, role, source=OPERATOR)
             except InvalidRoleError as error:
                 fail(str(error), Exit.USAGE)
             return user or no_user(who)
@@ -139,8 +145,8 @@ def withdraw(who: Who, role: Role, as_json: JsonOption = False) -> None:
     """Take a role from a user; within a second no token that says so is believed any more."""
 
     async def work() -> User:
-        async with opened_auth() as auth:
-            user = await auth.sessions.withdraw_role((await find_user(auth, who)).id, role, source=OPERATOR)
+        async with opened_parts() as parts:
+            user = await parts.core.users.withdraw_role((await find_user(parts, who)).id, role, source=OPERATOR)
             return user or no_user(who)
 
     _show(run(work()), as_json=as_json)
@@ -159,9 +165,9 @@ def delete(
         typer.confirm(f"Delete {who} for good?", abort=True, err=True)
 
     async def work() -> User:
-        async with opened_auth() as auth:
-            user = await find_user(auth, who)
-            return user if await auth.sessions.delete_user(user.id, source=OPERATOR) else no_user(who)
+        async with opened_parts() as parts:
+            user = await find_user(parts, who)
+            return user if await parts.core.users.delete(user.id, source=OPERATOR) else no_user(who)
 
     user = run(work())
     if as_json:

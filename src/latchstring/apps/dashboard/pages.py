@@ -10,9 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from latchstring.apps.dashboard.schemas import GREETING
-from latchstring.core.sessions.guard import current_caller, current_user
-from latchstring.core.sessions.page_edge import PageEdge, Visitor
+from latchstring.core.guard.dependencies import current_caller, current_user
+from latchstring.core.guard.pages import Visitor
+from latchstring.core.sessions.page_router import PageRouter
 from latchstring.core.sessions.pages import method_words
+from latchstring.foundation.web.pages.urls import see_other
 from latchstring.inspection import Access, inspected_routes
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -20,28 +22,28 @@ DASHBOARD = "/dashboard"
 _CALLERS = {str(current_caller), str(current_user)}
 
 
-def dashboard_pages(app: FastAPI, page_edge: PageEdge) -> APIRouter:
+def dashboard_pages(app: FastAPI, pages: PageRouter) -> APIRouter:
     """Return the page at `/dashboard`, and `/`."""
-    router = page_edge.router(templates=TEMPLATES)
-    site = page_edge.site
+    router = pages.router(templates=TEMPLATES)
+    urls, renderer = pages.urls, pages.renderer
     # At the first visit, when every route is there; they do not change afterwards.
     guarded = cache(lambda: _guarded(app))
-    PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
+    PageVisitor = Annotated[Visitor, Depends(pages.visitor)]  # noqa: N806 -- a type
 
     @router.get("/")
     async def lead(request: Request) -> Response:
         # On to the dashboard; whoever has no business there is sent on to where they belong.
-        return site.see_other(site.home(request.scope))
+        return see_other(urls.landing_page(request.scope))
 
     @router.get(DASHBOARD)
     async def show_dashboard(request: Request, visitor: PageVisitor) -> Response:
         caller = visitor.caller
-        return page_edge.page(
+        return pages.visitor_page(
             request,
             "dashboard.html",
             visitor,
             proven_at=caller.proven_at,
-            methods=method_words(caller.methods, site.words(request.scope)),
+            methods=method_words(caller.methods, renderer.words(request.scope)),
             expires_at=datetime.fromtimestamp(caller.expires_at_unix, UTC),
             guarded=guarded(),
             greeting=GREETING.message,

@@ -4,7 +4,8 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from latchstring.apps.dashboard.schemas import GREETING, Greeting
-from latchstring.core.sessions.guard import GUARD_REFUSALS, CallerDep
+from latchstring.core.guard.decide import GUARD_REFUSALS
+from latchstring.core.guard.dependencies import CallerDep
 from latchstring.errors import Code
 from latchstring.foundation.web.problem import refusals
 from latchstring.foundation.web.route import ProblemRoute

@@ -14,16 +14,20 @@ from starlette.responses import Response
 
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
+from latchstring.core.guard.credentials import cookie_token, every_token
+from latchstring.core.guard.pages import Visitor
+from latchstring.core.revocations.rules import EndReason
 from latchstring.core.sessions.actions import Sessions
-from latchstring.core.sessions.credentials import cookie_token, every_token
-from latchstring.core.sessions.page_edge import PageEdge, Visitor
-from latchstring.core.sessions.rules import EndReason, ListedSession, session_id_from
+from latchstring.core.sessions.page_router import PageRouter
+from latchstring.core.sessions.refresh import Refresher
+from latchstring.core.sessions.rules import ListedSession, session_id_from
 from latchstring.core.sessions.settings import SessionSettings
 from latchstring.errors import Code, Refused
 from latchstring.foundation.web.origin import is_navigation
 from latchstring.foundation.web.pages.agents import named
 from latchstring.foundation.web.pages.destination import is_local
-from latchstring.foundation.web.pages.words import Words, msgid
+from latchstring.foundation.web.pages.translations import Words, msgid
+from latchstring.foundation.web.pages.urls import see_other
 from latchstring.foundation.web.problem import ProblemError
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -61,38 +65,38 @@ def method_words(methods: Sequence[str], words: Words) -> list[str]:
 
 def sessions_pages(
     sessions: Sessions,
-    page_edge: PageEdge,
+    refresher: Refresher,
+    pages: PageRouter,
     *,
     fresh: Callable[[HTTPConnection], Awaitable[Caller]],
     settings: SessionSettings,
 ) -> APIRouter:
     """Return the pages of this room."""
-    router = page_edge.router(templates=TEMPLATES)
-    page_edge.site.add_link(msgid("Sessions"), "/account/sessions")
-    _add_renewal(router, sessions, page_edge)
-    _add_sign_out(router, sessions, page_edge, settings)
-    _add_list(router, sessions, page_edge, fresh)
+    router = pages.router(templates=TEMPLATES)
+    _add_renewal(router, refresher, pages)
+    _add_sign_out(router, sessions, pages, settings)
+    _add_list(router, sessions, pages, fresh)
     return router
 
 
-def well_known_pages(page_edge: PageEdge) -> APIRouter:
+def well_known_pages(pages: PageRouter) -> APIRouter:
     """Return the address at which password managers look for the page that changes a password."""
-    router = page_edge.router()
-    site = page_edge.site
+    router = pages.router()
+    urls = pages.urls
 
     @router.get("/.well-known/change-password")
     async def change_password(request: Request) -> Response:
-        if "/account/password" not in site.paths:
+        if "/account/password" not in urls.paths:
             raise ProblemError(Code.NOT_FOUND)
-        return site.see_other(site.url(request.scope, "/account/password"))
+        return see_other(urls.url(request.scope, "/account/password"))
 
     return router
 
 
-def _add_renewal(router: APIRouter, sessions: Sessions, page_edge: PageEdge) -> None:
-    site, edge = page_edge.site, page_edge.edge
-    cookie = edge.cookies.refresh_name.encode()
-    renewed = partial(_renewed, sessions, page_edge)
+def _add_renewal(router: APIRouter, refresher: Refresher, pages: PageRouter) -> None:
+    urls, renderer, web = pages.urls, pages.renderer, pages.web
+    cookie = web.cookies.refresh_name.encode()
+    renewed = partial(_renewed, refresher, pages)
 
     @router.get("/renew")
     async def renew_for_page(request: Request) -> Response:
@@ -101,17 +105,17 @@ def _add_renewal(router: APIRouter, sessions: Sessions, page_edge: PageEdge) -> 
         says_what_for = any(name.startswith(_FETCH_METADATA) for name, _ in headers)
         if says_what_for and not is_navigation(headers):
             raise ProblemError(Code.ORIGIN_NOT_ALLOWED)
-        destination = site.destination_in_query(request)
-        if isinstance(cookie_token(headers, cookie), str) and not edge.is_own_origin(headers):
+        destination = urls.destination_in_query(request)
+        if isinstance(cookie_token(headers, cookie), str) and not web.is_own_origin(headers):
             # A link elsewhere brings the cookies along, and must not rotate what they hold (ASVS 5.0, 3.5.3). The page
             # sends a form of our own instead. A redirect keeps `Sec-Fetch-Site: cross-site`, so that this is also what
             # somebody comes to who follows a link to any page of ours.
-            return site.open_page(request, "renew.html", destination=destination)
+            return renderer.public_page(request, "renew.html", destination=destination)
         return await renewed(request, destination=destination, status=303)
 
     @router.post("/renew")
     async def renew_for_form(request: Request) -> Response:
-        destination = site.destination_in_query(request)
+        destination = urls.destination_in_query(request)
         if destination is not None and not is_local(destination):
             # A form goes on whole: to nobody else's origin.
             raise ProblemError(Code.NEXT_NOT_ALLOWED)
@@ -121,48 +125,48 @@ def _add_renewal(router: APIRouter, sessions: Sessions, page_edge: PageEdge) -> 
     # form can't be made to go on as a POST, and send `/sign-out` or the like in the visitor's name.
     @router.post("/renew/continue")
     async def renew_and_continue(request: Request) -> Response:
-        given = (await site.form(request)).get("next")
-        return await renewed(request, destination=site.destination(given), status=303)
+        given = (await renderer.form(request)).get("next")
+        return await renewed(request, destination=urls.destination(given), status=303)
 
 
 async def _renewed(
-    sessions: Sessions, page_edge: PageEdge, request: Request, *, destination: str | None, status: int
+    refresher: Refresher, pages: PageRouter, request: Request, *, destination: str | None, status: int
 ) -> Response:
-    site, edge = page_edge.site, page_edge.edge
-    token = cookie_token(request.scope["headers"], edge.cookies.refresh_name.encode())
+    urls, web = pages.urls, pages.web
+    token = cookie_token(request.scope["headers"], web.cookies.refresh_name.encode())
     if isinstance(token, str):
-        outcome = await sessions.renew_session(token, source=edge.source(request))
+        outcome = await refresher.refresh(token, source=web.source(request))
         if not isinstance(outcome, Refused):
-            return page_edge.onward(request, outcome, destination=destination, status=status)
+            return pages.to_destination(request, outcome, destination=destination, status=status)
         token = outcome
     problem = ProblemError.of(token or Refused(Code.MISSING_REFRESH_TOKEN))
     if problem.code in _NOT_OVER:
         raise problem
     # The cookies are left as they are: the loser of a race must not clear the winner's.
-    way = page_edge.to_sign_in(
+    redirect = pages.redirects.to_sign_in(
         request.scope,
         was_signed_in=problem.code is not Code.MISSING_REFRESH_TOKEN,
-        destination=site.by_get(request.scope, destination) if destination else None,
+        destination=urls.by_get(request.scope, destination) if destination else None,
     )
-    if way is None:
+    if redirect is None:
         raise problem
-    return way
+    return redirect
 
 
 def _add_sign_out(
     router: APIRouter,
     sessions: Sessions,
-    page_edge: PageEdge,
+    pages: PageRouter,
     settings: SessionSettings,
 ) -> None:
-    site, edge = page_edge.site, page_edge.edge
-    names = (edge.cookies.access_name.encode(), edge.cookies.refresh_name.encode())
+    urls, renderer, web = pages.urls, pages.renderer, pages.web
+    names = (web.cookies.access_name.encode(), web.cookies.refresh_name.encode())
 
     @router.post("/sign-out")
     async def sign_out(request: Request) -> Response:
-        await sessions.sign_out(every_token(request.scope["headers"], names), source=edge.source(request))
-        response = site.see_other(site.url(request.scope, "/signed-out"))
-        edge.cookies.clear(response)
+        await sessions.sign_out(every_token(request.scope["headers"], names), source=web.source(request))
+        response = see_other(urls.url(request.scope, "/signed-out"))
+        web.cookies.clear(response)
         # Chromium keeps a page alive for the back button, `no-store` or not, where a form that set cookies led to it.
         # With JavaScript the page asks anew by itself; without, the browser is asked to forget it.
         if settings.logout_clears_cache or await _is_without_script(request):
@@ -171,57 +175,57 @@ def _add_sign_out(
 
     async def _is_without_script(request: Request) -> bool:
         try:
-            return "without_script" in await site.form(request)
+            return "without_script" in await renderer.form(request)
         except ProblemError:
             return False  # whatever was sent along, signing out does not fail for it
 
     @router.get("/signed-out")
-    async def show_signed_out(
-        request: Request, user: Annotated[User | None, Depends(page_edge.optional_user)]
-    ) -> Response:
+    async def show_signed_out(request: Request, user: Annotated[User | None, Depends(pages.optional_user)]) -> Response:
         if user is not None:
-            return site.see_other(site.home(request.scope))
-        return site.open_page(request, "signed_out.html")
+            return see_other(urls.landing_page(request.scope))
+        return renderer.public_page(request, "signed_out.html")
 
 
 def _add_list(
     router: APIRouter,
     sessions: Sessions,
-    page_edge: PageEdge,
+    pages: PageRouter,
     fresh: Callable[[HTTPConnection], Awaitable[Caller]],
 ) -> None:
-    site, edge = page_edge.site, page_edge.edge
-    PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
+    urls, renderer, web = pages.urls, pages.renderer, pages.web
+    PageVisitor = Annotated[Visitor, Depends(pages.visitor)]  # noqa: N806 -- a type
     FreshCaller = Annotated[Caller, Depends(fresh)]  # noqa: N806 -- likewise
 
     @router.get("/account/sessions")
     async def show_sessions(request: Request, visitor: PageVisitor) -> Response:
         found = await sessions.list_sessions(visitor.user.id)
-        words = site.words(request.scope)
+        words = renderer.words(request.scope)
         # Names are read off by hundreds of rules: not in the loop.
         shown = await asyncio.to_thread(_shown, found, visitor.caller, words)
-        return page_edge.page(request, "sessions.html", visitor, sessions=shown, notice=site.notice(request, _NOTICES))
+        return pages.visitor_page(
+            request, "sessions.html", visitor, sessions=shown, notice=renderer.notice(request, _NOTICES)
+        )
 
     @router.post("/account/sessions/end")
     async def end_session(request: Request, visitor: PageVisitor) -> Response:
-        wanted = session_id_from((await site.form(request)).get("session_id", ""))
+        wanted = session_id_from((await renderer.form(request)).get("session_id", ""))
         if wanted is None:
             raise ProblemError(Code.SESSION_NOT_FOUND)
         # One that is over already, or somebody else's, ends in the same words: the list shows what there is.
         await sessions.revoke_session(
-            wanted, user_id=visitor.user.id, reason=EndReason.REVOKED, source=edge.source(request)
+            wanted, user_id=visitor.user.id, reason=EndReason.REVOKED, source=web.source(request)
         )
         if wanted == visitor.caller.session_id:
-            response = site.see_other(site.url(request.scope, "/signed-out"))
-            edge.cookies.clear(response)
+            response = see_other(urls.url(request.scope, "/signed-out"))
+            web.cookies.clear(response)
             return response
-        return site.see_other(site.url(request.scope, "/account/sessions", done="ended"))
+        return see_other(urls.url(request.scope, "/account/sessions", done="ended"))
 
     @router.post("/account/sessions/end-others")
     async def end_other_sessions(request: Request, caller: FreshCaller) -> Response:
-        if not await sessions.revoke_other_sessions(caller, source=edge.source(request)):
+        if not await sessions.revoke_other_sessions(caller, source=web.source(request)):
             raise ProblemError(Code.SESSION_ENDED, token_sent=True)
-        return site.see_other(site.url(request.scope, "/account/sessions", done="others"))
+        return see_other(urls.url(request.scope, "/account/sessions", done="others"))
 
 
 def _shown(found: Sequence[ListedSession], caller: Caller, words: Words) -> list[ShownSession]:

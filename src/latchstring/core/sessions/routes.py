@@ -9,25 +9,35 @@ from starlette.responses import JSONResponse, Response
 
 from latchstring.core.accounts.schemas import UserResponse
 from latchstring.core.caller import Caller
+from latchstring.core.guard.credentials import RawHeaders, bearer_token, cookie_token, every_token
+from latchstring.core.guard.decide import GUARD_REFUSALS
+from latchstring.core.guard.dependencies import CallerDep, fresh
+from latchstring.core.revocations.rules import EndReason
 from latchstring.core.sessions.actions import Sessions
-from latchstring.core.sessions.answer import SignedInAnswer
-from latchstring.core.sessions.credentials import RawHeaders, bearer_token, cookie_token, every_token
-from latchstring.core.sessions.guard import GUARD_REFUSALS, CallerDep, fresh
-from latchstring.core.sessions.rules import EndReason, session_id_from
+from latchstring.core.sessions.refresh import Refresher
+from latchstring.core.sessions.responses import SignedInAnswer
+from latchstring.core.sessions.rules import session_id_from
 from latchstring.core.sessions.schemas import SessionResponse, SignedOutResponse
 from latchstring.core.sessions.settings import SessionSettings
 from latchstring.core.tokens.tokens import Tokens
 from latchstring.errors import Code, Refused
 from latchstring.foundation.clock import Clock
-from latchstring.foundation.web.edge import Edge
+from latchstring.foundation.web.context import WebContext
 from latchstring.foundation.web.problem import ProblemError, refusals
 
 
 def renewal_router(
-    sessions: Sessions, tokens: Tokens, answer: SignedInAnswer, edge: Edge, clock: Clock, *, settings: SessionSettings
+    sessions: Sessions,
+    refresher: Refresher,
+    *,
+    tokens: Tokens,
+    answer: SignedInAnswer,
+    web: WebContext,
+    clock: Clock,
+    settings: SessionSettings,
 ) -> APIRouter:
     """Return refresh and logout: what is done with whatever tokens are shown."""
-    router = edge.credential_router(tags=["auth"])
+    router = web.credential_router(tags=["auth"])
 
     async def refresh(request: Request) -> Response:
         """Exchange the refresh token (cookie, or `Authorization: Bearer`) for a new pair of tokens.
@@ -35,11 +45,11 @@ def renewal_router(
         Two tabs that ask at once, and a client that asks again because the answer was lost, get the same pair.
         """
         token = await _presented_token(
-            request.scope["headers"], cookie=edge.cookies.refresh_name, tokens=tokens, now=clock.now().timestamp()
+            request.scope["headers"], cookie=web.cookies.refresh_name, tokens=tokens, now=clock.now().timestamp()
         )
         if isinstance(token, Refused):
             raise ProblemError(token.code)
-        outcome = await sessions.renew_session(token, source=edge.source(request))
+        outcome = await refresher.refresh(token, source=web.source(request))
         # The cookies are left as they are: the loser of a race must not clear the winner's.
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome, token_sent=True)
@@ -82,10 +92,10 @@ def renewal_router(
     )
     async def logout(request: Request) -> Response:
         """End every session of which a token is shown, on the server; expired and older tokens count as well."""
-        names = (edge.cookies.access_name.encode(), edge.cookies.refresh_name.encode())
-        await sessions.sign_out(every_token(request.scope["headers"], names), source=edge.source(request))
+        names = (web.cookies.access_name.encode(), web.cookies.refresh_name.encode())
+        await sessions.sign_out(every_token(request.scope["headers"], names), source=web.source(request))
         response = JSONResponse(SignedOutResponse().model_dump())
-        edge.cookies.clear(response)
+        web.cookies.clear(response)
         if settings.logout_clears_cache:
             response.headers["Clear-Site-Data"] = '"cache"'
         return response
@@ -93,9 +103,9 @@ def renewal_router(
     return router
 
 
-def sessions_router(sessions: Sessions, edge: Edge, *, settings: SessionSettings) -> APIRouter:
+def sessions_router(sessions: Sessions, web: WebContext, *, settings: SessionSettings) -> APIRouter:
     """Return the list of sessions, and the ways to end them from there."""
-    router = edge.router(tags=["sessions"])
+    router = web.router(tags=["sessions"])
     FreshCaller = Annotated[Caller, Depends(fresh(minutes=settings.fresh_minutes))]  # noqa: N806 -- a type
 
     @router.get(
@@ -123,12 +133,12 @@ def sessions_router(sessions: Sessions, edge: Edge, *, settings: SessionSettings
         """End one of the caller's sessions; another user's is not found."""
         wanted = session_id_from(request.path_params["session_id"])
         if wanted is None or not await sessions.revoke_session(
-            wanted, user_id=caller.user_id, reason=EndReason.REVOKED, source=edge.source(request)
+            wanted, user_id=caller.user_id, reason=EndReason.REVOKED, source=web.source(request)
         ):
             raise ProblemError(Code.SESSION_NOT_FOUND)
         response = Response(status_code=204)
         if wanted == caller.session_id:
-            edge.cookies.clear(response)
+            web.cookies.clear(response)
         return response
 
     @router.delete(
@@ -154,12 +164,12 @@ def sessions_router(sessions: Sessions, edge: Edge, *, settings: SessionSettings
 
         A stolen session must not shut its owner out: who asks has proved a moment ago who they are.
         """
-        source = edge.source(request)
+        source = web.source(request)
         response = Response(status_code=204)
         if all:
             if not await sessions.revoke_sessions_of_user(caller.user_id, reason=EndReason.REVOKED, source=source):
                 raise ProblemError(Code.USER_NOT_FOUND)
-            edge.cookies.clear(response)
+            web.cookies.clear(response)
         elif not await sessions.revoke_other_sessions(caller, source=source):
             raise ProblemError(Code.SESSION_ENDED, token_sent=True)
         return response

@@ -1,6 +1,6 @@
-"""Named questions about sessions and revocations, and the writes."""
+"""Named questions about sessions, and the writes."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -8,22 +8,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from latchstring.core.sessions.rules import (
-    CLOCKS_DIFFER,
-    EVERYONE,
-    NEVER,
-    Client,
-    EndReason,
-    ListedSession,
-    RefreshLimit,
-    Revocation,
-    RevocationKind,
-    Session,
-)
-from latchstring.core.sessions.tables import revocations, sessions
-from latchstring.core.tokens.store import REVISION
-from latchstring.foundation.database import Connection, is_postgresql, xid8
-from latchstring.foundation.facts import Source
+from latchstring.core.revocations.rules import EndReason
+from latchstring.core.revocations.store import EPOCH
+from latchstring.core.sessions.rules import CLOCKS_DIFFER, Client, ListedSession, RefreshLimit, Session
+from latchstring.core.sessions.tables import sessions
+from latchstring.foundation.database import Connection
+from latchstring.foundation.events import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +34,7 @@ def _session(row: Any) -> Session:  # noqa: ANN401 -- a row that begins with `_C
     return Session(**{**fields, "methods": tuple(fields["methods"]), "rotated_by": rotated_by})
 
 
-# The kind is written out, not bound: only so may both databases look into the index of these few rows.
-_EPOCH = (
-    sa.select(sa.func.coalesce(sa.func.max(revocations.c.below_version), 0))
-    .where(revocations.c.kind == sa.literal_column(f"'{EVERYONE}'"))
-    .scalar_subquery()
-)
-_INSERT = sessions.insert().values(epoch=_EPOCH).returning(sessions.c.epoch)
+_INSERT = sessions.insert().values(epoch=EPOCH).returning(sessions.c.epoch)
 
 
 async def insert_session(connection: Connection, session: Session, *, source: Source) -> Session:
@@ -82,12 +66,6 @@ async def insert_session(connection: Connection, session: Session, *, source: So
     return replace(session, epoch=(await connection.execute(_INSERT, row)).scalar_one())
 
 
-async def epoch(connection: Connection) -> int:
-    """Read the epoch in force."""
-    number: int = (await connection.execute(sa.select(_EPOCH))).scalar_one()
-    return number
-
-
 def _instant(name: str) -> sa.BindParameter[datetime]:
     return sa.bindparam(name, type_=sessions.c.rotated_at.type)
 
@@ -98,7 +76,7 @@ def _earlier(column: sa.Column[datetime], instant: sa.BindParameter[datetime]) -
 
 _NOW = _instant("now")
 _NEW_ACCESS_EXPIRY = _earlier(sessions.c.ends_at, _instant("access_expiry"))
-_LIVING = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > _NOW, sessions.c.epoch >= _EPOCH)
+_LIVING = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > _NOW, sessions.c.epoch >= EPOCH)
 _OF_USER = (sessions.c.id == sa.bindparam("session_id"), sessions.c.user_id == sa.bindparam("owner_id"))
 
 _WINDOW_IS_OVER = sessions.c.refreshes_since <= _instant("window_began")
@@ -283,13 +261,23 @@ def _limiting(limit: RefreshLimit | None, *, now: datetime) -> dict[str, Any]:
 
 
 _NO_LIMIT = 2**31 - 1
-_BY_ID = sa.select(*_COLUMNS, _EPOCH.label("epoch_now")).where(*_OF_USER)
+_BY_ID = sa.select(*_COLUMNS, EPOCH.label("epoch_now")).where(*_OF_USER)
 
 
 async def session_of_user(connection: Connection, session_id: UUID, *, user_id: UUID) -> tuple[Session, int] | None:
     """Read one session of one user, and the epoch in force."""
     row = (await connection.execute(_BY_ID, {"session_id": session_id, "owner_id": user_id})).one_or_none()
     return (_session(row), row.epoch_now) if row else None
+
+
+async def living_session(connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime) -> Session | None:
+    """Read one session of one user; None where there is none, or it has ended."""
+    found = await session_of_user(connection, session_id, user_id=user_id)
+    if found is None:
+        return None
+    session, epoch = found
+    has_ended = session.revoked_at is not None or session.epoch < epoch or session.expires_at <= now
+    return None if has_ended else session
 
 
 async def owner_of(connection: Connection, session_id: UUID) -> UUID | None:
@@ -414,150 +402,3 @@ async def prune_sessions(connection: Connection, *, before: date, most: int) -> 
     """Delete sessions that ended before a day, `most` at a time; return how many."""
     ended = sa.select(sessions.c.id).where(sessions.c.expires_by < before).order_by(sessions.c.expires_by).limit(most)
     return (await connection.execute(sessions.delete().where(sessions.c.id.in_(ended)))).rowcount
-
-
-async def prune_revocations(connection: Connection, *, before: datetime, most: int) -> int:
-    """Delete entries that ran out before an instant, `most` at a time; return how many."""
-    old = (
-        sa.select(revocations.c.sequence)
-        .where(revocations.c.expires_at < before)
-        .order_by(revocations.c.expires_at)
-        .limit(most)
-    )
-    return (await connection.execute(revocations.delete().where(revocations.c.sequence.in_(old)))).rowcount
-
-
-async def insert_revocations(connection: Connection, entries: Sequence[Revocation], *, now: datetime) -> None:
-    """Tell every worker."""
-    if not entries:
-        return
-    rows = [
-        {
-            "kind": entry.kind.value,
-            "session_id": entry.session_id,
-            "user_id": entry.user_id,
-            "below_version": entry.below_version,
-            "reason": entry.reason,
-            "created_at": now,
-            "expires_at": entry.expires_at,
-        }
-        for entry in entries
-    ]
-    insert = revocations.insert()
-    if is_postgresql(connection):
-        insert = insert.values(transaction_id=sa.func.pg_current_xact_id())
-    await connection.execute(insert, rows)
-
-
-async def begin_epoch(connection: Connection, *, reason: EndReason, now: datetime) -> Revocation:
-    """Begin the next epoch: whatever was opened in an earlier one has ended. The caller lets nobody else do so."""
-    entry = Revocation(
-        kind=RevocationKind.EVERYONE,
-        session_id=None,
-        user_id=None,
-        below_version=await epoch(connection) + 1,
-        reason=reason,
-        expires_at=NEVER,
-    )
-    await insert_revocations(connection, [entry], now=now)
-    return entry
-
-
-_ENTRY = (
-    revocations.c.sequence,
-    revocations.c.kind,
-    revocations.c.session_id,
-    revocations.c.user_id,
-    revocations.c.below_version,
-    revocations.c.reason,
-    revocations.c.expires_at,
-)
-
-# One statement, and so one snapshot, for where the feed stands, the revision of the keys, and the entries. PostgreSQL
-# stands at the oldest transaction still open: a later poll reads again from there, and what committed late has an id
-# that is not below it, and is never missed.
-_HORIZON = sa.cast(sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot()), sa.Text()).label("cursor")
-_SINCE_XID = revocations.c.transaction_id >= sa.cast(sa.bindparam("cursor", type_=sa.Text()), xid8)
-# SQLite: numbers in the order of commits; also of those that are deleted again.
-_LAST_NUMBER = sa.cast(
-    sa.func.coalesce(
-        sa.select(sa.column("seq"))
-        .select_from(sa.table("sqlite_sequence"))
-        .where(sa.column("name") == revocations.name)
-        .scalar_subquery(),
-        0,
-    ),
-    sa.Text(),
-).label("cursor")
-_SINCE_NUMBER = revocations.c.sequence > sa.cast(sa.bindparam("cursor", type_=sa.Text()), sa.Integer())
-
-_KEYS = REVISION.label("keys_revision")
-_ONE = sa.select(sa.literal(1).label("one")).subquery("one")
-
-
-def _since(standing: sa.Label[str], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    return sa.select(standing, _KEYS, *_ENTRY).select_from(_ONE.outerjoin(revocations, condition))
-
-
-_POSTGRESQL_SINCE, _SQLITE_SINCE = _since(_HORIZON, _SINCE_XID), _since(_LAST_NUMBER, _SINCE_NUMBER)
-_POSTGRESQL_STANDING, _SQLITE_STANDING = sa.select(_HORIZON), sa.select(_LAST_NUMBER)
-
-_PAGE = (
-    sa.select(*_ENTRY)
-    .where(
-        revocations.c.sequence > sa.bindparam("after"),
-        revocations.c.expires_at > sa.bindparam("now", type_=revocations.c.expires_at.type),
-    )
-    .order_by(revocations.c.sequence)
-    .limit(sa.bindparam("most"))
-)
-
-
-BEFORE_ALL = -(2**63)
-"""The number that every entry comes after."""
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What a poll finds."""
-
-    entries: list[Revocation]
-    cursor: str
-    """To go on from."""
-    keys_revision: int
-
-
-async def revocations_cursor(connection: Connection) -> str:
-    """Read where the feed stands: a later `revocations_since` brings all that is not committed yet."""
-    statement = _POSTGRESQL_STANDING if is_postgresql(connection) else _SQLITE_STANDING
-    return str((await connection.execute(statement)).scalar_one())
-
-
-async def revocations_page(
-    connection: Connection, *, after: int, most: int, now: datetime
-) -> tuple[list[Revocation], int | None]:
-    """Read the next entries that still matter, and the number to go on after; None after the last."""
-    rows = (await connection.execute(_PAGE, {"after": after, "most": most, "now": now})).all()
-    return _entries(rows), rows[-1].sequence if len(rows) == most else None
-
-
-async def revocations_since(connection: Connection, cursor: str) -> News:
-    """Read the entries that a read which returned `cursor` may not have seen."""
-    statement = _POSTGRESQL_SINCE if is_postgresql(connection) else _SQLITE_SINCE
-    rows = (await connection.execute(statement, {"cursor": cursor})).all()
-    return News(entries=_entries(rows), cursor=rows[0].cursor, keys_revision=rows[0].keys_revision)
-
-
-def _entries(rows: Sequence[Any]) -> list[Revocation]:
-    return [
-        Revocation(
-            kind=RevocationKind(row.kind),
-            session_id=row.session_id,
-            user_id=row.user_id,
-            below_version=row.below_version,
-            reason=row.reason,
-            expires_at=row.expires_at,
-        )
-        for row in rows
-        if row.kind is not None  # the one row of an empty outer join
-    ]

@@ -1,10 +1,9 @@
-"""The table of sessions, and the rows of the revocation feed."""
+"""The table of sessions."""
 
 import sqlalchemy as sa
 
-from latchstring.core.sessions.rules import EVERYONE
 from latchstring.foundation.audit import USER_AGENT_MAX_LENGTH
-from latchstring.foundation.database import UtcDateTime, metadata, xid8
+from latchstring.foundation.database import UtcDateTime, metadata
 
 sessions = sa.Table(
     "latchstring_sessions",
@@ -43,27 +42,4 @@ sa.Index(
     sessions.c.expires_by,
     postgresql_where=sessions.c.revoked_at.is_(None),
     sqlite_where=sessions.c.revoked_at.is_(None),
-)
-
-revocations = sa.Table(
-    "latchstring_revocations",
-    metadata,
-    # SQLite has one writer, so this order is the order of commits, and the feed's cursor.
-    sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True),
-    # On PostgreSQL commits overtake one another: there the cursor is the transaction's id. Empty on SQLite.
-    sa.Column("transaction_id", xid8, index=True),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("session_id", sa.Uuid()),
-    sa.Column("user_id", sa.Uuid()),
-    sa.Column("below_version", sa.Integer()),
-    sa.Column("reason", sa.String(32), nullable=False),
-    sa.Column("created_at", UtcDateTime(), nullable=False),
-    sa.Column("expires_at", UtcDateTime(), nullable=False, index=True),
-    sqlite_autoincrement=True,
-)
-sa.Index(
-    "ix_latchstring_revocations_epoch",
-    revocations.c.below_version,
-    postgresql_where=revocations.c.kind == EVERYONE,
-    sqlite_where=revocations.c.kind == EVERYONE,
 )

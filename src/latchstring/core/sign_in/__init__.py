@@ -2,6 +2,7 @@
 
     rules.py     Proof, and `admit`: pure
     actions.py   check the proof against what happened since it was given, and open the session
+    token_endpoint.py   /token: tokens in the body, for clients that are no browsers
 
 Passwords end here in a `Proof`, as any other way of signing in will. Nothing else opens a session.
 """

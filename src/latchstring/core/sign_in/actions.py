@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from latchstring.core.accounts import store as accounts
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller, Proven
-from latchstring.core.sessions.actions import KnownClaims, Sessions, SignedIn
-from latchstring.core.sessions.opening import open_session, replace_session
-from latchstring.core.sessions.rules import EndReason, Lifetimes, Revocation, Session
+from latchstring.core.revocations.rules import EndReason, Revocation
+from latchstring.core.sessions.actions import Sessions
+from latchstring.core.sessions.creation import open_session, replace_session
+from latchstring.core.sessions.issuing import KnownClaims, SignedIn, TokenIssuer
+from latchstring.core.sessions.refresh import Refresher
+from latchstring.core.sessions.revoking import Revoker
+from latchstring.core.sessions.rules import Lifetimes, Session
 from latchstring.core.sign_in.rules import Proof, admit
 from latchstring.core.tokens.rules import RefreshClaims
 from latchstring.errors import Code, Refused
 from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection
-from latchstring.foundation.facts import SessionProven, Source
+from latchstring.foundation.events import SessionProven, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,22 @@ class Stolen:
 class SignIn:
     """The one door to a session."""
 
-    def __init__(self, clock: Clock, sessions: Sessions, *, lifetimes: Lifetimes, sessions_per_user: int) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        sessions: Sessions,
+        *,
+        refresher: Refresher,
+        issuer: TokenIssuer,
+        revoker: Revoker,
+        lifetimes: Lifetimes,
+        sessions_per_user: int,
+    ) -> None:
         self._clock = clock
         self._sessions = sessions
+        self._refresher = refresher
+        self._issuer = issuer
+        self._revoker = revoker
         self._lifetimes = lifetimes
         self._sessions_per_user = sessions_per_user
 
@@ -83,7 +100,7 @@ class SignIn:
             return user
         proven = caller.proven.merged(proof.method, at_unix=int(proof.proven_at.timestamp()))
         revoked: list[Revocation] = []
-        session = await self._sessions.prove_anew(
+        session = await self._refresher.prove_anew(
             connection, caller, proven, bearer=bearer, source=source, revoked=revoked
         )
         if isinstance(session, Refused):
@@ -131,11 +148,11 @@ class SignIn:
 
     def announce(self, stolen: Stolen) -> None:
         """Let this worker know of the end of a stolen session, whose transaction has committed."""
-        self._sessions.announce(stolen.revoked)
+        self._revoker.announce(stolen.revoked)
 
     async def claims_of(self, user: User) -> KnownClaims:
         """Ask what the application has to say of a user, before a session is created or goes on: that may fail."""
-        return await self._sessions.claims_of(user)
+        return await self._issuer.claims_of(user)
 
     async def welcome(
         self, opened: Opened, *, known: KnownClaims | None = None, former: Iterable[str] = (), source: Source
@@ -149,7 +166,7 @@ class SignIn:
                 sign-in leaves none behind that nobody holds any more (ASVS 5.0, 7.2.4).
             source: where the proof came from.
         """
-        self._sessions.announce(opened.revoked)
-        signed_in = await self._sessions.signed_in(opened.user, opened.session, opened.proven, known=known)
+        self._revoker.announce(opened.revoked)
+        signed_in = await self._issuer.issue(opened.user, opened.session, opened.proven, known=known)
         await self._sessions.end_former(former, kept_id=opened.session.id, source=source)
         return signed_in

@@ -10,7 +10,9 @@ import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
+
+from latchstring.core.keys.strict_json import StrictJsonError, read_json
 
 MAX_LENGTH = 4096
 HEADER_MEMBERS = frozenset({"alg", "typ", "kid"})
@@ -99,30 +101,10 @@ def _object(part: str) -> dict[str, Any]:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except MalformedTokenError:
         raise
+    except StrictJsonError as error:
+        raise MalformedTokenError(str(error)) from None
     except (ValueError, RecursionError):
         raise MalformedTokenError("not JSON in UTF-8") from None
     if type(value) is not dict:
         raise MalformedTokenError("not a JSON object")
     return value
-
-
-def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object's members.
-
-    Raises:
-        MalformedTokenError: a name is given twice.
-    """
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise MalformedTokenError("a name is given twice")
-    return members
-
-
-def _refused_number(_text: str) -> NoReturn:
-    raise MalformedTokenError("a number that is not whole")
-
-
-read_json = json.JSONDecoder(
-    object_pairs_hook=unique_names, parse_float=_refused_number, parse_constant=_refused_number
-).decode
-"""Reads what a token may say: no name twice, and no number that is not whole."""

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from latchstring.core.caller import NO_CLAIMS, Caller, Claims, Proven
-from latchstring.core.tokens.compact import read_json
+from latchstring.core.keys.strict_json import read_json
 from latchstring.errors import ConfigurationError
 
 CLIENT_ID = "latchstring"

@@ -5,9 +5,9 @@ import json
 from dataclasses import dataclass, field
 
 from latchstring.core.caller import Caller
+from latchstring.core.keys.key_set import KeySet
+from latchstring.core.keys.ring import KeyRing
 from latchstring.core.tokens.compact import MalformedTokenError, parse
-from latchstring.core.tokens.keys import KeySet
-from latchstring.core.tokens.ring import KeyRing
 from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, TokenSession, access_claims, refresh_claims
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
 

@@ -6,8 +6,8 @@ Nothing here reads a database or the network: the keys are handed in, as a set t
 from collections.abc import Mapping
 
 from latchstring.core.caller import Caller
+from latchstring.core.keys.key_set import TokenKey
 from latchstring.core.tokens.compact import CompactToken, MalformedTokenError, parse
-from latchstring.core.tokens.keys import TokenKey
 from latchstring.core.tokens.rules import (
     ClaimsError,
     Kind,

@@ -13,10 +13,13 @@ The hash lives in this room's own table; a user without a row there has no passw
 wrote them verify, and are replaced at the sign-in that proved them.
 """
 
-from latchstring.core.feature import Core, Foundation, Room
+from functools import partial
+
+from latchstring.core.feature import Core, FeatureParts, Tools
 from latchstring.features.password.actions import Passwords
-from latchstring.features.password.pages import password_pages
+from latchstring.features.password.pages import password_pages, password_step_up
 from latchstring.features.password.routes import password_grant, password_router
+from latchstring.foundation.web.pages.translations import msgid
 
 __all__ = ["PasswordFeature"]
 
@@ -24,19 +27,15 @@ __all__ = ["PasswordFeature"]
 class PasswordFeature:
     """Sign-in by password."""
 
-    def build(self, foundation: Foundation, core: Core) -> Room:
-        """Return the room."""
-        passwords = Passwords(
-            foundation.database,
-            foundation.clock,
-            foundation.passwords,
-            foundation.limits,
-            sign_in=core.sign_in,
-        )
-        pages = core.page_edge
-        return Room(
+    def build(self, tools: Tools, core: Core) -> FeatureParts:
+        """Return the feature's parts."""
+        passwords = Passwords(tools.database, tools.clock, tools.passwords, tools.limits, sign_in=core.sign_in)
+        step_up = password_step_up(passwords, core.refresher, tools.web)
+        return FeatureParts(
             name="password",
-            router=password_router(passwords, core.sessions, core.signed_in_answer, foundation.edge),
-            pages=password_pages(passwords, core.sessions, pages) if pages else None,
+            router=password_router(passwords, core.refresher, core.signed_in_answer, tools.web),
+            pages=partial(password_pages, passwords, step_up),
+            links=((msgid("Password"), "/account/password"),),
+            step_up=step_up,
             grants={"password": password_grant(passwords)},
         )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from latchstring.core.accounts import store as accounts
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
-from latchstring.core.sessions.actions import KnownClaims, SignedIn
-from latchstring.core.sessions.rules import EndReason
+from latchstring.core.revocations.rules import EndReason
+from latchstring.core.sessions.issuing import KnownClaims, SignedIn
 from latchstring.core.sign_in.actions import SignIn, Stolen
 from latchstring.core.sign_in.rules import Method, Proof
 from latchstring.core.tokens.rules import RefreshClaims
@@ -17,7 +17,13 @@ from latchstring.features.password import store
 from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database
-from latchstring.foundation.facts import PasswordChanged, PasswordUpgraded, SignInRefused, Source, UserRegistered
+from latchstring.foundation.events import (
+    PasswordChanged,
+    PasswordUpgraded,
+    SignInRefused,
+    Source,
+    UserRegistered,
+)
 from latchstring.foundation.limits import Counted, Limits
 from latchstring.foundation.passwords import PasswordHasher, Verdict
 

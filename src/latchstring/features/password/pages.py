@@ -11,14 +11,20 @@ from starlette.responses import Response
 from latchstring.core.accounts.rules import User
 from latchstring.core.accounts.schemas import CanonicalEmail, Name
 from latchstring.core.caller import Caller
-from latchstring.core.sessions.actions import Sessions, SignedIn
-from latchstring.core.sessions.credentials import cookie_token, cookie_tokens
-from latchstring.core.sessions.page_edge import WHY_ENDED, PageEdge, StepUp, Visitor
+from latchstring.core.guard.credentials import cookie_token, cookie_tokens
+from latchstring.core.guard.pages import Visitor
+from latchstring.core.sessions.issuing import SignedIn
+from latchstring.core.sessions.page_router import PageRouter
+from latchstring.core.sessions.redirects import WHY_ENDED
+from latchstring.core.sessions.refresh import Refresher
+from latchstring.core.sessions.step_up import StepUp
 from latchstring.errors import Code, Refused
 from latchstring.features.password.actions import Passwords
 from latchstring.features.password.schemas import PASSWORD_MIN_LENGTH, Confirmation, Credentials, Password
+from latchstring.foundation.web.context import WebContext
 from latchstring.foundation.web.pages.form import FieldProblem, Form, problems_of, without
-from latchstring.foundation.web.pages.words import msgid
+from latchstring.foundation.web.pages.translations import msgid
+from latchstring.foundation.web.pages.urls import see_other
 from latchstring.foundation.web.problem import ProblemError
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -58,28 +64,27 @@ class ChangeForm(BaseModel):
     new_password: Password
 
 
-def password_pages(passwords: Passwords, sessions: Sessions, page_edge: PageEdge) -> APIRouter:
-    """Return the pages of this room."""
-    router = page_edge.router(templates=TEMPLATES)
-    page_edge.site.add_link(msgid("Password"), "/account/password")
-    _add_sign_up(router, passwords, page_edge)
-    _add_sign_in(router, passwords, page_edge)
-    _add_change(router, passwords, page_edge)
-    _add_confirm(router, passwords, sessions, page_edge)
+def password_pages(passwords: Passwords, step_up: StepUp, pages: PageRouter) -> APIRouter:
+    """Return the pages of this package."""
+    router = pages.router(templates=TEMPLATES)
+    _add_sign_up(router, passwords, pages)
+    _add_sign_in(router, passwords, pages)
+    _add_change(router, passwords, pages)
+    _add_confirm(router, step_up, pages)
     return router
 
 
-def _add_sign_up(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -> None:
-    site, edge = page_edge.site, page_edge.edge
-    ours = [name.encode() for name in edge.cookies.names]
-    MaybeUser = Annotated[User | None, Depends(page_edge.optional_user)]  # noqa: N806 -- a type
+def _add_sign_up(router: APIRouter, passwords: Passwords, pages: PageRouter) -> None:
+    urls, renderer, web = pages.urls, pages.renderer, pages.web
+    ours = [name.encode() for name in web.cookies.names]
+    MaybeUser = Annotated[User | None, Depends(pages.optional_user)]  # noqa: N806 -- a type
 
     def wrong(request: Request, *, destination: str | None, form: Form) -> Response:
-        return site.page(
+        return renderer.page(
             request,
             "sign_up.html",
             status=422,
-            here=site.url(request.scope, "/sign-up", next=destination),
+            here=urls.url(request.scope, "/sign-up", next=destination),
             form=form,
             destination=destination,
             password_min_length=PASSWORD_MIN_LENGTH,
@@ -87,16 +92,18 @@ def _add_sign_up(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -
 
     @router.get("/sign-up")
     async def show_sign_up(request: Request, user: MaybeUser) -> Response:
-        destination = site.destination_in_query(request)
+        destination = urls.destination_in_query(request)
         if user is not None:
-            return site.see_other(destination or site.home(request.scope))
-        return site.open_page(request, "sign_up.html", destination=destination, password_min_length=PASSWORD_MIN_LENGTH)
+            return see_other(destination or urls.landing_page(request.scope))
+        return renderer.public_page(
+            request, "sign_up.html", destination=destination, password_min_length=PASSWORD_MIN_LENGTH
+        )
 
     @router.post("/sign-up")
     async def sign_up(request: Request) -> Response:
-        fields = await site.form(request)
-        words = site.words(request.scope)
-        destination = site.destination(fields.get("next"))
+        fields = await renderer.form(request)
+        words = renderer.words(request.scope)
+        destination = urls.destination(fields.get("next"))
         kept = without(fields, {"password"})
         try:
             filled = SignUpForm.model_validate({name: fields[name] for name in _SIGN_UP_FIELDS if name in fields})
@@ -109,40 +116,42 @@ def _add_sign_up(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -
             last_name=filled.last_name,
             password=filled.password.get_secret_value(),
             former=cookie_tokens(request.scope["headers"], ours),
-            source=edge.source(request),
+            source=web.source(request),
         )
         if isinstance(outcome, Refused):
             if outcome.code is not Code.EMAIL_TAKEN:
                 raise ProblemError.of(outcome)
             taken = words(msgid("There is an account with this address already. Sign in with it."))
             return wrong(request, destination=destination, form=Form(kept, (FieldProblem("email", taken),)))
-        return page_edge.onward(request, outcome, destination=destination)
+        return pages.to_destination(request, outcome, destination=destination)
 
 
-def _add_sign_in(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -> None:
-    site, edge = page_edge.site, page_edge.edge
-    ours = [name.encode() for name in edge.cookies.names]
-    MaybeUser = Annotated[User | None, Depends(page_edge.optional_user)]  # noqa: N806 -- a type
+def _add_sign_in(router: APIRouter, passwords: Passwords, pages: PageRouter) -> None:
+    urls, renderer, web = pages.urls, pages.renderer, pages.web
+    ours = [name.encode() for name in web.cookies.names]
+    MaybeUser = Annotated[User | None, Depends(pages.optional_user)]  # noqa: N806 -- a type
 
     def wrong(request: Request, *, destination: str | None, form: Form) -> Response:
-        here = site.url(request.scope, "/sign-in", next=destination)
-        return site.page(request, "sign_in.html", status=422, here=here, form=form, destination=destination, why=None)
+        here = urls.url(request.scope, "/sign-in", next=destination)
+        return renderer.page(
+            request, "sign_in.html", status=422, here=here, form=form, destination=destination, why=None
+        )
 
     @router.get("/sign-in")
     async def show_sign_in(request: Request, user: MaybeUser) -> Response:
-        destination = site.destination_in_query(request)
-        way = page_edge.way_past_sign_in(request, user, destination=destination)
+        destination = urls.destination_in_query(request)
+        way = pages.redirects.past_sign_in(request, user, destination=destination)
         if way is not None:
             return way
         why = _WHY.get(request.query_params.get("why", ""))
-        said = site.words(request.scope)(why) if why else None
-        return site.open_page(request, "sign_in.html", destination=destination, why=said)
+        said = renderer.words(request.scope)(why) if why else None
+        return renderer.public_page(request, "sign_in.html", destination=destination, why=said)
 
     @router.post("/sign-in")
     async def sign_in(request: Request) -> Response:
-        fields = await site.form(request)
-        words = site.words(request.scope)
-        destination = site.destination(fields.get("next"))
+        fields = await renderer.form(request)
+        words = renderer.words(request.scope)
+        destination = urls.destination(fields.get("next"))
         kept = without(fields, {"password"})
         missing = tuple(
             FieldProblem(name, words(blank)) for name, blank in _SIGN_IN_FIELDS.items() if name not in fields
@@ -154,7 +163,7 @@ def _add_sign_in(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -
             if outcome.code is not Code.INVALID_CREDENTIALS:
                 raise ProblemError.of(outcome)
             return wrong(request, destination=destination, form=Form(kept, summary=words(_NOT_RIGHT)))
-        return page_edge.onward(request, outcome, destination=destination)
+        return pages.to_destination(request, outcome, destination=destination)
 
     async def _signed_in(passwords: Passwords, fields: dict[str, str], request: Request) -> SignedIn | Refused:
         try:
@@ -166,18 +175,18 @@ def _add_sign_in(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -
             email=credentials.email,
             password=credentials.password.get_secret_value(),
             former=cookie_tokens(request.scope["headers"], ours),
-            source=edge.source(request),
+            source=web.source(request),
         )
 
 
-def _add_change(router: APIRouter, passwords: Passwords, page_edge: PageEdge) -> None:
-    site, edge = page_edge.site, page_edge.edge
-    PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
+def _add_change(router: APIRouter, passwords: Passwords, pages: PageRouter) -> None:
+    urls, renderer, web = pages.urls, pages.renderer, pages.web
+    PageVisitor = Annotated[Visitor, Depends(pages.visitor)]  # noqa: N806 -- a type
 
     def shown(
         request: Request, visitor: Visitor, *, form: Form | None = None, status: int = 200, notice: str | None = None
     ) -> Response:
-        return page_edge.page(
+        return pages.visitor_page(
             request,
             "password.html",
             visitor,
@@ -189,12 +198,12 @@ def _add_change(router: APIRouter, passwords: Passwords, page_edge: PageEdge) ->
 
     @router.get("/account/password")
     async def show_password(request: Request, visitor: PageVisitor) -> Response:
-        return shown(request, visitor, notice=site.notice(request, _NOTICES))
+        return shown(request, visitor, notice=renderer.notice(request, _NOTICES))
 
     @router.post("/account/password")
     async def change_password(request: Request, visitor: PageVisitor) -> Response:
-        fields = await site.form(request)
-        words = site.words(request.scope)
+        fields = await renderer.form(request)
+        words = renderer.words(request.scope)
         try:
             filled = ChangeForm.model_validate({name: fields[name] for name in _CHANGE_FIELDS if name in fields})
         except ValidationError as error:
@@ -204,21 +213,20 @@ def _add_change(router: APIRouter, passwords: Passwords, page_edge: PageEdge) ->
         outcome: SignedIn | Refused = Refused(Code.INVALID_CREDENTIALS)
         if _can_be_one(current):
             outcome = await passwords.change_password(
-                visitor.caller, current_password=current, new_password=new, source=edge.source(request)
+                visitor.caller, current_password=current, new_password=new, source=web.source(request)
             )
         if not isinstance(outcome, Refused):
-            there = site.url(request.scope, "/account/password", done="changed")
-            return page_edge.onward(request, outcome, destination=there)
+            there = urls.url(request.scope, "/account/password", done="changed")
+            return pages.to_destination(request, outcome, destination=there)
         if outcome.code is not Code.INVALID_CREDENTIALS:
             raise ProblemError.of(outcome, token_sent=True)
         wrong = FieldProblem("current_password", words(_PASSWORD_NOT_RIGHT))
         return shown(request, visitor, form=Form({}, (wrong,)), status=422)
 
 
-def _add_confirm(router: APIRouter, passwords: Passwords, sessions: Sessions, page_edge: PageEdge) -> None:
-    site, edge = page_edge.site, page_edge.edge
-    PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
-    refresh_cookie = edge.cookies.refresh_name.encode()
+def password_step_up(passwords: Passwords, refresher: Refresher, web: WebContext) -> StepUp:
+    """Return how a page asks for the password once more."""
+    refresh_cookie = web.cookies.refresh_name.encode()
 
     async def prove(request: Request, caller: Caller, password: str) -> SignedIn | Refused:
         shown = cookie_token(request.scope["headers"], refresh_cookie)
@@ -226,49 +234,52 @@ def _add_confirm(router: APIRouter, passwords: Passwords, sessions: Sessions, pa
             return shown
         if not _can_be_one(password):
             return Refused(Code.INVALID_CREDENTIALS)
-        bearer = sessions.refresh_claims(caller, shown)
-        return await passwords.confirm(caller, password=password, bearer=bearer, source=edge.source(request))
+        bearer = refresher.refresh_claims(caller, shown)
+        return await passwords.confirm(caller, password=password, bearer=bearer, source=web.source(request))
 
-    page_edge.step_up = StepUp(
-        "confirm.html", _CONFIRM_FIELD, ("username",), prove, missing=_NO_PASSWORD, wrong=_PASSWORD_NOT_RIGHT
-    )
+    return StepUp("confirm.html", _CONFIRM_FIELD, ("username",), prove, missing=_NO_PASSWORD, wrong=_PASSWORD_NOT_RIGHT)
+
+
+def _add_confirm(router: APIRouter, step_up: StepUp, pages: PageRouter) -> None:
+    urls, renderer = pages.urls, pages.renderer
+    PageVisitor = Annotated[Visitor, Depends(pages.visitor)]  # noqa: N806 -- a type
 
     def shown(
         request: Request, visitor: Visitor, *, destination: str | None, form: Form | None = None, status: int = 200
     ) -> Response:
-        return page_edge.page(
+        return pages.visitor_page(
             request,
             "confirm.html",
             visitor,
             status=status,
             form=form,
             destination=destination,
-            action=site.url(request.scope, "/account/confirm"),
+            action=urls.url(request.scope, "/account/confirm"),
             carried=[],
-            cancel=site.home(request.scope),
+            cancel=urls.landing_page(request.scope),
             purpose=None,
         )
 
     @router.get("/account/confirm")
     async def show_confirm(request: Request, visitor: PageVisitor) -> Response:
-        return shown(request, visitor, destination=site.destination_in_query(request))
+        return shown(request, visitor, destination=urls.destination_in_query(request))
 
     @router.post("/account/confirm")
     async def confirm(request: Request, visitor: PageVisitor) -> Response:
-        fields = await site.form(request)
-        words = site.words(request.scope)
-        destination = site.destination(fields.get("next"))
+        fields = await renderer.form(request)
+        words = renderer.words(request.scope)
+        destination = urls.destination(fields.get("next"))
         password = fields.get(_CONFIRM_FIELD)
         if password is None:
             form = Form({}, (FieldProblem(_CONFIRM_FIELD, words(_NO_PASSWORD)),))
             return shown(request, visitor, destination=destination, form=form, status=422)
-        outcome = await prove(request, visitor.caller, password)
+        outcome = await step_up.prove(request, visitor.caller, password)
         if isinstance(outcome, Refused):
             if outcome.code is not Code.INVALID_CREDENTIALS:
                 raise ProblemError.of(outcome, token_sent=True)
             form = Form({}, (FieldProblem(_CONFIRM_FIELD, words(_PASSWORD_NOT_RIGHT)),))
             return shown(request, visitor, destination=destination, form=form, status=422)
-        return page_edge.onward(request, outcome, destination=destination)
+        return pages.to_destination(request, outcome, destination=destination)
 
 
 def _can_be_one(password: str) -> bool:

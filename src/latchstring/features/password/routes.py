@@ -7,33 +7,35 @@ from starlette.responses import Response
 
 from latchstring.core.accounts.schemas import UserResponse
 from latchstring.core.caller import Caller
-from latchstring.core.sessions.actions import Sessions, SignedIn
-from latchstring.core.sessions.answer import SignedInAnswer, TokenResponse
-from latchstring.core.sessions.credentials import cookie_token, cookie_tokens
-from latchstring.core.sessions.grants import Form, Grant, required
-from latchstring.core.sessions.guard import GUARD_REFUSALS, CallerDep
+from latchstring.core.guard.credentials import cookie_token, cookie_tokens
+from latchstring.core.guard.decide import GUARD_REFUSALS
+from latchstring.core.guard.dependencies import CallerDep
+from latchstring.core.sessions.issuing import SignedIn
+from latchstring.core.sessions.refresh import Refresher
+from latchstring.core.sessions.responses import SignedInAnswer, TokenResponse
+from latchstring.core.sign_in.token_endpoint import Form, Grant, required
 from latchstring.core.tokens.rules import RefreshClaims
 from latchstring.errors import Code, Refused
 from latchstring.features.password.actions import Passwords
 from latchstring.features.password.schemas import Confirmation, Credentials, PasswordChange, Registration
-from latchstring.foundation.facts import Source
-from latchstring.foundation.web.edge import Edge
+from latchstring.foundation.events import Source
+from latchstring.foundation.web.context import WebContext
 from latchstring.foundation.web.problem import ProblemError, refusals
 from latchstring.foundation.web.route import BODY_REFUSALS
 
 _AWAY = (Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE)
 
 
-def password_router(passwords: Passwords, sessions: Sessions, answer: SignedInAnswer, edge: Edge) -> APIRouter:
+def password_router(passwords: Passwords, refresher: Refresher, answer: SignedInAnswer, web: WebContext) -> APIRouter:
     """Return the ways in, and what a signed-in user does with a password."""
-    router = edge.credential_router(tags=["auth"])
-    _add_ways_in(router, passwords, answer, edge)
-    _add_proofs(router, passwords, sessions, answer, edge)
+    router = web.credential_router(tags=["auth"])
+    _add_ways_in(router, passwords, answer, web)
+    _add_proofs(router, passwords, refresher, answer, web)
     return router
 
 
-def _add_ways_in(router: APIRouter, passwords: Passwords, answer: SignedInAnswer, edge: Edge) -> None:
-    ours = [name.encode() for name in edge.cookies.names]
+def _add_ways_in(router: APIRouter, passwords: Passwords, answer: SignedInAnswer, web: WebContext) -> None:
+    ours = [name.encode() for name in web.cookies.names]
 
     @router.post(
         "/register",
@@ -60,7 +62,7 @@ def _add_ways_in(router: APIRouter, passwords: Passwords, answer: SignedInAnswer
             last_name=registration.last_name,
             password=password,
             former=cookie_tokens(request.scope["headers"], ours),
-            source=edge.source(request),
+            source=web.source(request),
         )
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome)
@@ -81,7 +83,7 @@ def _add_ways_in(router: APIRouter, passwords: Passwords, answer: SignedInAnswer
             email=credentials.email,
             password=credentials.password.get_secret_value(),
             former=cookie_tokens(request.scope["headers"], ours),
-            source=edge.source(request),
+            source=web.source(request),
         )
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome)
@@ -89,15 +91,15 @@ def _add_ways_in(router: APIRouter, passwords: Passwords, answer: SignedInAnswer
 
 
 def _add_proofs(
-    router: APIRouter, passwords: Passwords, sessions: Sessions, answer: SignedInAnswer, edge: Edge
+    router: APIRouter, passwords: Passwords, refresher: Refresher, answer: SignedInAnswer, web: WebContext
 ) -> None:
-    refresh_cookie = edge.cookies.refresh_name.encode()
+    refresh_cookie = web.cookies.refresh_name.encode()
 
     def refresh_claims(request: Request, caller: Caller) -> RefreshClaims | None:
         shown = cookie_token(request.scope["headers"], refresh_cookie)
         if isinstance(shown, Refused):
             raise ProblemError(shown.code)
-        return sessions.refresh_claims(caller, shown)
+        return refresher.refresh_claims(caller, shown)
 
     @router.post(
         "/confirm",
@@ -117,7 +119,7 @@ def _add_proofs(
             caller,
             password=confirmation.password.get_secret_value(),
             bearer=bearer,
-            source=edge.source(request),
+            source=web.source(request),
         )
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome, token_sent=True)
@@ -142,7 +144,7 @@ def _add_proofs(
             caller,
             current_password=change.current_password.get_secret_value(),
             new_password=change.new_password.get_secret_value(),
-            source=edge.source(request),
+            source=web.source(request),
         )
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome, token_sent=True)

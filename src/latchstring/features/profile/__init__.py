@@ -5,9 +5,12 @@ PATCH /me   other names, the user again
 /account    the same as a page
 """
 
-from latchstring.core.feature import Core, Foundation, Room
+from functools import partial
+
+from latchstring.core.feature import Core, FeatureParts, Tools
 from latchstring.features.profile.pages import profile_pages
 from latchstring.features.profile.routes import profile_router
+from latchstring.foundation.web.pages.translations import msgid
 
 __all__ = ["ProfileFeature"]
 
@@ -15,7 +18,11 @@ __all__ = ["ProfileFeature"]
 class ProfileFeature:
     """The signed-in user's own page."""
 
-    def build(self, foundation: Foundation, core: Core) -> Room:
-        """Return the room."""
-        pages = profile_pages(core.accounts, core.page_edge) if core.page_edge else None
-        return Room(name="profile", router=profile_router(core.accounts, foundation.edge), pages=pages)
+    def build(self, tools: Tools, core: Core) -> FeatureParts:
+        """Return the feature's parts."""
+        return FeatureParts(
+            name="profile",
+            router=profile_router(core.users, tools.web),
+            pages=partial(profile_pages, core.users),
+            links=((msgid("Account"), "/account"),),
+        )

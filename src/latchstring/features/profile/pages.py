@@ -8,12 +8,14 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from latchstring.core.accounts.actions import Accounts
 from latchstring.core.accounts.schemas import Name
-from latchstring.core.sessions.page_edge import PageEdge, Visitor
+from latchstring.core.guard.pages import Visitor
+from latchstring.core.sessions.page_router import PageRouter
+from latchstring.core.users.actions import Users
 from latchstring.errors import Code
 from latchstring.foundation.web.pages.form import Form, problems_of
-from latchstring.foundation.web.pages.words import msgid
+from latchstring.foundation.web.pages.translations import msgid
+from latchstring.foundation.web.pages.urls import see_other
 from latchstring.foundation.web.problem import ProblemError
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -28,37 +30,36 @@ class NamesForm(BaseModel):
     last_name: Name
 
 
-def profile_pages(accounts: Accounts, page_edge: PageEdge) -> APIRouter:
+def profile_pages(users: Users, pages: PageRouter) -> APIRouter:
     """Return the account page."""
-    router = page_edge.router(templates=TEMPLATES)
-    site, edge = page_edge.site, page_edge.edge
-    site.add_link(msgid("Account"), "/account")
-    PageVisitor = Annotated[Visitor, Depends(page_edge.visitor)]  # noqa: N806 -- a type
+    router = pages.router(templates=TEMPLATES)
+    urls, renderer, web = pages.urls, pages.renderer, pages.web
+    PageVisitor = Annotated[Visitor, Depends(pages.visitor)]  # noqa: N806 -- a type
 
     @router.get("/account")
     async def show_account(request: Request, visitor: PageVisitor) -> Response:
         user = visitor.user
-        return page_edge.page(
+        return pages.visitor_page(
             request,
             "account.html",
             visitor,
             form=Form({"first_name": user.first_name, "last_name": user.last_name}),
-            notice=site.notice(request, _NOTICES),
+            notice=renderer.notice(request, _NOTICES),
         )
 
     @router.post("/account")
     async def change_names(request: Request, visitor: PageVisitor) -> Response:
-        fields = await site.form(request)
+        fields = await renderer.form(request)
         try:
             names = NamesForm.model_validate({name: fields[name] for name in _FIELDS if name in fields})
         except ValidationError as error:
-            form = Form(fields, problems_of(error, site.words(request.scope), blank=_FIELDS))
-            return page_edge.page(request, "account.html", visitor, status=422, form=form)
-        user = await accounts.rename_user(
-            visitor.user.id, first_name=names.first_name, last_name=names.last_name, source=edge.source(request)
+            form = Form(fields, problems_of(error, renderer.words(request.scope), blank=_FIELDS))
+            return pages.visitor_page(request, "account.html", visitor, status=422, form=form)
+        user = await users.rename(
+            visitor.user.id, first_name=names.first_name, last_name=names.last_name, source=web.source(request)
         )
         if user is None:
             raise ProblemError(Code.USER_NOT_FOUND)
-        return site.see_other(site.url(request.scope, "/account", done="saved"))
+        return see_other(urls.url(request.scope, "/account", done="saved"))
 
     return router

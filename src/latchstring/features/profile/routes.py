@@ -4,19 +4,20 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from latchstring.core.accounts.actions import Accounts
 from latchstring.core.accounts.schemas import UserResponse
-from latchstring.core.sessions.guard import GUARD_REFUSALS, CallerDep, CurrentUser
+from latchstring.core.guard.decide import GUARD_REFUSALS
+from latchstring.core.guard.dependencies import CallerDep, CurrentUser
+from latchstring.core.users.actions import Users
 from latchstring.errors import Code
 from latchstring.features.profile.schemas import ProfileChanges
-from latchstring.foundation.web.edge import Edge
+from latchstring.foundation.web.context import WebContext
 from latchstring.foundation.web.problem import ProblemError, refusals
 from latchstring.foundation.web.route import BODY_REFUSALS
 
 
-def profile_router(accounts: Accounts, edge: Edge) -> APIRouter:
+def profile_router(users: Users, web: WebContext) -> APIRouter:
     """Return `GET /me` and `PATCH /me`."""
-    router = edge.router(tags=["auth"])
+    router = web.router(tags=["auth"])
 
     @router.get(
         "/me",
@@ -35,11 +36,11 @@ def profile_router(accounts: Accounts, edge: Edge) -> APIRouter:
         responses=refusals(*GUARD_REFUSALS, *BODY_REFUSALS, Code.DATABASE_UNAVAILABLE),
     )
     async def change_me(changes: ProfileChanges, request: Request, caller: CallerDep) -> UserResponse:
-        user = await accounts.rename_user(
+        user = await users.rename(
             caller.user_id,
             first_name=changes.first_name,
             last_name=changes.last_name,
-            source=edge.source(request),
+            source=web.source(request),
         )
         if user is None:
             raise ProblemError(Code.USER_NOT_FOUND)

@@ -1,7 +1,7 @@
 """The web's edges, shared by every room's routes.
 
     settings.py    the public URL, the front end's origin, the proxies in front
-    edge.py        Edge: the settings, worked out; the routers that every room builds on
+    edge.py        WebContext: the settings, worked out; the routers that every room builds on
     route.py       a route that guards its body and answers problems, whatever the host application does
     body.py        bytes to JSON, strictly
     cookies.py     our cookies, read from the raw header

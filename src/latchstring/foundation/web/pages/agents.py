@@ -1,6 +1,6 @@
 """A browser's and a system's name, read from its `User-Agent` by a library that is kept up to date."""
 
-from latchstring.foundation.web.pages.words import Words, msgid
+from latchstring.foundation.web.pages.translations import Words, msgid
 
 _PLAIN = {"Mobile Safari": "Safari", "Mac OS X": "macOS", "Chrome Mobile": "Chrome", "Firefox Mobile": "Firefox"}
 

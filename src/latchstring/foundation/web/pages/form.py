@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from latchstring.foundation.web.pages.words import Words, msgid
+from latchstring.foundation.web.pages.translations import Words, msgid
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from latchstring.errors import Code
-from latchstring.foundation.web.pages.words import msgid
+from latchstring.foundation.web.pages.translations import msgid
 from latchstring.foundation.web.problem import PROBLEMS
 
 

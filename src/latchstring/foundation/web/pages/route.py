@@ -7,9 +7,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from latchstring.errors import Code
-from latchstring.foundation.web.edge import Edge
+from latchstring.foundation.web.context import WebContext
 from latchstring.foundation.web.origin import SAFE_METHODS
-from latchstring.foundation.web.pages.site import Site, with_headers
+from latchstring.foundation.web.pages.policy import with_headers
+from latchstring.foundation.web.pages.renderer import Renderer
 from latchstring.foundation.web.problem import ProblemError
 from latchstring.foundation.web.route import Handler, ProblemRoute
 
@@ -17,8 +18,8 @@ from latchstring.foundation.web.route import Handler, ProblemRoute
 class PageRoute(ProblemRoute):
     """A route that answers pages."""
 
-    site: ClassVar[Site]
-    edge: ClassVar[Edge]
+    renderer: ClassVar[Renderer]
+    web: ClassVar[WebContext]
 
     def get_route_handler(self) -> Handler:
         """Wrap a problem route's handler: what broke is a page with the request's id, and every page has its policy."""
@@ -28,7 +29,7 @@ class PageRoute(ProblemRoute):
             try:
                 response = await answered(request)
             except Exception as error:  # noqa: BLE001 -- raised again, once the visitor has been told
-                response = _Broken(self.site.problem(request, ProblemError(Code.INTERNAL_ERROR)), error)
+                response = _Broken(self.renderer.problem(request, ProblemError(Code.INTERNAL_ERROR)), error)
             return self.finished(request, response)
 
         return page
@@ -39,16 +40,16 @@ class PageRoute(ProblemRoute):
 
     async def admit(self, request: Request) -> None:
         """Refuse a form that another site has sent: no front end on another origin has forms of ours, either."""
-        if request.method not in SAFE_METHODS and not self.edge.is_own_origin(request.scope["headers"]):
+        if request.method not in SAFE_METHODS and not self.web.is_own_origin(request.scope["headers"]):
             raise ProblemError(Code.ORIGIN_NOT_ALLOWED)
-        await self.edge.begin()
+        await self.web.begin()
 
     def refuse(self, request: Request, problem: ProblemError) -> Response:
-        """Return the page that says no, or the way to where it can be mended."""
-        return self.detour(request, problem) or self.site.problem(request, problem)
+        """Return the page of a refusal, or a redirect to where it can be mended."""
+        return self.redirect_for(request, problem) or self.renderer.problem(request, problem)
 
-    def detour(self, request: Request, problem: ProblemError) -> Response | None:  # noqa: ARG002 -- none here
-        """Return the way to where a refusal can be mended, if there is one."""
+    def redirect_for(self, request: Request, problem: ProblemError) -> Response | None:  # noqa: ARG002 -- none here
+        """Return a redirect to where a refusal can be mended, if there is one."""
         return None
 
 

@@ -7,35 +7,36 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from latchstring.errors import Code
-from latchstring.foundation.web.pages.words import COOKIE
+from latchstring.foundation.web.pages.translations import COOKIE
+from latchstring.foundation.web.pages.urls import see_other
 from latchstring.foundation.web.problem import ProblemError
 
 if TYPE_CHECKING:
-    from latchstring.foundation.web.edge import Edge
-    from latchstring.foundation.web.pages.site import Site
+    from latchstring.foundation.web.context import WebContext
+    from latchstring.foundation.web.pages.renderer import Renderer
 
 _A_YEAR = 365 * 24 * 60 * 60
 
 
-def add_surroundings(router: APIRouter, site: "Site", edge: "Edge") -> None:
+def add_asset_routes(router: APIRouter, renderer: "Renderer", web: "WebContext") -> None:
     """Add them to a router of pages."""
 
     @router.get("/assets/{name}")
     async def get_asset(name: str) -> Response:
-        found = site.assets.answer(name)
+        found = renderer.assets.answer(name)
         if found is None:
             raise ProblemError(Code.NOT_FOUND)
         return found
 
     @router.post("/language")
     async def choose_language(request: Request) -> Response:
-        fields = await site.form(request)
-        destination = site.destination(fields.get("next")) or site.home(request.scope)
-        language = site.languages.known(fields.get("language", ""))
+        fields = await renderer.form(request)
+        destination = renderer.urls.destination(fields.get("next")) or renderer.urls.landing_page(request.scope)
+        language = renderer.languages.known(fields.get("language", ""))
         if language is None:
             raise ProblemError(Code.VALIDATION_FAILED)
-        response = site.see_other(destination)
+        response = see_other(destination)
         response.set_cookie(
-            COOKIE, language, max_age=_A_YEAR, path="/", httponly=True, samesite="lax", secure=edge.cookies.secure
+            COOKIE, language, max_age=_A_YEAR, path="/", httponly=True, samesite="lax", secure=web.cookies.secure
         )
         return response

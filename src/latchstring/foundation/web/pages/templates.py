@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined, Template
 
-from latchstring.foundation.web.pages.words import Words
+from latchstring.foundation.web.pages.translations import Words
 
 OURS = Path(__file__).with_name("templates")
 

@@ -1,0 +1,176 @@
+"""The guard's decision: a request to a Caller, or a refusal. It reads memory only; an error in it lets nobody in."""
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from http import HTTPStatus
+from uuid import UUID
+
+from starlette.types import Receive, Scope, Send
+
+from latchstring.core.accounts.rules import User
+from latchstring.core.caller import Caller
+from latchstring.core.guard.credentials import RawHeaders, bearer_token, cookie_token, every_token
+from latchstring.core.guard.rules import is_fresh
+from latchstring.core.guard.sockets import OpenSocket, Sockets
+from latchstring.core.revocations.feed import RevocationFeed
+from latchstring.core.revocations.rules import refusal_after
+from latchstring.core.tokens.tokens import Tokens
+from latchstring.errors import Code, Refused, UnavailableError
+from latchstring.foundation.clock import Clock
+from latchstring.foundation.web.context import WebContext
+from latchstring.foundation.web.origin import SAFE_METHODS, is_navigation
+from latchstring.foundation.web.problem import PROBLEMS, ProblemError
+
+ReadUser = Callable[[UUID], Awaitable[User | None]]
+"""Reads one user."""
+
+GUARD_REFUSALS = (
+    Code.CLAIMS_CHANGED,
+    Code.CREDENTIALS_CONFLICT,
+    Code.DUPLICATE_COOKIE,
+    Code.INVALID_AUTHORIZATION_HEADER,
+    Code.INVALID_TOKEN,
+    Code.KEYS_UNAVAILABLE,
+    Code.MISSING_TOKEN,
+    Code.ORIGIN_NOT_ALLOWED,
+    Code.REVOCATIONS_UNKNOWN,
+    Code.SESSION_ENDED,
+    Code.TOKEN_EXPIRED,
+    Code.USER_NOT_FOUND,
+)
+"""What every guarded route may answer instead of its own."""
+
+NOBODY_SIGNED_IN = {HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND}
+OPEN_REFUSALS = (
+    *(code for code in GUARD_REFUSALS if PROBLEMS[code][0] not in NOBODY_SIGNED_IN),
+    Code.DATABASE_UNAVAILABLE,
+)
+"""What a route open to visitors may answer instead of its own."""
+
+
+class Guard:
+    """Decides who is asking."""
+
+    def __init__(
+        self,
+        web: WebContext,
+        clock: Clock,
+        tokens: Tokens,
+        feed: RevocationFeed,
+        *,
+        read_user: ReadUser,
+        sockets: Sockets,
+    ) -> None:
+        self._edge = web
+        self._clock = clock
+        self._tokens = tokens
+        self._feed = feed
+        self._read_user = read_user
+        self._sockets = sockets
+        self._cookie_name = web.cookies.access_name.encode()
+
+    async def caller(self, scope: Scope) -> Caller:
+        """Return who is asking. Nothing is read, but, once a second at most, for a key of which nobody has heard.
+
+        Raises:
+            ProblemError: nobody we let in; see `GUARD_REFUSALS`.
+        """
+        try:
+            return self._caller(scope)
+        except ProblemError as problem:
+            if problem.code is Code.REVOCATIONS_UNKNOWN:
+                await self._edge.begin()
+            elif problem.code is not Code.INVALID_TOKEN or not await self._learns_keys(scope["headers"]):
+                raise
+        return self._caller(scope)
+
+    async def _learns_keys(self, headers: RawHeaders) -> bool:
+        try:
+            return await self._tokens.learn_keys_of(*every_token(headers, [self._cookie_name]))
+        except UnavailableError as error:
+            raise ProblemError(error.code) from error
+
+    def _caller(self, scope: Scope) -> Caller:
+        headers = scope["headers"]
+        header = bearer_token(headers)
+        cookie = cookie_token(headers, self._cookie_name)
+        if isinstance(header, Refused):
+            raise ProblemError(header.code)
+        if isinstance(cookie, Refused):
+            raise ProblemError(cookie.code)
+        if header is None and cookie is None:
+            raise ProblemError(Code.MISSING_TOKEN)
+        if header is None and not self._origin_allowed(scope):
+            raise ProblemError(Code.ORIGIN_NOT_ALLOWED)
+        try:
+            return self._judged(header, cookie)
+        except UnavailableError as error:
+            raise ProblemError(error.code) from error
+
+    async def fresh_caller(self, scope: Scope, *, within: timedelta) -> Caller:
+        """Return who is asking, if the user has proved it no longer than `within` ago.
+
+        Raises:
+            ProblemError: nobody we let in, or 401 `insufficient_user_authentication` (RFC 9470): prove it again.
+        """
+        caller = await self.caller(scope)
+        if not is_fresh(proven_at_unix=caller.proven_at_unix, now=self._clock.now().timestamp(), within=within):
+            raise ProblemError(Code.INSUFFICIENT_USER_AUTHENTICATION, max_age_seconds=within.total_seconds())
+        return caller
+
+    async def caller_with_role(self, scope: Scope, *, role: str) -> Caller:
+        """Return who is asking, if the token says that they have the role.
+
+        Raises:
+            ProblemError: nobody we let in, or 403 `role_required`.
+        """
+        caller = await self.caller(scope)
+        if role not in caller.roles:
+            raise ProblemError(Code.ROLE_REQUIRED)
+        return caller
+
+    def watching(self, caller: Caller, receive: Receive, send: Send) -> contextlib.AbstractContextManager[OpenSocket]:
+        """Close a WebSocket if its caller would be let in no longer while the block runs."""
+        return self._sockets.watching(caller, receive, send)
+
+    async def user(self, caller: Caller) -> User:
+        """Read the caller's user.
+
+        Raises:
+            ProblemError: 404 deleted, 401 disabled a moment ago, 503 the database is away.
+        """
+        try:
+            user = await self._read_user(caller.user_id)
+        except UnavailableError as error:
+            raise ProblemError(error.code) from error
+        if user is None:
+            raise ProblemError(Code.USER_NOT_FOUND)
+        if user.is_disabled:
+            raise ProblemError(Code.SESSION_ENDED, token_sent=True)
+        return user
+
+    def _judged(self, header: str | None, cookie: str | None) -> Caller:
+        now = self._clock.now().timestamp()
+        self._feed.refuse_if_stale()
+        shown = header if header is not None else cookie
+        caller = self._tokens.read_access(shown or "", now=now)
+        if caller is None:
+            raise ProblemError(Code.INVALID_TOKEN, token_sent=True)
+        if header is not None and cookie is not None:
+            other = self._tokens.read_access(cookie, now=now)
+            if other is not None and other.user_id != caller.user_id:
+                raise ProblemError(Code.CREDENTIALS_CONFLICT)
+        if caller.expires_at_unix <= now:
+            raise ProblemError(Code.TOKEN_EXPIRED, token_sent=True)
+        reason = self._feed.ended_because(caller)
+        if reason is not None:
+            raise ProblemError(refusal_after(reason), token_sent=True)
+        return caller
+
+    def _origin_allowed(self, scope: Scope) -> bool:
+        # A cookie comes along whoever made the browser ask. A bearer token does not, and needs no such check.
+        headers = scope["headers"]
+        if self._edge.origin_allowed(headers):
+            return True
+        return scope["type"] == "http" and scope["method"] in SAFE_METHODS and is_navigation(headers)

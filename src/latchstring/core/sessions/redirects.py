@@ -1,0 +1,71 @@
+"""Where a page redirects a visitor whom a guard refused, so that nobody who looks at a page is told to refresh.
+
+no access token, or one that is over    → 303 /renew?next=…, where there is a refresh token to renew it by;
+                                          a form goes the same way by 307, and keeps what was filled in; for a
+                                          link from another site /renew is a page, whose form renews
+nobody signed in, or not any more       → 303 /sign-in?next=…
+proven too long ago                     → the page that asks to confirm; a form waits in it, as it was filled in
+"""
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from latchstring.core.accounts.rules import User
+from latchstring.errors import Code
+from latchstring.foundation.web.context import WebContext
+from latchstring.foundation.web.cookies import read_cookies
+from latchstring.foundation.web.origin import SAFE_METHODS
+from latchstring.foundation.web.pages.urls import PageUrls, see_other
+
+_RENEWABLE = frozenset({Code.CLAIMS_CHANGED, Code.INVALID_TOKEN, Code.MISSING_TOKEN, Code.TOKEN_EXPIRED})
+_OVER = frozenset({Code.REFRESH_TOKEN_REUSED, Code.SESSION_ENDED, Code.USER_GONE, Code.USER_NOT_FOUND})
+
+WHY_ENDED = "ended"
+"""Why a visitor is asked to sign in, who was signed in: `?why=ended`."""
+
+
+class Redirects:
+    """The redirects between a page, the renewal, the sign-in page and the page that asks to confirm."""
+
+    def __init__(self, urls: PageUrls, web: WebContext, *, has_step_up: bool) -> None:
+        self._urls = urls
+        self._refresh_cookie = web.cookies.refresh_name.encode()
+        self._has_step_up = has_step_up
+
+    def redirect_for(self, connection: HTTPConnection, code: Code) -> Response | None:
+        """Return the redirect to where a refusal can be mended; None where it can't."""
+        scope, urls = connection.scope, self._urls
+        by_get = scope["method"] in SAFE_METHODS
+        if code in _RENEWABLE and self._has_refresh_token(scope):
+            # 307 keeps method and form: what was filled in comes through, however long it took to fill in.
+            requested = urls.requested(scope)
+            location = urls.url(scope, "/renew", next=requested or urls.current_page(scope))
+            return Response(status_code=303 if by_get or requested is None else 307, headers={"Location": location})
+        if code in _RENEWABLE or code in _OVER:
+            was_signed_in = code is not Code.MISSING_TOKEN
+            return self.to_sign_in(scope, was_signed_in=was_signed_in, destination=urls.current_page(scope))
+        if code is Code.INSUFFICIENT_USER_AUTHENTICATION and by_get and self._has_step_up:
+            return see_other(urls.url(scope, "/account/confirm", next=urls.current_page(scope)))
+        return None
+
+    def past_sign_in(self, request: Request, user: User | None, *, destination: str | None) -> Response | None:
+        """Return the redirect of a visitor who need not sign in: signed in already, or after a renewal. Or None."""
+        if user is not None:
+            return see_other(destination or self._urls.landing_page(request.scope))
+        if "why" in request.query_params or not self._has_refresh_token(request.scope):
+            return None
+        return see_other(self._urls.url(request.scope, "/renew", next=destination))
+
+    def to_sign_in(self, scope: Scope, *, was_signed_in: bool, destination: str | None) -> Response | None:
+        """Return the redirect to the sign-in page, and from there to `destination`; None where no feature has one."""
+        urls = self._urls
+        if "/sign-in" not in urls.paths:
+            return None
+        why = WHY_ENDED if was_signed_in else None
+        # The landing page is where a sign-in leads anyway.
+        following = None if destination == urls.landing_page(scope) else destination
+        return see_other(urls.url(scope, "/sign-in", next=following, why=why))
+
+    def _has_refresh_token(self, scope: Scope) -> bool:
+        return any(read_cookies(scope["headers"], self._refresh_cookie))

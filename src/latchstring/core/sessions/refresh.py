@@ -1,0 +1,280 @@
+"""Refresh: the next generation of a session, for a refresh token or a fresh proof; a reused token ends it."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from latchstring.core.accounts import store as accounts
+from latchstring.core.accounts.rules import User
+from latchstring.core.caller import Caller, Proven
+from latchstring.core.revocations.feed import RevocationFeed
+from latchstring.core.revocations.rules import EndReason, Revocation
+from latchstring.core.sessions import store
+from latchstring.core.sessions.issuing import SignedIn, TokenIssuer
+from latchstring.core.sessions.revoking import Revoker
+from latchstring.core.sessions.rules import (
+    Client,
+    Lifetimes,
+    Presented,
+    RefreshLimit,
+    Session,
+    is_from_the_future,
+    judge,
+    proven_before_claims,
+)
+from latchstring.core.sessions.store import Rotation
+from latchstring.core.tokens.rules import RefreshClaims
+from latchstring.core.tokens.tokens import Tokens
+from latchstring.errors import Code, Refused
+from latchstring.foundation.audit import record
+from latchstring.foundation.clock import Clock
+from latchstring.foundation.database import Connection, Database
+from latchstring.foundation.events import RefreshRepeatedElsewhere, Source
+
+_log = logging.getLogger(__name__)
+
+
+class Refresher:
+    """Exchanges refresh tokens, and proves sessions anew."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        tokens: Tokens,
+        *,
+        feed: RevocationFeed,
+        issuer: TokenIssuer,
+        revoker: Revoker,
+        lifetimes: Lifetimes,
+        limit: RefreshLimit | None,
+        ends_repeats_elsewhere: bool = False,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._tokens = tokens
+        self._feed = feed
+        self._issuer = issuer
+        self._revoker = revoker
+        self._lifetimes = lifetimes
+        self._refresh_limit = limit
+        self._ends_repeats_elsewhere = ends_repeats_elsewhere
+
+    async def refresh(self, refresh_token: str, *, source: Source) -> SignedIn | Refused:
+        """Exchange a refresh token for the next pair; the previous one, within the grace, for the same pair again."""
+        now = self._clock.now()
+        bearer = self._tokens.read_refresh(refresh_token, now=now.timestamp())
+        if bearer is None and await self._tokens.learn_keys_of(refresh_token):
+            bearer = self._tokens.read_refresh(refresh_token, now=now.timestamp())
+        if bearer is None:
+            return Refused(Code.INVALID_TOKEN)
+        if bearer.expires_at_unix <= now.timestamp():
+            return Refused(Code.TOKEN_EXPIRED)
+        # Asked before the token is used up: an application's hook that fails must not make a thief of an honest client.
+        asked = await accounts.read_user(self._database, bearer.user_id) if self._issuer.has_hook else None
+        known = await self._issuer.claims_of(asked) if asked else None
+        revoked: list[Revocation] = []
+        async with self._database.transaction() as connection:
+            outcome = await self._rotate(connection, bearer, now=now, source=source, revoked=revoked)
+        self._revoker.announce(revoked)
+        # Signing takes milliseconds: after the commit, when no connection is held. A crash in between costs nothing,
+        # since asking again gives the same successor.
+        if isinstance(outcome, Refused):
+            return outcome
+        user, session = outcome
+        if not self._feed.has_heard_of(session.epoch):
+            await self._tokens.learn_keys()
+            # Verified with the keys of before, it may be a thief's, who would get a pair of the next key for it.
+            if self._tokens.read_refresh(refresh_token, now=now.timestamp()) is None:
+                return Refused(Code.INVALID_TOKEN)
+        return await self._issuer.issue(user, session, bearer.proven or proven_before_claims(session), known=known)
+
+    async def _rotate(
+        self, connection: Connection, bearer: RefreshClaims, *, now: datetime, source: Source, revoked: list[Revocation]
+    ) -> tuple[User, Session] | Refused:
+        rotation = self._rotation(bearer.session_id, bearer.user_id, now=now, source=source)
+        limit = self._refresh_limit
+        session = await store.rotate(connection, rotation, presented=bearer.generation, limit=limit)
+        user = await accounts.user_by_id(connection, bearer.user_id)
+        if user is None:
+            return Refused(Code.USER_GONE)
+        if session is not None:
+            return user, session
+        judged = await self._judged(connection, bearer, limit=limit, now=now, source=source, revoked=revoked)
+        return judged if isinstance(judged, Refused) else (user, judged)
+
+    async def _judged(
+        self,
+        connection: Connection,
+        bearer: RefreshClaims,
+        *,
+        limit: RefreshLimit | None,
+        now: datetime,
+        source: Source,
+        revoked: list[Revocation],
+    ) -> Session | Refused:
+        """Judge a refresh token that is not the current one: return the session to answer from, or refuse.
+
+        A reused token ends the session. The revocations are added to `revoked`.
+        """
+        found = await store.session_of_user(connection, bearer.session_id, user_id=bearer.user_id)
+        if found is None:
+            return Refused(Code.SESSION_ENDED)
+        session, epoch = found
+        grace, client = self._lifetimes.grace, _client(source)
+        verdict = judge(
+            session, epoch=epoch, generation=bearer.generation, now=now, grace=grace, limit=limit, client=client
+        )
+        reason = EndReason.REFRESH_REUSED
+        match verdict:
+            case Presented.REPEATED:
+                return await self._repeated(connection, session, limit=limit, is_elsewhere=False, now=now)
+            case Presented.REPEATED_ELSEWHERE:
+                fact = RefreshRepeatedElsewhere(at=now, source=source, user_id=session.user_id, session_id=session.id)
+                await record(connection, fact)
+                if not self._ends_repeats_elsewhere:
+                    return await self._repeated(connection, session, limit=limit, is_elsewhere=True, now=now)
+                reason = EndReason.REFRESH_REPEATED_ELSEWHERE
+            case Presented.REUSED:
+                pass
+            case Presented.TOO_OFTEN:
+                return _too_often(session, limit, now=now)
+            case Presented.CLOCKS_DIFFER:
+                return _clocks_differ(session, now=now)
+            case Presented.EXPIRED:
+                return Refused(Code.TOKEN_EXPIRED)
+            case Presented.ENDED:
+                return Refused(Code.SESSION_ENDED)
+        ended = await store.end_session(connection, session.id, user_id=session.user_id, now=now, reason=reason)
+        # Of several copies that come at once, one finds the session alive.
+        revoked += await self._revoker.revoke_sessions(
+            connection, ended, session.user_id, reason, now=now, source=source
+        )
+        return Refused(Code.REFRESH_TOKEN_REUSED)
+
+    async def _repeated(
+        self, connection: Connection, session: Session, *, limit: RefreshLimit | None, is_elsewhere: bool, now: datetime
+    ) -> Session | Refused:
+        if await store.count_repeat(
+            connection, session.id, user_id=session.user_id, now=now, limit=limit, is_elsewhere=is_elsewhere
+        ):
+            return session
+        # It may have ended between the reading and this.
+        living = await store.living_session(connection, session.id, user_id=session.user_id, now=now)
+        return Refused(Code.SESSION_ENDED) if living is None else _too_often(session, limit, now=now)
+
+    def refresh_claims(self, caller: Caller, shown: str | None) -> RefreshClaims | None:
+        """Read the refresh token that a caller sent. None if there is none, or it belongs to another session."""
+        now = self._clock.now().timestamp()
+        bearer = self._tokens.read_refresh(shown, now=now) if shown else None
+        is_theirs = bearer is not None and bearer.session_id == caller.session_id and bearer.expires_at_unix > now
+        return bearer if is_theirs else None
+
+    async def prove_anew(
+        self,
+        connection: Connection,
+        caller: Caller,
+        proven: Proven,
+        *,
+        bearer: RefreshClaims | None,
+        source: Source,
+        revoked: list[Revocation],
+    ) -> Session | Refused:
+        """Begin the caller's session's next generation, since its user has proved again who they are (ASVS 5.0, 7.2.4).
+
+        A token that a refresh has replaced within the grace is answered within the generation that replaced it: another
+        tab may hold that one, and must not be left behind. A reused one ends the session, and is refused.
+
+        Args:
+            connection: the open transaction, which holds the user locked.
+            caller: who has proved it.
+            proven: the caller's earlier proofs and the new one.
+            bearer: the refresh token that the caller sent, if any.
+            source: where the request came from.
+            revoked: revocations are added to it.
+        """
+        now = self._clock.now()
+        rotation = self._rotation(caller.session_id, caller.user_id, now=now, source=source)
+        if bearer is None:
+            session = await self._rotate_unseen(connection, rotation, caller, proven)
+        else:
+            session = await self._rotate_proven(
+                connection, rotation, proven, bearer=bearer, source=source, revoked=revoked
+            )
+        if session is not None:
+            return session
+        session = await store.prove(
+            connection,
+            caller.session_id,
+            user_id=caller.user_id,
+            methods=proven.methods,
+            proven_at=_instant(proven),
+            now=now,
+        )
+        return session or Refused(Code.SESSION_ENDED)
+
+    async def _rotate_unseen(
+        self, connection: Connection, rotation: Rotation, caller: Caller, proven: Proven
+    ) -> Session | Refused | None:
+        session = await store.rotate_unseen(
+            connection,
+            rotation,
+            access_issued_at=datetime.fromtimestamp(caller.issued_at_unix, UTC),
+            grace=self._lifetimes.grace,
+            methods=proven.methods,
+            proven_at=_instant(proven),
+        )
+        if session is not None:
+            return session
+        now = rotation.now
+        found = await store.living_session(connection, caller.session_id, user_id=caller.user_id, now=now)
+        return _clocks_differ(found, now=now) if found is not None and is_from_the_future(found, now=now) else None
+
+    async def _rotate_proven(
+        self,
+        connection: Connection,
+        rotation: Rotation,
+        proven: Proven,
+        *,
+        bearer: RefreshClaims,
+        source: Source,
+        revoked: list[Revocation],
+    ) -> Session | Refused | None:
+        session = await store.rotate_proven(
+            connection, rotation, presented=bearer.generation, methods=proven.methods, proven_at=_instant(proven)
+        )
+        if session is not None:
+            return session
+        judged = await self._judged(connection, bearer, limit=None, now=rotation.now, source=source, revoked=revoked)
+        return judged if isinstance(judged, Refused) else None
+
+    def _rotation(self, session_id: UUID, user_id: UUID, *, now: datetime, source: Source) -> Rotation:
+        return Rotation(
+            session_id=session_id,
+            user_id=user_id,
+            now=now,
+            client=_client(source),
+            access_expiry=self._lifetimes.access_expiry(now),
+            refresh_expiry=self._lifetimes.refresh_expiry(now),
+        )
+
+
+def _instant(proven: Proven) -> datetime:
+    return datetime.fromtimestamp(proven.at_unix, UTC)
+
+
+def _client(source: Source) -> Client:
+    return Client.of(address=source.address, user_agent=source.user_agent)
+
+
+def _clocks_differ(session: Session, *, now: datetime) -> Refused:
+    _log.warning(
+        "a session was rotated %.0f s ahead of this instance's clock: set the instances' clocks",
+        (session.rotated_at - now).total_seconds(),
+    )
+    return Refused(Code.INVALID_TOKEN)
+
+
+def _too_often(session: Session, limit: RefreshLimit | None, *, now: datetime) -> Refused:
+    wait = limit.wait(session, now=now) if limit else timedelta()
+    return Refused(Code.TOO_MANY_REQUESTS, retry_after_seconds=wait.total_seconds())

@@ -1,0 +1,39 @@
+"""The database: one engine, two ways in, and the types of our columns.
+
+    engine.py      Database: `transaction()` for writes, `reading()` for single statements
+    connection.py  what stores work with
+    columns.py     types of columns, the metadata of all tables
+    locks.py       locks between instances
+    urls.py        which database URLs are accepted
+    failures.py    one kind of failure for every way in which a database can be unavailable
+    sqlite.py      a connection to SQLite: one thread, one trip to it for each statement
+    pragmas.py     what such a connection is told first
+
+SQLite has one writer. In this process the writers queue on a lock instead of spinning on the file, and each write
+begins with BEGIN IMMEDIATE, so that a transaction that has read never finds, too late, that it may not write.
+"""
+
+from latchstring.foundation.database.columns import UtcDateTime, insert_or_ignore, metadata, xid8
+from latchstring.foundation.database.connection import Connection, Engine, is_postgresql
+from latchstring.foundation.database.engine import Database, Listener, noted_facts
+from latchstring.foundation.database.failures import is_disconnection
+from latchstring.foundation.database.locks import lock_each, lock_exclusively, lock_if_free
+from latchstring.foundation.database.urls import postgresql_url
+
+__all__ = [
+    "Connection",
+    "Database",
+    "Engine",
+    "Listener",
+    "UtcDateTime",
+    "insert_or_ignore",
+    "is_disconnection",
+    "is_postgresql",
+    "lock_each",
+    "lock_exclusively",
+    "lock_if_free",
+    "metadata",
+    "noted_facts",
+    "postgresql_url",
+    "xid8",
+]

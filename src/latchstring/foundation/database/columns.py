@@ -1,0 +1,66 @@
+"""The types of our columns, the metadata of our tables, and an INSERT that does nothing on a conflict."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from latchstring.foundation.database.connection import Connection, is_postgresql
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
+    from sqlalchemy.engine.interfaces import Dialect
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""All our tables; each is called `latchstring_…`, because a host's database has a `users` of its own."""
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """An instant. Goes in only with a time zone, comes out in UTC, on every database."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: "Dialect") -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("an instant needs a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: "Dialect") -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class _Xid8(sa.types.UserDefinedType[int]):
+    """PostgreSQL's 64-bit transaction id; it travels as text, which every driver knows."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "xid8"
+
+
+xid8 = sa.BigInteger().with_variant(_Xid8(), "postgresql")
+
+
+def insert_or_ignore(connection: Connection, table: sa.Table) -> "postgresql.Insert | sqlite.Insert":
+    """Return an INSERT into `table` that does nothing, instead of failing, where a unique constraint forbids it."""
+    # Imported here: a process on one database has no use for the megabytes of the other's dialect.
+    if is_postgresql(connection):
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert  # noqa: PLC0415
+
+        return postgresql_insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert  # noqa: PLC0415
+
+    return sqlite_insert(table).on_conflict_do_nothing()

@@ -1,0 +1,215 @@
+"""Database: short transactions, bounded waits, one kind of failure.
+
+    async with database.transaction() as connection:   a write: commits at the end, or nothing happened
+    async with database.reading() as connection:       single statements, each seeing what is committed
+
+Listeners hear of the facts that a transaction recorded, at its end and after it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import greenlet_spawn
+
+from latchstring.errors import ConfigurationError
+from latchstring.foundation.database.connection import READING, SQLITE_LOCK_SECONDS, TIMEOUT_SECONDS, Connection, Engine
+from latchstring.foundation.database.failures import failures_translated
+from latchstring.foundation.database.pragmas import begin_sqlite, prepare_sqlite
+from latchstring.foundation.database.sqlite import OneTripConnection, connect
+from latchstring.foundation.database.urls import CONNECT_ARGUMENTS, checked_url
+from latchstring.foundation.events import Fact
+from latchstring.foundation.loop_lock import LoopLock
+
+_POOL_SIZE = 8
+
+
+class Listener(Protocol):
+    """Who hears of the facts of a transaction."""
+
+    async def tell_inside(self, facts: Sequence[Fact], connection: Connection) -> None:
+        """Hear of them while the transaction is open; raise to undo it all."""
+        ...
+
+    def tell_after(self, facts: Sequence[Fact]) -> None:
+        """Hear of them once they are committed."""
+        ...
+
+
+class Database:
+    """Short transactions, bounded waits, one kind of failure; on an engine of its own, or on an application's.
+
+    An application's engine lends its pool, and stays as it is. On SQLite it lends its file's address: what a connection
+    there must be told before we can use it would hold for the application's own statements, too.
+    """
+
+    def __init__(self, database: str | Engine, *, listener: Listener | None = None) -> None:
+        self.url = checked_url(database)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._is_lent = isinstance(database, AsyncEngine) and not self.is_sqlite
+        self.engine = database if isinstance(database, AsyncEngine) and self._is_lent else self._own_engine()
+        self._writing = self.engine.execution_options(**_POSTGRESQL_OPTIONS) if self._is_lent else self.engine
+        self._reading = self.engine.execution_options(
+            **({READING: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"})
+        )
+        self._listener = listener
+        self._writer = LoopLock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        if self.is_sqlite:
+            event.listen(self.engine.sync_engine, "connect", prepare_sqlite)
+            event.listen(self.engine.sync_engine, "begin", begin_sqlite)
+
+    def _own_engine(self) -> AsyncEngine:
+        try:
+            return create_async_engine(
+                self.url,
+                # No overflow: connections beyond the pool would be opened and closed again at every busy moment.
+                pool_size=_POOL_SIZE,
+                max_overflow=0,
+                pool_timeout=TIMEOUT_SECONDS,
+                connect_args=CONNECT_ARGUMENTS[self.url.drivername],
+                **({"async_creator": self._connect_sqlite} if self.is_sqlite else _POSTGRESQL_OPTIONS),
+            )
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"the database driver {error.name} is not installed: pip install 'latchstring[postgres]'"
+            ) from None
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Open a write transaction; it commits when the block ends and rolls back when the block raises.
+
+        Raises:
+            DatabaseUnavailableError: the database is away or did not answer within five seconds.
+        """
+        facts: list[Fact] = []
+        with failures_translated():
+            async with (
+                asyncio.timeout(TIMEOUT_SECONDS),
+                self._turn_to_write(),
+                self._connected(self._writing) as connection,
+                connection.begin(),
+            ):
+                _sync(connection).execution_options(**{_FACTS: facts})
+                yield connection
+                if self._listener is not None and facts:
+                    await self._listener.tell_inside(facts, connection)
+        if self._listener is not None and facts:
+            self._listener.tell_after(facts)
+
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """Open a connection for single statements; nothing is held between two of them but the connection.
+
+        Raises:
+            DatabaseUnavailableError: the database is away or did not answer within five seconds.
+        """
+        with failures_translated():
+            async with asyncio.timeout(TIMEOUT_SECONDS), self._connected(self._reading) as connection:
+                yield connection
+
+    async def read_one(self, statement: sa.Select[Any], parameters: Mapping[str, object]) -> sa.Row[Any] | None:
+        """Run one statement and return its only row, or None: `reading()` for the hottest question there is.
+
+        On SQLite everything from the pool and back happens in one greenlet, at two thirds of the cost.
+
+        Raises:
+            DatabaseUnavailableError: the database is away or did not answer within five seconds.
+        """
+        if not self.is_sqlite:
+            async with self.reading() as connection:
+                result = await connection.execute(statement, parameters)
+                return cast("sa.Row[Any] | None", result.one_or_none())
+
+        def read() -> sa.Row[Any] | None:
+            with self._reading.sync_engine.connect() as connection:
+                row: sa.Row[Any] | None = connection.execute(statement, parameters).one_or_none()
+                return row
+
+        with failures_translated():
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                row: sa.Row[Any] | None = await greenlet_spawn(read)
+                return row
+
+    async def close(self) -> None:
+        """Close every connection of ours."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        if not self._is_lent:
+            await self.engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def _turn_to_write(self) -> AsyncIterator[None]:
+        if not self.is_sqlite:
+            yield
+            return
+        # Half of the time is for the writers of this process, half for SQLite to wait for another one's.
+        async with asyncio.timeout(SQLITE_LOCK_SECONDS):
+            await self._writer.acquire()
+        try:
+            yield
+        finally:
+            self._writer.release()
+
+    def _connected(self, engine: AsyncEngine) -> contextlib.AbstractAsyncContextManager[Connection]:
+        return engine.connect() if self.is_sqlite else self._connected_whole(engine)
+
+    @contextlib.asynccontextmanager
+    async def _connected_whole(self, engine: AsyncEngine) -> AsyncIterator[Connection]:
+        self._leave_a_loop_that_is_gone()
+        # In a task of its own: whoever is cut off while SQLAlchemy connects would lose a connection that nobody holds.
+        opening = asyncio.create_task(_opened(engine))
+        try:
+            connection = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            closing = asyncio.create_task(_close_when_open(opening))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            raise
+        try:
+            yield connection
+        finally:
+            await asyncio.shield(asyncio.create_task(connection.close()))
+
+    def _leave_a_loop_that_is_gone(self) -> None:
+        # Its connections can't be used in another one, nor be closed there.
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop and self._loop.is_closed() and not self._is_lent:
+            self.engine.sync_engine.dispose(close=False)
+        self._loop = loop
+
+    async def _connect_sqlite(self) -> OneTripConnection:
+        (location,), options = self.engine.dialect.create_connect_args(self.url)
+        return await connect(location, **options)
+
+
+async def _opened(engine: AsyncEngine) -> Connection:
+    return await engine.connect()
+
+
+async def _close_when_open(opening: "asyncio.Task[Connection]") -> None:
+    with contextlib.suppress(Exception):
+        await (await opening).close()
+
+
+def noted_facts(connection: Connection) -> list[Fact]:
+    """Return the facts that this transaction has recorded so far, to be added to."""
+    facts: list[Fact] = _sync(connection).get_execution_options()[_FACTS]
+    return facts
+
+
+def _sync(connection: Connection) -> sa.Connection:
+    if connection.sync_connection is None:
+        raise RuntimeError("the connection is not open")
+    return connection.sync_connection
+
+
+# Our own execution option of SQLAlchemy: what a transaction recorded.
+_FACTS = "latchstring_facts"
+
+# Whatever a server's default is: a statement that waited for another transaction has to see what that one did.
+_POSTGRESQL_OPTIONS: dict[str, Any] = {"isolation_level": "READ COMMITTED"}

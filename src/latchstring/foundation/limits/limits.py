@@ -1,0 +1,120 @@
+"""Limits: counts tries in sliding windows, and refuses those beyond the rates."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import IPv6Address, ip_address, ip_network
+from uuid import UUID
+
+from latchstring.errors import Code, Refused
+from latchstring.foundation.clock import Clock, new_id
+from latchstring.foundation.database import Connection, lock_each
+from latchstring.foundation.limits import store
+from latchstring.foundation.limits.rates import Rate
+from latchstring.foundation.limits.settings import LimitSettings
+
+_IPV6_PREFIX = 64
+_NOT_ASKED_AGAIN = timedelta(seconds=1)
+_MOST_KNOWN_FULL = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The places that one try has taken."""
+
+    ids: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Full:
+    frees_at: datetime
+    ask_again_at: datetime
+
+
+class Limits:
+    """Counts tries, and refuses those beyond the rates."""
+
+    def __init__(self, settings: LimitSettings, clock: Clock) -> None:
+        self._clock = clock
+        self._is_on = settings.limits
+        self._account = settings.limit_account
+        self._address = settings.limit_address
+        self._register = settings.limit_register
+        self.refresh = settings.limit_refresh if settings.limits else None
+        """How often one session may be renewed; its row does the counting."""
+        self._known_full: dict[str, _Full] = {}
+
+    async def count_sign_in(self, connection: Connection, *, account: str, address: str | None) -> Counted | Refused:
+        """Take a place for one try to prove `account`'s password from `address`, or refuse with how long to wait.
+
+        Args:
+            connection: an open transaction, to be committed before the password is checked.
+            account: the canonical e-mail address, whether there is such an account or not.
+            address: the network address; None where it is not known, which counts as one address.
+        """
+        return await self._count(connection, *self._of_sign_in(account, address))
+
+    def refuses_sign_in(self, *, account: str, address: str | None) -> Refused | None:
+        """Refuse, without asking the database, what would have been refused a moment ago."""
+        return self._refuses(*self._of_sign_in(account, address))
+
+    async def count_registration(self, connection: Connection, *, address: str | None) -> Counted | Refused:
+        """Take a place for one registration from `address`, or refuse."""
+        return await self._count(connection, self._of_registration(address))
+
+    def refuses_registration(self, *, address: str | None) -> Refused | None:
+        """Refuse, without asking the database, what would have been refused a moment ago."""
+        return self._refuses(self._of_registration(address))
+
+    async def give_back(self, connection: Connection, counted: Counted) -> None:
+        """Free the places of a try that was no failure."""
+        if counted.ids:
+            await store.delete_places(connection, counted.ids)
+
+    async def _count(self, connection: Connection, *wanted: tuple[str, Rate]) -> Counted | Refused:
+        if not self._is_on:
+            return Counted()
+        # In one order everywhere, so that two tries never wait for each other.
+        await lock_each(connection, sorted(key for key, _ in wanted))
+        now = self._clock.now()
+        full = await store.when_free(connection, wanted, now=now)
+        for (key, _), frees_at in zip(wanted, full, strict=True):
+            if frees_at is not None:
+                self._remember(key, _Full(frees_at=frees_at, ask_again_at=min(now + _NOT_ASKED_AGAIN, frees_at)))
+        waits = [(frees_at - now).total_seconds() for frees_at in full if frees_at is not None]
+        if waits:
+            return Refused(Code.TOO_MANY_REQUESTS, retry_after_seconds=max(waits))
+        taken = {new_id(now): (key, now + rate.window) for key, rate in wanted}
+        await store.insert_places(connection, taken)
+        return Counted(tuple(taken))
+
+    def _of_sign_in(self, account: str, address: str | None) -> tuple[tuple[str, Rate], ...]:
+        return (_key("account", account), self._account), (_key("address", _network(address)), self._address)
+
+    def _of_registration(self, address: str | None) -> tuple[str, Rate]:
+        return _key("register", _network(address)), self._register
+
+    def _refuses(self, *wanted: tuple[str, Rate]) -> Refused | None:
+        now = self._clock.now()
+        known = [full for key, _ in wanted if (full := self._known_full.get(key)) and now < full.ask_again_at]
+        if not known:
+            return None
+        wait = max(full.frees_at for full in known) - now
+        return Refused(Code.TOO_MANY_REQUESTS, retry_after_seconds=wait.total_seconds())
+
+    def _remember(self, key: str, full: _Full) -> None:
+        if len(self._known_full) >= _MOST_KNOWN_FULL:
+            self._known_full.clear()
+        self._known_full[key] = full
+
+
+def _key(kind: str, subject: str) -> str:
+    return hashlib.sha256(f"{kind}:{subject}".encode()).hexdigest()
+
+
+def _network(address: str | None) -> str:
+    # Whoever has one IPv6 address has the 2⁶⁴ beside it (GHSA-p6v2-xcpg-h6xw); one that is not known is never let off.
+    if address is None:
+        return "unknown"
+    parsed = ip_address(address)
+    return str(ip_network((parsed, _IPV6_PREFIX), strict=False)) if isinstance(parsed, IPv6Address) else str(parsed)

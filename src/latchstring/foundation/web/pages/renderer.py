@@ -1,0 +1,243 @@
+"""Renderer: a template to a response."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import Scope
+
+from latchstring.foundation.web.body import read_form
+from latchstring.foundation.web.origin import SAFE_METHODS
+from latchstring.foundation.web.pages.assets import THEME, Assets
+from latchstring.foundation.web.pages.form import Form
+from latchstring.foundation.web.pages.options import Pages
+from latchstring.foundation.web.pages.policy import CONTENT_SECURITY_POLICY, FORM_ACTION
+from latchstring.foundation.web.pages.problems import told
+from latchstring.foundation.web.pages.translations import OURS, Languages, Words, msgid
+from latchstring.foundation.web.pages.urls import PageUrls, requested_url
+from latchstring.foundation.web.problem import PROBLEMS, ProblemError
+from latchstring.foundation.web.request_id import request_id
+
+if TYPE_CHECKING:
+    from latchstring.foundation.web.pages.templates import Templates
+
+_FORM = "latchstring.form"
+_MOST_KEPT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An entry of the navigation, as a template shows it."""
+
+    label: str
+    url: str
+    is_current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What the quiet refresh of a page that is left open needs to know."""
+
+    url: str
+    due_in_seconds: int
+    """Until the access token expires."""
+    life_seconds: int
+    """Of the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What stands around a page's own content: the site, as its header and footer show it."""
+
+    name: str
+    logo: str | None
+    home: str
+    links: Sequence[Link]
+    stylesheets: Sequence[str]
+
+
+class Renderer:
+    """Renders the templates of all pages."""
+
+    def __init__(
+        self, urls: PageUrls, options: Pages, templates: "Templates", *, links: Sequence[tuple[str, str]]
+    ) -> None:
+        """Render pages.
+
+        Args:
+            urls: theirs.
+            options: what the application says of them.
+            templates: theirs and ours.
+            links: the entries of the navigation that are pages of ours: a label that is in the catalogues, and a path.
+        """
+        self.urls = urls
+        self.templates = templates
+        self.languages = Languages(OURS, *([Path(options.locale)] if options.locale else []))
+        self.assets = Assets(options.theme)
+        self._options = options
+        self._links = links
+        self._kept: dict[tuple[object, ...], str] = {}
+
+    def notice(self, request: Request, notices: Mapping[str, str]) -> str | None:
+        """Return what `done` says has just been done, in the visitor's language; None for what is none of these."""
+        said = notices.get(request.query_params.get("done", ""))
+        return self.words(request.scope)(said) if said else None
+
+    def words(self, scope: Scope) -> Words:
+        """Return the visitor's language."""
+        return self.languages.spoken_by(scope["headers"])
+
+    async def form(self, request: Request) -> dict[str, str]:
+        """Return what was filled in, without the empty fields; read once, however often it is asked for.
+
+        Raises:
+            ProblemError: as `read_form` does.
+        """
+        fields: dict[str, str] | None = request.scope.get(_FORM)
+        if fields is None:
+            fields = request.scope[_FORM] = await read_form(request)
+        return fields
+
+    def page(
+        self,
+        request: Request,
+        template: str,
+        *,
+        status: int = 200,
+        user: object = None,
+        renewal: Renewal | None = None,
+        here: str | None = None,
+        notice: str | None = None,
+        form: Form | None = None,
+        destination: str | None = None,
+        **content: object,
+    ) -> Response:
+        """Return a template's page.
+
+        Args:
+            request: what is answered.
+            template: its name.
+            status: of the answer; 422 where the form is wrong.
+            user: who is signed in, where the page is about that.
+            renewal: how the page keeps a session alive.
+            here: the page's own address, where it is not that of the request.
+            notice: what has just been done, in the visitor's language.
+            form: what was filled in.
+            destination: where the visitor goes from there: `next`.
+            content: what the template itself asks for.
+        """
+        form = form or Form()
+        text = self._rendered(
+            request.scope,
+            template,
+            here=here or self.urls.current_page(request.scope),
+            user=user,
+            renewal=renewal,
+            notice=notice,
+            form=form,
+            has_errors=form.is_wrong,
+            next=destination,
+            status=status,
+            **content,
+        )
+        return self._answer(text, status=status, destination=destination)
+
+    def public_page(
+        self, request: Request, template: str, *, destination: str | None = None, **content: Hashable
+    ) -> Response:
+        """Return a page that is the same for everybody who comes to it: rendered once, and kept.
+
+        Args:
+            request: what is answered.
+            template: its name.
+            destination: where the visitor goes from there: `next`.
+            content: what the template itself asks for.
+        """
+        scope = request.scope
+        here = self.urls.current_page(scope)
+        key = (template, self.words(scope).language, self.urls.root(scope), here, destination, *content.items())
+        text = self._kept.get(key)
+        if text is None:
+            if len(self._kept) >= _MOST_KEPT:
+                # Whoever asks with a thousand addresses has each rendered, and fills no memory.
+                self._kept.clear()
+            text = self._kept[key] = self._rendered(
+                scope,
+                template,
+                here=here,
+                user=None,
+                renewal=None,
+                notice=None,
+                form=Form(),
+                has_errors=False,
+                next=destination,
+                status=200,
+                **content,
+            )
+        return self._answer(text, status=200, destination=destination)
+
+    def _rendered(self, scope: Scope, template: str, **content: object) -> str:
+        words = self.words(scope)
+        return self.templates.get(template, words).render(
+            languages=[(each.language, each.own_name) for each in self.languages],
+            site=self._frame(scope, words),
+            url=lambda path, **query: self.urls.url(scope, path, **query),
+            asset=lambda name: self.asset_url(scope, name),
+            has_sign_in="/sign-in" in self.urls.paths,
+            has_sign_up="/sign-up" in self.urls.paths,
+            has_password="/account/password" in self.urls.paths,
+            **content,
+        )
+
+    def _answer(self, text: str, *, status: int, destination: str | None) -> Response:
+        response = HTMLResponse(text, status_code=status)
+        if destination in self.urls.return_urls:
+            # Chromium holds the redirect that answers a form against this as well.
+            target = urlsplit(destination)
+            allowed = f"{FORM_ACTION} {target.scheme}://{target.netloc}"
+            response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.replace(FORM_ACTION, allowed)
+        return response
+
+    def problem(self, request: Request, problem: ProblemError) -> Response:
+        """Return the page of a refusal."""
+        said = told(problem.code)
+        # Without the query: what was wrong may be in it.
+        here = self.urls.current_page(request.scope).partition("?")[0]
+        words = self.words(request.scope)
+        retry_after = (problem.headers or {}).get("Retry-After")
+        is_form = request.method not in SAFE_METHODS
+        response = self.page(
+            request,
+            said.template,
+            status=PROBLEMS[problem.code][0],
+            here=here,
+            heading=words(said.heading),
+            words=words(said.words),
+            code=problem.code.value,
+            retry_after_minutes=-(-int(retry_after) // 60) if retry_after else None,
+            back=here if is_form else self.urls.landing_page(request.scope),
+            back_label=words(msgid("Go back") if is_form else msgid("Go to the start")),
+            request_id=request_id(request.scope),
+        )
+        response.headers.update(problem.headers or {})
+        return response
+
+    def asset_url(self, scope: Scope, name: str) -> str:
+        """Return the address of a style sheet, a module or an image of ours."""
+        return self.urls.url(scope, "/assets/" + self.assets.hashed_name(name))
+
+    def _frame(self, scope: Scope, words: Words) -> Frame:
+        options, root, here = self._options, self.urls.root(scope), requested_url(scope).partition("?")[0]
+        entries = [(label, root + path) for label, path in options.links]
+        entries += [(label, self.urls.url(scope, path)) for label, path in self._links]
+        return Frame(
+            name=options.name,
+            logo=root + options.logo if options.logo else None,
+            home=self.urls.landing_page(scope),
+            links=[Link(words(label), url, url == here) for label, url in entries],
+            stylesheets=[self.asset_url(scope, THEME)] if THEME in self.assets else [],
+        )

@@ -1,0 +1,349 @@
+"""Wiring: every part of an `Auth`, made once, from the foundation up. Nothing is global, and nothing is read yet."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+
+from latchstring.core.accounts.store import read_user
+from latchstring.core.feature import Core, Feature, FeatureParts, Tools
+from latchstring.core.guard.decide import Guard
+from latchstring.core.guard.dependencies import FreshDependency, OptionalUserDependency
+from latchstring.core.guard.pages import VisitorDependency
+from latchstring.core.guard.sockets import Sockets
+from latchstring.core.keys.actions import DatabaseKeys, GivenKeys, KeyPolicy, Keys
+from latchstring.core.keys.key_set import key_set_from_pems
+from latchstring.core.keys.ring import DatabaseRing, GivenRing, KeyRing
+from latchstring.core.keys.rotation import KEYS_KEPT
+from latchstring.core.keys.routes import jwks_router, metadata_router
+from latchstring.core.keys.store import prune_keys
+from latchstring.core.revocations.feed import RevocationFeed
+from latchstring.core.revocations.rules import REVOCATIONS_KEPT
+from latchstring.core.revocations.store import prune_revocations
+from latchstring.core.sessions.actions import Sessions
+from latchstring.core.sessions.issuing import ClaimsHook, TokenIssuer
+from latchstring.core.sessions.page_router import PageRouter
+from latchstring.core.sessions.pages import sessions_pages, well_known_pages
+from latchstring.core.sessions.redirects import Redirects
+from latchstring.core.sessions.refresh import Refresher
+from latchstring.core.sessions.responses import SignedInAnswer
+from latchstring.core.sessions.revoking import Revoker
+from latchstring.core.sessions.routes import renewal_router, sessions_router
+from latchstring.core.sessions.rules import Lifetimes, RefreshLimit
+from latchstring.core.sessions.step_up import StepUp, StepUpPages
+from latchstring.core.sessions.store import prune_sessions
+from latchstring.core.sessions.visitor_page import VisitorPage
+from latchstring.core.sign_in.actions import SignIn
+from latchstring.core.sign_in.token_endpoint import Grant, token_router
+from latchstring.core.tokens.rules import Party
+from latchstring.core.tokens.tokens import Tokens
+from latchstring.core.users.actions import Users
+from latchstring.errors import ConfigurationError
+from latchstring.foundation.background import Background, Begin
+from latchstring.foundation.clock import Clock
+from latchstring.foundation.database import Connection, Database, Engine
+from latchstring.foundation.housekeeping import Chore, Housekeeping
+from latchstring.foundation.limits import Limits, prune_limits
+from latchstring.foundation.passwords import PasswordHasher
+from latchstring.foundation.subscribers import Subscribers
+from latchstring.foundation.vault import Vault
+from latchstring.foundation.web.context import WebContext
+from latchstring.foundation.web.pages.options import Pages
+from latchstring.foundation.web.pages.renderer import Renderer
+from latchstring.foundation.web.pages.routes import add_asset_routes
+from latchstring.foundation.web.pages.translations import msgid
+from latchstring.foundation.web.pages.urls import PageUrls
+from latchstring.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Every part of an `Auth`."""
+
+    settings: Settings
+    tools: Tools
+    core: Core
+    ring: KeyRing
+    keys: Keys
+    tokens: Tokens
+    sockets: Sockets
+    subscribers: Subscribers
+    background: Background
+    housekeeping: Housekeeping
+    features: Sequence[FeatureParts]
+    grants: Mapping[str, Grant]
+    """Those of all features, by their grant type."""
+    pages: Pages | None
+    """How pages look, where there are any."""
+
+
+def build(
+    settings: Settings,
+    database: str | Engine,
+    *,
+    features: Iterable[Feature],
+    claims: ClaimsHook | None,
+    pages: Pages | None,
+    clock: Clock,
+    begin: Begin,
+) -> Parts:
+    """Build every part, in the order in which they need one another.
+
+    Args:
+        settings: everything that can be set.
+        database: its URL, or the application's own engine.
+        features: what to switch on.
+        claims: the application's claims hook.
+        pages: how pages look; None: there are none.
+        clock: the time.
+        begin: begins what goes on beside the requests.
+
+    Raises:
+        ConfigurationError: keys or a database that can't be used, a missing secret, or two features that contradict
+            each other.
+    """
+    subscribers, background = Subscribers(), Background(begin)
+    tools = Tools(
+        database=Database(database, listener=subscribers),
+        clock=clock,
+        passwords=PasswordHasher(settings),
+        limits=Limits(settings, clock),
+        web=WebContext(settings, background),
+    )
+    ring, keys = _ring_and_keys(settings, tools.database, clock)
+    tokens = Tokens(ring, Party(issuer=settings.issuer, audience=settings.audience or settings.issuer))
+    feed = RevocationFeed(tools.database, ring, clock, max_lag_seconds=settings.revocation_max_lag_seconds)
+    revoker = Revoker(feed, access_life=_lifetimes(settings).access)
+    sessions = Sessions(tools.database, clock, tokens, keys, revoker)
+    sockets = Sockets(sessions.living_among, feed, clock, asked_every=_lifetimes(settings).access)
+    core = _core(settings, tools, tokens, feed=feed, revoker=revoker, sessions=sessions, sockets=sockets, claims=claims)
+    built = tuple(feature.build(tools, core) for feature in features)
+    return Parts(
+        settings=settings,
+        tools=tools,
+        core=core,
+        ring=ring,
+        keys=keys,
+        tokens=tokens,
+        sockets=sockets,
+        subscribers=subscribers,
+        background=background,
+        housekeeping=Housekeeping(tools.database, clock, _chores(settings), duties=[keys.tend, sockets.tend]),
+        features=built,
+        grants=_grants(built),
+        pages=pages,
+    )
+
+
+def _core(
+    settings: Settings,
+    tools: Tools,
+    tokens: Tokens,
+    *,
+    feed: RevocationFeed,
+    revoker: Revoker,
+    sessions: Sessions,
+    sockets: Sockets,
+    claims: ClaimsHook | None,
+) -> Core:
+    database, clock, lifetimes, rate = tools.database, tools.clock, _lifetimes(settings), tools.limits.refresh
+    issuer = TokenIssuer(tokens, feed, claims=claims)
+    refresher = Refresher(
+        database,
+        clock,
+        tokens,
+        feed=feed,
+        issuer=issuer,
+        revoker=revoker,
+        lifetimes=lifetimes,
+        limit=RefreshLimit(times=rate.times, window=rate.window) if rate else None,
+        ends_repeats_elsewhere=settings.refresh_repeated_elsewhere == "end",
+    )
+    most = settings.sessions_per_user
+    return Core(
+        users=Users(database, clock, revoker),
+        sessions=sessions,
+        refresher=refresher,
+        sign_in=SignIn(
+            clock,
+            sessions,
+            refresher=refresher,
+            issuer=issuer,
+            revoker=revoker,
+            lifetimes=lifetimes,
+            sessions_per_user=most,
+        ),
+        guard=Guard(tools.web, clock, tokens, feed, read_user=partial(read_user, database), sockets=sockets),
+        feed=feed,
+        signed_in_answer=SignedInAnswer(tools.web, clock),
+    )
+
+
+def json_routers(parts: Parts) -> list[APIRouter]:
+    """Return the routers below the prefix: those of the features, refresh, sign-out, sessions and tokens."""
+    settings, tools, core = parts.settings, parts.tools, parts.core
+    return [
+        *(feature.router for feature in parts.features),
+        renewal_router(
+            core.sessions,
+            core.refresher,
+            tokens=parts.tokens,
+            answer=core.signed_in_answer,
+            web=tools.web,
+            clock=tools.clock,
+            settings=settings,
+        ),
+        sessions_router(core.sessions, tools.web, settings=settings),
+        token_router(core.refresher, core.signed_in_answer, tools.web, grants=parts.grants),
+    ]
+
+
+def well_known_routers(parts: Parts, *, prefix: str, pages: PageRouter | None) -> list[APIRouter]:
+    """Return the routers whose addresses standards fix; `prefix` is where the token endpoint is."""
+    settings, max_age = parts.settings, parts.settings.jwks_max_age_seconds
+    routers = [jwks_router(parts.ring, parts.tools.web, max_age_seconds=max_age)]
+    # Without a public URL there is no issuer that could be found: the Host header is whatever a visitor sends.
+    if settings.public_url is not None:
+        routers.append(
+            metadata_router(
+                parts.tools.web,
+                public_url=settings.public_url,
+                prefix=prefix,
+                grant_types=("refresh_token", *parts.grants),
+                max_age_seconds=max_age,
+            )
+        )
+    if pages is not None:
+        routers.append(well_known_pages(pages))
+    return routers
+
+
+def page_router(parts: Parts, app: FastAPI, *, prefix: str, renewal_path: str) -> PageRouter | None:
+    """Return what the pages of an application are built on; None where there are to be none.
+
+    Args:
+        parts: of its Auth.
+        app: the application.
+        prefix: where the pages begin.
+        renewal_path: where the JSON route is that refreshes.
+    """
+    options = parts.pages
+    if options is None:
+        return None
+    # An application without pages has no template engine in it.
+    from latchstring.foundation.web.pages.templates import Templates  # noqa: PLC0415 -- it imports Jinja2
+
+    urls = PageUrls(
+        app,
+        prefix=prefix,
+        renewal_path=renewal_path,
+        landing_page=options.home,
+        return_urls=parts.settings.return_urls,
+    )
+    links = [link for feature in parts.features for link in feature.links]
+    renderer = Renderer(
+        urls,
+        options,
+        Templates(Path(options.templates) if options.templates else None),
+        links=[*links, (msgid("Sessions"), "/account/sessions")],
+    )
+    visitor_page = VisitorPage(
+        renderer, parts.tools.clock, access_life_seconds=_lifetimes(parts.settings).access.total_seconds()
+    )
+    return PageRouter(
+        urls=urls,
+        renderer=renderer,
+        redirects=Redirects(urls, parts.tools.web, has_step_up=_step_up(parts.features) is not None),
+        visitor_page=visitor_page,
+        step_up=_step_up_pages(parts, renderer, visitor_page),
+        web=parts.tools.web,
+        answer=parts.core.signed_in_answer,
+        visitor=VisitorDependency(parts.core.guard),
+        optional_user=OptionalUserDependency(parts.core.guard),
+    )
+
+
+def page_routers(parts: Parts, pages: PageRouter) -> list[APIRouter]:
+    """Return the routers of all pages."""
+    built = [feature.pages(pages) for feature in parts.features if feature.pages is not None]
+    assets = pages.router()
+    add_asset_routes(assets, pages.renderer, pages.web)
+    fresh = FreshDependency(timedelta(minutes=parts.settings.fresh_minutes), parts.core.guard)
+    sessions = sessions_pages(parts.core.sessions, parts.core.refresher, pages, fresh=fresh, settings=parts.settings)
+    return [*built, sessions, assets]
+
+
+def _grants(features: Iterable[FeatureParts]) -> Mapping[str, Grant]:
+    found: dict[str, Grant] = {}
+    for feature in features:
+        for name, grant in feature.grants.items():
+            if found.setdefault(name, grant) is not grant:
+                raise ConfigurationError(f"two features offer the grant type {name}")
+    return found
+
+
+def _step_up_pages(parts: Parts, renderer: Renderer, visitor_page: VisitorPage) -> StepUpPages | None:
+    step_up = _step_up(parts.features)
+    if step_up is None:
+        return None
+    answer, web = parts.core.signed_in_answer, parts.tools.web
+    return StepUpPages(step_up, parts.core.guard, renderer=renderer, visitor_page=visitor_page, answer=answer, web=web)
+
+
+def _step_up(features: Iterable[FeatureParts]) -> StepUp | None:
+    # Of several the last one counts, as the features are listed.
+    offered = [feature.step_up for feature in features if feature.step_up is not None]
+    return offered[-1] if offered else None
+
+
+def _lifetimes(settings: Settings) -> Lifetimes:
+    return Lifetimes(
+        access=timedelta(minutes=settings.access_token_expire_minutes),
+        refresh=timedelta(minutes=settings.refresh_token_expire_minutes),
+        session=timedelta(days=settings.session_max_days),
+        grace=timedelta(seconds=settings.refresh_grace_seconds),
+    )
+
+
+def _chores(settings: Settings) -> tuple[Chore, ...]:
+    kept = timedelta(days=settings.session_keep_days)
+
+    async def sessions(connection: Connection, *, now: datetime, most: int) -> int:
+        return await prune_sessions(connection, before=(now - kept).date(), most=most)
+
+    async def revocations(connection: Connection, *, now: datetime, most: int) -> int:
+        return await prune_revocations(connection, before=now - REVOCATIONS_KEPT, most=most)
+
+    async def keys(connection: Connection, *, now: datetime, most: int) -> int:
+        return await prune_keys(connection, before=now - KEYS_KEPT, most=most)
+
+    return sessions, revocations, keys, prune_limits
+
+
+def _ring_and_keys(settings: Settings, database: Database, clock: Clock) -> tuple[KeyRing, Keys]:
+    if settings.jwt_private_key is not None:
+        public, extra = settings.jwt_public_key, settings.jwt_extra_public_keys
+        given = key_set_from_pems(
+            algorithm=settings.jwt_algorithm,
+            private=settings.jwt_private_key.get_secret_value(),
+            public=public.get_secret_value() if public else None,
+            extra_public=extra.get_secret_value() if extra else None,
+        )
+        return GivenRing(given), GivenKeys()
+    if settings.secret is None:
+        raise ConfigurationError(
+            "a secret must be set (LATCHSTRING_SECRET, or secret=…): it seals the signing keys in the database"
+        )
+    previous = settings.previous_secret
+    vault = Vault(settings.secret.get_secret_value(), previous=previous.get_secret_value() if previous else None)
+    policy = KeyPolicy(
+        # Not set, it is none that was chosen: a command run without it must not move a service to another one.
+        algorithm=settings.jwt_algorithm if "jwt_algorithm" in settings.model_fields_set else None,
+        cache_life=timedelta(seconds=settings.jwks_max_age_seconds),
+        token_life=timedelta(minutes=settings.refresh_token_expire_minutes),
+        max_age=timedelta(days=settings.key_max_days) if settings.key_max_days else None,
+    )
+    return DatabaseRing(database, vault, clock), DatabaseKeys(database, vault, clock, policy=policy)
