@@ -35,7 +35,7 @@ from benchmarks.sight import ROUNDS as SIGHT_ROUNDS
 from benchmarks.sight import Sight
 from latchstring.core.keys.settings import Algorithm
 from latchstring.core.revocations.feed import PAGE_SIZE, POLL_INTERVAL_SECONDS, RELOAD_INTERVAL_SECONDS
-from latchstring.core.revocations.rules import EndReason, Revocation, RevocationKind
+from latchstring.core.revocations.rules import Revocation, RevocationKind, RevocationReason
 from latchstring.core.revocations.store import insert_revocations
 from latchstring.foundation.clock import new_id
 from latchstring.foundation.database import Database
@@ -481,7 +481,7 @@ async def _revoke(bench: Bench, variables: Mapping[str, str], count: int) -> Non
                     session_id=new_id(now),
                     user_id=new_id(now),
                     below_version=None,
-                    reason=EndReason.LOGOUT,
+                    reason=RevocationReason.LOGOUT,
                     expires_at=now + timedelta(hours=2),
                 )
                 for _ in range(begin, min(count, begin + REVOKED_AT_A_TIME))

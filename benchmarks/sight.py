@@ -13,14 +13,14 @@ from joserfc import jws
 from latchstring.core.keys.key_set import KeySet, make_private_pem, public_pem, token_key
 from latchstring.core.keys.settings import Algorithm
 from latchstring.core.tokens.compact import parse
-from latchstring.core.tokens.rules import Kind, Party, access_claims
+from latchstring.core.tokens.rules import Issuer, Kind, access_claims
 from latchstring.core.tokens.tokens import signed
 from latchstring.core.tokens.verification import TokenReader
 from latchstring.foundation.clock import SystemClock
 from tests.support.issued import a_caller
 
 ROUNDS, TOKENS = 15, 300
-PARTY = Party(issuer="https://id.example.com", audience="https://api.example.com")
+ISSUER = Issuer(name="https://id.example.com", audience="https://api.example.com")
 
 
 class Sight:
@@ -33,7 +33,7 @@ class Sight:
         self._now = int(SystemClock().now().timestamp())
         pair = KeySet(signing=private, verifying=self._keys)
         self.tokens = [
-            signed(pair, Kind.ACCESS, access_claims(a_caller(now=self._now), generation=1, party=PARTY))
+            signed(pair, Kind.ACCESS, access_claims(a_caller(now=self._now), generation=1, issuer=ISSUER))
             for _ in range(TOKENS)
         ]
 
@@ -57,12 +57,12 @@ class Sight:
 
     def by_us(self) -> float:
         """Return ours at first sight: the strict front-end, the signature, every claim, the caller."""
-        reader = TokenReader(PARTY)
+        reader = TokenReader(ISSUER)
         return _microseconds(lambda text: reader.access(text, self._keys, now=self._now), self.tokens)
 
     def by_us_again(self) -> float:
         """Return ours for a token that was seen before."""
-        reader = TokenReader(PARTY)
+        reader = TokenReader(ISSUER)
         for text in self.tokens:
             reader.access(text, self._keys, now=self._now)
         return _microseconds(lambda text: reader.access(text, self._keys, now=self._now), self.tokens)

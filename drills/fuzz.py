@@ -34,14 +34,14 @@ from latchstring.core.caller import Caller
 from latchstring.core.keys.key_set import KeySet, key_set_from_pems
 from latchstring.core.keys.settings import Algorithm
 from latchstring.core.tokens.compact import MalformedTokenError, parse
-from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, access_claims, refresh_claims
+from latchstring.core.tokens.rules import Issuer, Kind, RefreshClaims, access_claims, refresh_claims
 from latchstring.core.tokens.tokens import signed
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
 from tests.support.forge import KIND_FOR, b64url, compact, new_key, private_pem, sign_with
 from tests.support.issued import a_caller, bearer_of
 
 NOW = 1_800_000_000
-PARTY = Party(issuer="https://id.example.com", audience="https://api.example.com")
+ISSUER = Issuer(name="https://id.example.com", audience="https://api.example.com")
 BOUND_MILLISECONDS = 1.0
 GROWTH_BOUND_MIB = 16.0
 RECENT = 200_000
@@ -54,7 +54,7 @@ Random = random.Random
 
 
 @dataclass(frozen=True)
-class Issuer:
+class FuzzedIssuer:
     """A key of one algorithm, and what it issued."""
 
     algorithm: Algorithm
@@ -63,15 +63,15 @@ class Issuer:
     genuine: Mapping[str, Kind]
 
     @classmethod
-    def of(cls, algorithm: Algorithm) -> "Issuer":
+    def of(cls, algorithm: Algorithm) -> "FuzzedIssuer":
         """Make one."""
         pem = private_pem(new_key(KIND_FOR[algorithm])).decode()
         keys = key_set_from_pems(algorithm=algorithm, private=pem, public=None, extra_public=None)
         caller = a_caller(now=NOW, epoch=1, roles=("admin",))
         bearer = bearer_of(caller)
         claims = {
-            Kind.ACCESS: access_claims(caller, generation=1, party=PARTY),
-            Kind.REFRESH: refresh_claims(bearer, party=PARTY),
+            Kind.ACCESS: access_claims(caller, generation=1, issuer=ISSUER),
+            Kind.REFRESH: refresh_claims(bearer, issuer=ISSUER),
         }
         genuine = {signed(keys, kind, {**said}): kind for kind, said in claims.items()}
         return cls(algorithm=algorithm, keys=keys, claims=claims, genuine=genuine)
@@ -93,7 +93,7 @@ class Seen:
     milliseconds: list[float] = field(default_factory=list)
 
 
-def changed(chance: Random, issuers: list[Issuer]) -> tuple[Issuer, str]:
+def changed(chance: Random, issuers: list[FuzzedIssuer]) -> tuple[FuzzedIssuer, str]:
     """Return a genuine token with a few characters changed."""
     issuer = chance.choice(issuers)
     text = list(chance.choice([*issuer.genuine]))
@@ -117,7 +117,7 @@ def changed(chance: Random, issuers: list[Issuer]) -> tuple[Issuer, str]:
     return issuer, "".join(text)
 
 
-def spliced(chance: Random, issuers: list[Issuer]) -> tuple[Issuer, str]:
+def spliced(chance: Random, issuers: list[FuzzedIssuer]) -> tuple[FuzzedIssuer, str]:
     """Return pieces of two genuine tokens, cut at dots or anywhere."""
     one, two = chance.choice(issuers), chance.choice(issuers)
     first, second = chance.choice([*one.genuine]), chance.choice([*two.genuine])
@@ -127,7 +127,7 @@ def spliced(chance: Random, issuers: list[Issuer]) -> tuple[Issuer, str]:
     return one, first[: chance.randrange(len(first) + 1)] + second[chance.randrange(len(second) + 1) :]
 
 
-def grown(chance: Random, issuers: list[Issuer]) -> tuple[Issuer, str]:
+def grown(chance: Random, issuers: list[FuzzedIssuer]) -> tuple[FuzzedIssuer, str]:
     """Return a token out of a grammar: nearly the right members, with nearly the right values."""
     issuer = chance.choice(issuers)
     kind = chance.choice([*Kind])
@@ -156,7 +156,7 @@ def grown(chance: Random, issuers: list[Issuer]) -> tuple[Issuer, str]:
 def _value(chance: Random, *, depth: int) -> object:
     simple: list[object] = [
         *(None, True, False, 0, 1, -1, NOW, NOW + 900, 2**53, 2**63, 10**30, 0.5, 1e300),
-        *("", "access", "refresh", "at+jwt", "rt+jwt", "none", "HS256", "RS256", "ES256", PARTY.issuer),
+        *("", "access", "refresh", "at+jwt", "rt+jwt", "none", "HS256", "RS256", "ES256", ISSUER.name),
         *("\ud800", "\u0000", "a" * chance.choice([1, 100, 3000]), "../../etc/passwd", "' OR 1=1 --"),
     ]
     if depth < 4 and chance.random() < 0.2:
@@ -181,14 +181,14 @@ def _damaged(chance: Random, raw: bytes) -> bytes:
             return raw.replace(b":", b": ", 1)
 
 
-KINDS: tuple[Callable[[Random, list[Issuer]], tuple[Issuer, str]], ...] = (changed, spliced, grown)
+KINDS: tuple[Callable[[Random, list[FuzzedIssuer]], tuple[FuzzedIssuer, str]], ...] = (changed, spliced, grown)
 
 
 def fuzz(*, seconds: float, seed: int) -> list[Figure]:
     """Return what was seen in so many seconds."""
     chance = Random(seed)
-    issuers = [Issuer.of(algorithm) for algorithm in Algorithm]
-    readers = {issuer.algorithm: TokenReader(PARTY) for issuer in issuers}
+    issuers = [FuzzedIssuer.of(algorithm) for algorithm in Algorithm]
+    readers = {issuer.algorithm: TokenReader(ISSUER) for issuer in issuers}
     seen = Seen()
     _some(chance, issuers, readers, seen, times=2000)
     seen.milliseconds.clear()
@@ -225,7 +225,7 @@ def fuzz(*, seconds: float, seed: int) -> list[Figure]:
 
 
 def _some(
-    chance: Random, issuers: list[Issuer], readers: Mapping[Algorithm, TokenReader], seen: Seen, *, times: int
+    chance: Random, issuers: list[FuzzedIssuer], readers: Mapping[Algorithm, TokenReader], seen: Seen, *, times: int
 ) -> None:
     texts = [chance.choice(KINDS)(chance, issuers) for _ in range(times)]
     gc.disable()
@@ -236,14 +236,14 @@ def _some(
         gc.enable()
 
 
-def _one(issuer: Issuer, text: str, reader: TokenReader, seen: Seen) -> None:
+def _one(issuer: FuzzedIssuer, text: str, reader: TokenReader, seen: Seen) -> None:
     seen.texts += 1
     try:
         caller, bearer, milliseconds = _read(issuer, text, reader)
         # What took long is tried again, by a reader that has not seen it: an interruption does not come back.
         for _ in range(2):
             if milliseconds > BOUND_MILLISECONDS / 2:
-                milliseconds = min(milliseconds, _read(issuer, text, TokenReader(PARTY))[2])
+                milliseconds = min(milliseconds, _read(issuer, text, TokenReader(ISSUER))[2])
     except Exception as error:  # noqa: BLE001 -- what is looked for
         seen.wrong.append(f"; {type(error).__name__} of {text!r}")
         return
@@ -257,7 +257,7 @@ def _one(issuer: Issuer, text: str, reader: TokenReader, seen: Seen) -> None:
         seen.wrong.append(f"; accepted {text!r}")
 
 
-def _read(issuer: Issuer, text: str, reader: TokenReader) -> tuple[Caller | None, RefreshClaims | None, float]:
+def _read(issuer: FuzzedIssuer, text: str, reader: TokenReader) -> tuple[Caller | None, RefreshClaims | None, float]:
     keys = issuer.keys.verifying
     caller = bearer = None
     began = time.process_time()
@@ -267,12 +267,12 @@ def _read(issuer: Issuer, text: str, reader: TokenReader) -> tuple[Caller | None
     return caller, bearer, (time.process_time() - began) * 1000
 
 
-def _by_pyjwt(issuer: Issuer, text: str) -> dict[str, Any] | None:
+def _by_pyjwt(issuer: FuzzedIssuer, text: str) -> dict[str, Any] | None:
     key: Any = new_key(KIND_FOR[issuer.algorithm]).public_key()
     options: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False}
     try:
         return _SECOND.decode(
-            text, key, [issuer.algorithm.value], audience=PARTY.audience, issuer=PARTY.issuer, options=options
+            text, key, [issuer.algorithm.value], audience=ISSUER.audience, issuer=ISSUER.name, options=options
         )
     except (jwt.InvalidTokenError, MalformedTokenError):
         return None

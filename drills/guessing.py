@@ -204,13 +204,13 @@ async def _living_on(owner: httpx2.AsyncClient) -> AsyncIterator[Life]:
             life.looks[(await owner.get("/api/dashboard")).status_code] += 1
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
-    going_on = asyncio.create_task(go_on())
+    running = asyncio.create_task(go_on())
     try:
         yield life
     finally:
-        going_on.cancel()
+        running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await going_on
+            await running
     # A refresh that was cut off may have rotated; asked again within the grace, it is answered the same.
     await refresh()
 

@@ -35,10 +35,10 @@ import psutil
 from drills.ground import Figure, Says
 from latchstring.core.keys.key_set import KeySet, key_set_from_pems
 from latchstring.core.keys.settings import Algorithm
-from latchstring.core.tokens.rules import Kind, Party, access_claims
+from latchstring.core.tokens.rules import Issuer, Kind, access_claims
 from latchstring.core.tokens.tokens import signed
 from latchstring.errors import RefusedError, RevocationsUnknownError
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from latchstring.verifier import TokenVerifier
 from latchstring.verifier.issuer import TIMEOUT_SECONDS
 from tests.support.forge import new_key, private_pem
@@ -114,7 +114,7 @@ def answers(body: bytes, *, status: str = "200 OK", headers: str = "") -> Fault:
 
 
 @dataclass
-class Issuer:
+class FaultyIssuer:
     """The socket, what it was asked, and how it misbehaves."""
 
     good: dict[str, Fault]
@@ -168,7 +168,7 @@ class Genuine:
         self.made += 1
         now = int(time.time()) - 60
         caller = a_caller(now=now, expires_at_unix=now + 10**6 + self.made)
-        claims = access_claims(caller, generation=1, party=Party(issuer="latchstring", audience="latchstring"))
+        claims = access_claims(caller, generation=1, issuer=Issuer(name="latchstring", audience="latchstring"))
         return signed(self.keys, Kind.ACCESS, claims)
 
 
@@ -222,7 +222,7 @@ async def _faults(*, few: bool) -> list[Figure]:
     document = json.dumps(known.keys.jwks()).encode()
     page = json.dumps({"cursor": "1", "resync": True, "more": False, "entries": [], "retired_keys": []}).encode()
     good = {KEYS: answers(document, headers="Cache-Control: max-age=300\r\n"), FEED: answers(page)}
-    issuer = Issuer(good)
+    issuer = FaultyIssuer(good)
     slow = {"says nothing", "a byte a second", "a body by the second", "endless headers"} if few else set()
     faults = {name: fault for name, fault in faults_for(document).items() if name not in slow}
     seen = Seen()
@@ -278,7 +278,7 @@ def _figures(seen: Seen, *, faults: int, grown: float) -> list[Figure]:
     ]
 
 
-def _verifier(issuer: Issuer, clock: TurnedClock, **changes: Any) -> TokenVerifier:  # noqa: ANN401 -- the constructor's
+def _verifier(issuer: FaultyIssuer, clock: ManualClock, **changes: Any) -> TokenVerifier:  # noqa: ANN401 -- the constructor's
     return TokenVerifier(
         issuer="latchstring",
         jwks_url=f"http://127.0.0.1:{issuer.port}{KEYS}",
@@ -288,8 +288,10 @@ def _verifier(issuer: Issuer, clock: TurnedClock, **changes: Any) -> TokenVerifi
     )
 
 
-async def _keys_round(name: str, fault: Fault, issuer: Issuer, known: Genuine, unknown: Genuine, *, seen: Seen) -> None:
-    issuer.faults, clock = dict(issuer.good), TurnedClock()
+async def _keys_round(
+    name: str, fault: Fault, issuer: FaultyIssuer, known: Genuine, unknown: Genuine, *, seen: Seen
+) -> None:
+    issuer.faults, clock = dict(issuer.good), ManualClock()
     verifier = _verifier(issuer, clock)
     async with verifier.running():
         issuer.faults[KEYS] = fault
@@ -308,8 +310,8 @@ async def _keys_round(name: str, fault: Fault, issuer: Issuer, known: Genuine, u
         await _known_are_taken(name, verifier, known, seen)
 
 
-async def _feed_round(name: str, fault: Fault, issuer: Issuer, known: Genuine, *, seen: Seen) -> None:
-    issuer.faults, clock = dict(issuer.good), TurnedClock()
+async def _feed_round(name: str, fault: Fault, issuer: FaultyIssuer, known: Genuine, *, seen: Seen) -> None:
+    issuer.faults, clock = dict(issuer.good), ManualClock()
     verifier = _verifier(
         issuer,
         clock,
@@ -337,8 +339,8 @@ async def _feed_round(name: str, fault: Fault, issuer: Issuer, known: Genuine, *
             seen.lags.append(f"not good again: {name}")
 
 
-async def _stopped_round(issuer: Issuer, known: Genuine, unknown: Genuine, *, seen: Seen) -> None:
-    clock = TurnedClock()
+async def _stopped_round(issuer: FaultyIssuer, known: Genuine, unknown: Genuine, *, seen: Seen) -> None:
+    clock = ManualClock()
     issuer.faults = dict(issuer.good)
     verifier = _verifier(issuer, clock)
     async with contextlib.AsyncExitStack() as stack:

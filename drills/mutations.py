@@ -26,9 +26,9 @@ if __name__ == "__main__":
 from drills.ground import Figure, Says, main
 from latchstring.apps.server import prepare
 from latchstring.core.keys.ring import DatabaseRing
-from latchstring.core.tokens.rules import Party
+from latchstring.core.tokens.rules import Issuer
 from latchstring.core.tokens.tokens import Tokens
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.forge import Genuine, as_json, b64url, hmac_with, public_pem, raw_ecdsa, unb64url
 from tests.support.service import Service, cheap_settings, running_service
 
@@ -296,8 +296,8 @@ def drill(url: str, *, rounds: int = 1) -> list[Figure]:
 async def _under(url: str, algorithm: str, *, tries: int) -> list[Figure]:
     settings = cheap_settings(url, jwt_algorithm=algorithm)
     await prepare(settings)
-    clock = TurnedClock()
-    clock.turn(minutes=11)  # past the time for which a key of another algorithm is published before it signs
+    clock = ManualClock()
+    clock.advance(minutes=11)  # past the time for which a key of another algorithm is published before it signs
     connections = Connections()
     counts = dict.fromkeys(PLACES, 0)
     accepted: list[str] = []
@@ -346,7 +346,7 @@ def _milliseconds(service: Service, text: str, *, tries: int) -> float:
     now = service.clock.now().timestamp()
     times: list[float] = []
     for _ in range(tries):
-        tokens = Tokens(ring, Party(issuer="latchstring", audience="latchstring"))
+        tokens = Tokens(ring, Issuer(name="latchstring", audience="latchstring"))
         began = time.process_time()
         results: tuple[Any, Any] = tokens.read_access(text, now=now), tokens.read_refresh(text, now=now)
         times.append((time.process_time() - began) * 1000)

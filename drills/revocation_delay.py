@@ -32,7 +32,7 @@ import jwt
 from drills import skewed
 from drills.ground import Figure, Says, main, serving
 from drills.lines import Line, line_to_each_worker
-from latchstring.core.revocations.rules import EndReason, Revocation, RevocationKind
+from latchstring.core.revocations.rules import Revocation, RevocationKind, RevocationReason
 from latchstring.core.revocations.store import insert_revocations
 from latchstring.core.sessions import store
 from latchstring.foundation.database import Connection, Database
@@ -157,13 +157,13 @@ async def _end_uncommitted(connection: Connection, token: str) -> None:
     """Do what a sign-out does to the database, and leave it at that."""
     claims = _claims(token)
     session_id, user_id, now = UUID(claims["sid"]), UUID(claims["sub"]), datetime.now(UTC)
-    (ended,) = await store.end_session(connection, session_id, user_id=user_id, now=now, reason=EndReason.LOGOUT)
+    (ended,) = await store.end_session(connection, session_id, user_id=user_id, now=now, reason=RevocationReason.LOGOUT)
     entry = Revocation(
         kind=RevocationKind.SESSION,
         session_id=session_id,
         user_id=user_id,
         below_version=None,
-        reason=EndReason.LOGOUT,
+        reason=RevocationReason.LOGOUT,
         expires_at=ended.access_expires_at + timedelta(minutes=1),
     )
     await insert_revocations(connection, [entry], now=now)

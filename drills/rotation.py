@@ -118,7 +118,7 @@ class Load:
         self._over = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def going_on(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
         """Ask as long as the block runs."""
         tasks = [asyncio.create_task(self._ask(line)) for line in self._lines]
         tasks.append(asyncio.create_task(self._watch()))
@@ -243,7 +243,7 @@ async def _rotations(
     ):
         load = Load([*one, *two], exact, ours, seen)
         began = time.monotonic()
-        async with load.going_on():
+        async with load.running():
             await load.next_key_signs(set())
             first_keys = set(seen.signed_at)
             for _ in range(rounds):

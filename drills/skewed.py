@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 from latchstring.apps.connections import LimitedHeadProtocol
-from latchstring.apps.data_directory import move_in
+from latchstring.apps.data_directory import prepare_data_directory
 from latchstring.apps.environment import read_variables, settings_from
 from latchstring.apps.logs import configure_logging
 from latchstring.apps.server import build_app
@@ -46,7 +46,7 @@ def create_app() -> FastAPI:
     """Return the application that the environment describes, on the wrong clock."""
     configure_logging()
     ahead = timedelta(minutes=float(os.environ[MINUTES_VARIABLE]))
-    return build_app(move_in(settings_from(read_variables())), clock=SkewedClock(ahead=ahead))
+    return build_app(prepare_data_directory(settings_from(read_variables())), clock=SkewedClock(ahead=ahead))
 
 
 def main() -> None:

@@ -9,14 +9,14 @@ from latchstring.core.caller import Proven
 from latchstring.core.keys import store
 from latchstring.core.keys.key_set import KeySet, TokenKey, token_key
 from latchstring.core.keys.ring import seal_context
-from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, access_claims, refresh_claims
+from latchstring.core.tokens.rules import Issuer, Kind, RefreshClaims, access_claims, refresh_claims
 from latchstring.core.tokens.tokens import signed
 from latchstring.foundation.database import Database
 from latchstring.foundation.vault import Vault
 from tests.support.issued import a_caller
 from tests.support.service import SECRET
 
-PARTY = Party(issuer="latchstring", audience="latchstring")
+ISSUER = Issuer(name="latchstring", audience="latchstring")
 EPOCHS_AHEAD = 1_000_000
 """What a thief writes into tokens that are to outlive everyone's sign-out."""
 
@@ -37,7 +37,7 @@ class StolenKey:
             epoch=EPOCHS_AHEAD,
             expires_at_unix=now + 900,
         )
-        return self.signed(Kind.ACCESS, access_claims(caller, generation=1, party=PARTY))
+        return self.signed(Kind.ACCESS, access_claims(caller, generation=1, issuer=ISSUER))
 
     def refresh_token(self, *, user_id: UUID, session_id: UUID, generation: int, age_seconds: int) -> str:
         """Return a refresh token of a session's generation."""
@@ -50,7 +50,7 @@ class StolenKey:
             generation=generation,
             proven=Proven(now - age_seconds, ("pwd",)),
         )
-        return self.signed(Kind.REFRESH, refresh_claims(bearer, party=PARTY))
+        return self.signed(Kind.REFRESH, refresh_claims(bearer, issuer=ISSUER))
 
     def signed(self, kind: Kind, claims: dict[str, object]) -> str:
         """Return a token that says whatever it is told to."""
@@ -65,5 +65,5 @@ async def steal(url: str, kid: str) -> StolenKey:
             (row,) = [key for key in await store.all_keys(connection) if key.kid == kid]
     finally:
         await database.close()
-    pem = Vault(SECRET).open(row.private_sealed, context=seal_context(kid))
+    pem = Vault(SECRET).unseal(row.private_sealed, context=seal_context(kid))
     return StolenKey(await asyncio.to_thread(token_key, pem, row.algorithm, name="the stolen key", is_our_own=True))

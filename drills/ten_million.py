@@ -39,7 +39,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from drills.ground import Figure, main, percentile, serving
-from latchstring.core.revocations.rules import EndReason
+from latchstring.core.revocations.rules import RevocationReason
 from latchstring.core.sessions import store
 from latchstring.core.sessions.rules import Client, RefreshLimit, Session
 from latchstring.core.sessions.store import Rotation
@@ -298,7 +298,7 @@ def asked_of(*, owner: UUID, session_id: UUID, now: datetime) -> list[Asked]:
     living = r"(using|USING INDEX) ix_latchstring_sessions_living \(+user_id ?= ?\?"
     by_day = r"(using|USING INDEX) ix_latchstring_sessions_expires_by \(+expires_by ?< ?\?"
     epoch = r"(using|USING INDEX|USING COVERING INDEX) ix_latchstring_revocations_epoch"
-    before, most, too_many = now.date() - timedelta(days=DAYS), housekeeping.BATCH_SIZE, EndReason.TOO_MANY
+    before, most, too_many = now.date() - timedelta(days=DAYS), housekeeping.BATCH_SIZE, RevocationReason.TOO_MANY
     asked: list[tuple[str, Ask, str]] = [
         ("a refresh finds its session by its id", lambda on: _rotate(on, session_id, owner), one_living),
         ("a refresh asks an index for the epoch", lambda on: _rotate(on, session_id, owner), epoch),
@@ -534,7 +534,7 @@ class _Cleaner:
     async def _clear_away(self) -> None:
         database = Database(self._url)
         try:
-            self.cleared = await housekeeping.Housekeeping(database, SystemClock(), [self._prune]).clear_away()
+            self.cleared = await housekeeping.Housekeeping(database, SystemClock(), [self._prune]).clean_up()
         finally:
             await database.close()
 

@@ -59,7 +59,7 @@ from latchstring.core.sessions.rules import Client
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
 from latchstring.foundation.events import RefreshRepeatedElsewhere, RefreshTokenReused
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.process import ServerProcess
 from tests.support.service import PASSWORD, cheap_settings, credentials, running_service
 
@@ -259,15 +259,15 @@ async def _rounds(server: ServerProcess, url: str, *, rounds: int, workers: int)
 
 async def _turns(url: str, rounds: int) -> list[Turn]:
     """Register everybody hours ago: no proof of then is fresh, and each later one is seen to be later."""
-    clock = TurnedClock()
-    clock.turn(hours=-CREATED_HOURS_AGO)
+    clock = ManualClock()
+    clock.advance(hours=-CREATED_HOURS_AGO)
     settings = cheap_settings(url, access_token_expire_minutes=1440, refresh_token_expire_minutes=1440)
     turns = []
     async with running_service(settings, clock) as service:
         for number in range(rounds):
             shared = _pair_of(await service.registered(_email(number)))
             turns.append(Turn(number, shared, shared))
-        clock.turn(hours=CREATED_HOURS_AGO - STOLEN_HOURS_AGO)
+        clock.advance(hours=CREATED_HOURS_AGO - STOLEN_HOURS_AGO)
         for number in range(_CASES.index(Case.COMES_LATE), rounds, len(_CASES)):
             shared = turns[number].shared
             thief = service.browser(headers={"User-Agent": THIEF})

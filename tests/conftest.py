@@ -20,7 +20,7 @@ import pytest
 
 from latchstring import Settings
 from latchstring.apps.server import prepare
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.folders import fast_folder
 from tests.support.hang import OUTAGES, patience
 from tests.support.postgres import Postgres, server_for_tests
@@ -129,11 +129,11 @@ def settings(database_url: str) -> Settings:
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-async def service(settings: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+async def service(settings: Settings, clock: ManualClock) -> AsyncIterator[Service]:
     async with running_service(settings, clock) as running:
         yield running

@@ -25,7 +25,7 @@ auth = Auth(
             "focus": "light-dark(#0b6e4f, #6fd6ae)",
             "radius": "0.25rem",
         },
-        home="/orders",
+        landing_page="/orders",
         links=[("Orders", "/orders")],
         templates=HERE / "templates",
     ),

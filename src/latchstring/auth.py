@@ -36,7 +36,7 @@ from latchstring.errors import ConfigurationError, DatabaseUnavailableError
 from latchstring.features import DEFAULT_FEATURES
 from latchstring.foundation.clock import Clock, SystemClock
 from latchstring.foundation.database import Engine
-from latchstring.foundation.subscribers import After, FactT, GivingFactT, Inside
+from latchstring.foundation.subscribers import After, EventT, GrantingEventT, Inside
 from latchstring.foundation.web.openapi import described
 from latchstring.foundation.web.pages.options import Pages
 from latchstring.foundation.web.route import PrefixRouter
@@ -227,25 +227,25 @@ class Auth:
 
         return whole
 
-    def inside(self, kind: type[GivingFactT]) -> Callable[[Inside[GivingFactT]], Inside[GivingFactT]]:
-        """Return a decorator: the async function takes part in the transaction of each fact of this kind.
+    def inside(self, kind: type[GrantingEventT]) -> Callable[[Inside[GrantingEventT]], Inside[GrantingEventT]]:
+        """Return a decorator: the async function takes part in the transaction of each event of this kind.
 
-        It gets the fact and the open connection, at the transaction's end. What it writes is there with the fact, or,
+        It gets the event and the open connection, at the transaction's end. What it writes is there with the event, or,
         if it raises, neither is: the request fails with 500. It is to be brief: the transaction has five seconds, and
-        holds locks. Only facts that give can be joined, so that nobody stays signed in because a subscriber failed.
+        holds locks. Only events that give can be joined, so that nobody stays signed in because a subscriber failed.
 
         Raises:
-            ConfigurationError: another kind of fact, or no async function.
+            ConfigurationError: another kind of event, or no async function.
         """
         return self.parts.subscribers.inside(kind)
 
-    def after(self, kind: type[FactT]) -> Callable[[After[FactT]], After[FactT]]:
-        """Return a decorator: the async function is called once each fact of this kind is committed.
+    def after(self, kind: type[EventT]) -> Callable[[After[EventT]], After[EventT]]:
+        """Return a decorator: the async function is called once each event of this kind is committed.
 
         Nobody waits for it, and what it raises is logged. It hears of what happened in this process, at most once.
 
         Raises:
-            ConfigurationError: no kind of fact, or no async function.
+            ConfigurationError: no kind of event, or no async function.
         """
         return self.parts.subscribers.after(kind)
 
@@ -320,15 +320,15 @@ class Auth:
         self.parts.tools.passwords.close()
         await self.parts.tools.database.close()
 
-    async def settled(self) -> None:
+    async def drained(self) -> None:
         """Wait until every subscriber has heard of all that was committed: for tests, and before a script ends."""
-        await self.parts.subscribers.settled()
+        await self.parts.subscribers.drained()
 
     async def _begin(self, stack: contextlib.AsyncExitStack) -> None:
         if self.migrates:
             await self.prepare()
-        await stack.enter_async_context(self.parts.core.feed.following())
-        await stack.enter_async_context(self.parts.housekeeping.going_on())
+        await stack.enter_async_context(self.parts.core.feed.polling())
+        await stack.enter_async_context(self.parts.housekeeping.running())
 
 
 def _beside(document_url: str | None, path: str) -> str:

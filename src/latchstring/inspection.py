@@ -269,7 +269,7 @@ def _ignored_scopes(context: object) -> tuple[str, ...]:
 
 def _is_guard(call: object) -> bool:
     # One of ours says so itself, and one of the application's was marked.
-    return getattr(call, "lets_everyone_in", None) is False or getattr(call, _GUARDS, None) is call
+    return getattr(call, "allows_anonymous", None) is False or getattr(call, _GUARDS, None) is call
 
 
 def _name(something: object) -> str:

@@ -47,7 +47,7 @@ _Result = TypeVar("_Result")
 _CHEAP = PasswordHashSettings(password_hash_memory_kib=8, password_hash_passes=1)
 
 
-class TurnedClock:
+class ManualClock:
     """A clock that stands still until it is turned.
 
     It begins at the present, with half a second on it, so that nothing can depend on whole seconds.
@@ -65,13 +65,13 @@ class TurnedClock:
         """Return seconds since some fixed instant."""
         return self._uptime
 
-    def turn(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
+    def advance(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
         """Move the time of day, forward or back: tokens and sessions expire by it."""
         self._now += timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
 
     def suspend(self, *, seconds: float) -> None:
         """Let the machine sleep: time passes, and nothing looks at the database meanwhile."""
-        self.turn(seconds=seconds)
+        self.advance(seconds=seconds)
         self._uptime += seconds
 
 
@@ -123,9 +123,9 @@ def app() -> FastAPI:
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
+def clock() -> ManualClock:
     """The time of the application's Auth, which stands still until it is turned."""
-    return TurnedClock()
+    return ManualClock()
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def latchstring_database_url(tmp_path_factory: pytest.TempPathFactory) -> str | 
 
 @pytest.fixture
 def auth(
-    app: FastAPI, clock: TurnedClock, latchstring_database_url: str | None, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, clock: ManualClock, latchstring_database_url: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> Auth:
     """The application's Auth, with the test's clock and database, and hashes that cost next to nothing."""
     found = Auth.of(app)
@@ -269,10 +269,10 @@ async def signed_in(auth: Auth, who: User | str, *, roles: Sequence[str] = ()) -
         raise RefusedError(Code.USER_NOT_FOUND)
     proof = Proof(user=user, method=Method.PASSWORD, proven_at=auth.parts.tools.clock.now())
     async with auth.parts.tools.database.transaction() as connection:
-        opened = await auth.parts.core.sign_in.open(connection, proof, source=APPLICATION)
-    if isinstance(opened, Refused):
-        raise RefusedError(opened.code)
-    return await auth.parts.core.sign_in.welcome(opened, source=APPLICATION)
+        admitted = await auth.parts.core.sign_in.create_session(connection, proof, source=APPLICATION)
+    if isinstance(admitted, Refused):
+        raise RefusedError(admitted.code)
+    return await auth.parts.core.sign_in.issue_tokens(admitted, source=APPLICATION)
 
 
 async def _user_with_email(auth: Auth, email: str) -> UUID:
@@ -283,6 +283,6 @@ async def _user_with_email(auth: Auth, email: str) -> UUID:
             user = await accounts.insert_user(connection, email=email, now=now, **names)
             if user is None:
                 raise RefusedError(Code.EMAIL_TAKEN)
-            fact = UserRegistered(at=now, source=APPLICATION, user_id=user.id, email=email, **names)
-            await record(connection, fact)
+            event = UserRegistered(at=now, source=APPLICATION, user_id=user.id, email=email, **names)
+            await record(connection, event)
         return user.id

@@ -14,14 +14,14 @@ from latchstring.core.guard.decide import Guard
 from latchstring.core.guard.dependencies import FreshDependency, OptionalUserDependency
 from latchstring.core.guard.pages import VisitorDependency
 from latchstring.core.guard.sockets import Sockets
-from latchstring.core.keys.actions import DatabaseKeys, GivenKeys, KeyPolicy, Keys
+from latchstring.core.keys.actions import DatabaseKeys, EnvironmentKeys, KeyPolicy, Keys
 from latchstring.core.keys.key_set import key_set_from_pems
-from latchstring.core.keys.ring import DatabaseRing, GivenRing, KeyRing
-from latchstring.core.keys.rotation import KEYS_KEPT
+from latchstring.core.keys.ring import DatabaseRing, EnvironmentRing, KeyRing
+from latchstring.core.keys.rotation import KEY_RETENTION
 from latchstring.core.keys.routes import jwks_router, metadata_router
 from latchstring.core.keys.store import prune_keys
 from latchstring.core.revocations.feed import RevocationFeed
-from latchstring.core.revocations.rules import REVOCATIONS_KEPT
+from latchstring.core.revocations.rules import REVOCATION_RETENTION
 from latchstring.core.revocations.store import prune_revocations
 from latchstring.core.sessions.actions import Sessions
 from latchstring.core.sessions.issuing import ClaimsHook, TokenIssuer
@@ -29,7 +29,7 @@ from latchstring.core.sessions.page_router import PageRouter
 from latchstring.core.sessions.pages import sessions_pages, well_known_pages
 from latchstring.core.sessions.redirects import Redirects
 from latchstring.core.sessions.refresh import Refresher
-from latchstring.core.sessions.responses import SignedInAnswer
+from latchstring.core.sessions.responses import SignedInResponse
 from latchstring.core.sessions.revoking import Revoker
 from latchstring.core.sessions.routes import renewal_router, sessions_router
 from latchstring.core.sessions.rules import Lifetimes, RefreshLimit
@@ -38,14 +38,14 @@ from latchstring.core.sessions.store import prune_sessions
 from latchstring.core.sessions.visitor_page import VisitorPage
 from latchstring.core.sign_in.actions import SignIn
 from latchstring.core.sign_in.token_endpoint import Grant, token_router
-from latchstring.core.tokens.rules import Party
+from latchstring.core.tokens.rules import Issuer
 from latchstring.core.tokens.tokens import Tokens
 from latchstring.core.users.actions import Users
 from latchstring.errors import ConfigurationError
 from latchstring.foundation.background import Background, Begin
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database, Engine
-from latchstring.foundation.housekeeping import Chore, Housekeeping
+from latchstring.foundation.housekeeping import Cleanup, Housekeeping
 from latchstring.foundation.limits import Limits, prune_limits
 from latchstring.foundation.passwords import PasswordHasher
 from latchstring.foundation.subscribers import Subscribers
@@ -114,11 +114,11 @@ def build(
         web=WebContext(settings, background),
     )
     ring, keys = _ring_and_keys(settings, tools.database, clock)
-    tokens = Tokens(ring, Party(issuer=settings.issuer, audience=settings.audience or settings.issuer))
+    tokens = Tokens(ring, Issuer(name=settings.issuer, audience=settings.audience or settings.issuer))
     feed = RevocationFeed(tools.database, ring, clock, max_lag_seconds=settings.revocation_max_lag_seconds)
     revoker = Revoker(feed, access_life=_lifetimes(settings).access)
     sessions = Sessions(tools.database, clock, tokens, keys, revoker)
-    sockets = Sockets(sessions.living_among, feed, clock, asked_every=_lifetimes(settings).access)
+    sockets = Sockets(sessions.active_among, feed, clock, asked_every=_lifetimes(settings).access)
     core = _core(settings, tools, tokens, feed=feed, revoker=revoker, sessions=sessions, sockets=sockets, claims=claims)
     built = tuple(feature.build(tools, core) for feature in features)
     return Parts(
@@ -131,7 +131,9 @@ def build(
         sockets=sockets,
         subscribers=subscribers,
         background=background,
-        housekeeping=Housekeeping(tools.database, clock, _chores(settings), duties=[keys.tend, sockets.tend]),
+        housekeeping=Housekeeping(
+            tools.database, clock, _cleanups(settings), periodic_tasks=[keys.maintain, sockets.recheck]
+        ),
         features=built,
         grants=_grants(built),
         pages=pages,
@@ -178,7 +180,7 @@ def _core(
         ),
         guard=Guard(tools.web, clock, tokens, feed, read_user=partial(read_user, database), sockets=sockets),
         feed=feed,
-        signed_in_answer=SignedInAnswer(tools.web, clock),
+        signed_in_response=SignedInResponse(tools.web, clock),
     )
 
 
@@ -191,13 +193,13 @@ def json_routers(parts: Parts) -> list[APIRouter]:
             core.sessions,
             core.refresher,
             tokens=parts.tokens,
-            answer=core.signed_in_answer,
+            signed_in_response=core.signed_in_response,
             web=tools.web,
             clock=tools.clock,
             settings=settings,
         ),
         sessions_router(core.sessions, tools.web, settings=settings),
-        token_router(core.refresher, core.signed_in_answer, tools.web, grants=parts.grants),
+        token_router(core.refresher, core.signed_in_response, tools.web, grants=parts.grants),
     ]
 
 
@@ -240,7 +242,7 @@ def page_router(parts: Parts, app: FastAPI, *, prefix: str, renewal_path: str) -
         app,
         prefix=prefix,
         renewal_path=renewal_path,
-        landing_page=options.home,
+        landing_page=options.landing_page,
         return_urls=parts.settings.return_urls,
     )
     links = [link for feature in parts.features for link in feature.links]
@@ -260,7 +262,7 @@ def page_router(parts: Parts, app: FastAPI, *, prefix: str, renewal_path: str) -
         visitor_page=visitor_page,
         step_up=_step_up_pages(parts, renderer, visitor_page),
         web=parts.tools.web,
-        answer=parts.core.signed_in_answer,
+        signed_in_response=parts.core.signed_in_response,
         visitor=VisitorDependency(parts.core.guard),
         optional_user=OptionalUserDependency(parts.core.guard),
     )
@@ -289,8 +291,15 @@ def _step_up_pages(parts: Parts, renderer: Renderer, visitor_page: VisitorPage) 
     step_up = _step_up(parts.features)
     if step_up is None:
         return None
-    answer, web = parts.core.signed_in_answer, parts.tools.web
-    return StepUpPages(step_up, parts.core.guard, renderer=renderer, visitor_page=visitor_page, answer=answer, web=web)
+    signed_in_response, web = parts.core.signed_in_response, parts.tools.web
+    return StepUpPages(
+        step_up,
+        parts.core.guard,
+        renderer=renderer,
+        visitor_page=visitor_page,
+        signed_in_response=signed_in_response,
+        web=web,
+    )
 
 
 def _step_up(features: Iterable[FeatureParts]) -> StepUp | None:
@@ -308,17 +317,17 @@ def _lifetimes(settings: Settings) -> Lifetimes:
     )
 
 
-def _chores(settings: Settings) -> tuple[Chore, ...]:
+def _cleanups(settings: Settings) -> tuple[Cleanup, ...]:
     kept = timedelta(days=settings.session_keep_days)
 
     async def sessions(connection: Connection, *, now: datetime, most: int) -> int:
         return await prune_sessions(connection, before=(now - kept).date(), most=most)
 
     async def revocations(connection: Connection, *, now: datetime, most: int) -> int:
-        return await prune_revocations(connection, before=now - REVOCATIONS_KEPT, most=most)
+        return await prune_revocations(connection, before=now - REVOCATION_RETENTION, most=most)
 
     async def keys(connection: Connection, *, now: datetime, most: int) -> int:
-        return await prune_keys(connection, before=now - KEYS_KEPT, most=most)
+        return await prune_keys(connection, before=now - KEY_RETENTION, most=most)
 
     return sessions, revocations, keys, prune_limits
 
@@ -332,7 +341,7 @@ def _ring_and_keys(settings: Settings, database: Database, clock: Clock) -> tupl
             public=public.get_secret_value() if public else None,
             extra_public=extra.get_secret_value() if extra else None,
         )
-        return GivenRing(given), GivenKeys()
+        return EnvironmentRing(given), EnvironmentKeys()
     if settings.secret is None:
         raise ConfigurationError(
             "a secret must be set (LATCHSTRING_SECRET, or secret=…): it seals the signing keys in the database"

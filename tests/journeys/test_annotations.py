@@ -31,7 +31,7 @@ from latchstring import (
     CallerDep,
     ConfigurationError,
     CurrentUser,
-    Fact,
+    Event,
     Settings,
     User,
     current_user,
@@ -42,7 +42,7 @@ from latchstring import (
 from latchstring.annotations import InstanceOnly
 from latchstring.foundation.web.dependency import SecurityDependency
 from latchstring.inspection import inspected_routes
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from latchstring.verifier import TokenVerifier
 from tests.support.host import Host, browser_for
 from tests.support.service import SECRET
@@ -444,8 +444,8 @@ def declared(auth: Auth, value: object, position: str, seen: list[object]) -> Fa
 async def test_no_visitor_fills_it(name: str) -> None:
     """F1 and F2, every name in every position; and where no guard is asked, the doctor does not say that one is."""
     value = NAMES[name]
-    is_event = inspect.isclass(value) and issubclass(value, Fact) and value is not Fact
-    # What an event does it has from `Fact`, which goes everywhere.
+    is_event = inspect.isclass(value) and issubclass(value, Event) and value is not Event
+    # What an event does it has from `Event`, which goes everywhere.
     positions = ["value: X", "value: Optional[X] = None", "value=Depends(X)", "a field of a model"]
     positions = positions if is_event else list(POSITIONS)
     outcomes = {position: await outcome_of(value, position) for position in positions}
@@ -462,7 +462,7 @@ def test_every_name_has_a_kind() -> None:
                 TypeAdapter(value)
 
 
-async def test_who_is_signed_in_comes_through(settings: Settings, clock: TurnedClock) -> None:
+async def test_who_is_signed_in_comes_through(settings: Settings, clock: ManualClock) -> None:
     """Where the table says that a guard runs, it gives the route who is asking."""
     host = Host(settings, clock)
     async with host.auth.running():
@@ -562,7 +562,7 @@ async def test_values_are_returned_as_they_were(host: Host) -> None:
 
 
 @pytest.fixture
-async def host(settings: Settings, clock: TurnedClock) -> AsyncIterator[Host]:
+async def host(settings: Settings, clock: ManualClock) -> AsyncIterator[Host]:
     host = Host(settings, clock)
     async with host.auth.running():
         yield host

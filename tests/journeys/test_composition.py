@@ -35,7 +35,7 @@ from latchstring import (
 )
 from latchstring.errors import DatabaseUnavailableError
 from latchstring.migrations import VERSION_TABLE
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.hang import until
 from tests.support.host import Host, browser_for, host_app
 from tests.support.postgres import Postgres
@@ -156,7 +156,7 @@ async def test_the_hosts_lifespan_runs_within_ours(empty_url: str) -> None:
     assert [seen[0], seen[1], seen[3]] == [None, 1, 1]
 
 
-async def test_mounted_applications(settings: Settings, clock: TurnedClock) -> None:
+async def test_mounted_applications(settings: Settings, clock: ManualClock) -> None:
     """One that is attached asks the Auth of the application it is mounted in; one that is not lets nobody in."""
     host = Host(settings, clock)
     attached, forgotten = host_app(), host_app()
@@ -172,7 +172,7 @@ async def test_mounted_applications(settings: Settings, clock: TurnedClock) -> N
         assert (await ada.get("/forgotten/profile")).status_code == 500
 
 
-async def test_dependencies_that_know_their_auth(settings: Settings, clock: TurnedClock) -> None:
+async def test_dependencies_that_know_their_auth(settings: Settings, clock: ManualClock) -> None:
     """Where an alias can't know which Auth is meant, `auth.current_user` and its like do; here, without any state."""
     auth = Auth.from_settings(settings, clock=clock)
     home, elsewhere = FastAPI(), FastAPI()
@@ -229,7 +229,7 @@ async def test_an_auth_below_a_mount_begins_by_itself(empty_url: str) -> None:
 async def test_what_cant_begin_lets_nobody_in(settings: Settings, tmp_path: Path) -> None:
     """503 while the database is away, for guests and for whoever has a good token; and a start is refused."""
     async with contextlib.AsyncExitStack() as stack:
-        host = Host(settings, TurnedClock())
+        host = Host(settings, ManualClock())
         await stack.enter_async_context(host.auth.running())
         tokens = (await host.signed_in()).cookies
     away = host_app()
@@ -355,7 +355,7 @@ async def test_without_tables_nobody_gets_in(empty_url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["/api/v1", ""], ids=["behind a proxy", "at the root"])
-async def test_under_a_root_path(url: str, settings: Settings, clock: TurnedClock) -> None:
+async def test_under_a_root_path(url: str, settings: Settings, clock: ManualClock) -> None:
     """A proxy that takes a part of the path away changes no route of ours, and the metadata says where they are."""
     public = Settings.model_validate(settings.model_dump() | {"public_url": "https://app.example.com"})
     app = FastAPI(openapi_url="/docs/openapi.json")

@@ -19,7 +19,7 @@ from joserfc.jws import JWSRegistry
 
 from latchstring import Settings
 from latchstring.core.keys.settings import Algorithm
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.service import PASSWORD, Service, credentials, quiet_service, registration
 
 
@@ -100,7 +100,7 @@ def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
 
 
 @pytest.fixture
-async def service(settings: Settings, clock: TurnedClock, meter: Meter) -> AsyncIterator[Service]:
+async def service(settings: Settings, clock: ManualClock, meter: Meter) -> AsyncIterator[Service]:
     """One worker with limits, as shipped."""
     async with quiet_service(settings.model_copy(update={"limits": True}), clock) as service:
         meter.watch_database(service.auth.parts.tools.database.engine.sync_engine)
@@ -179,10 +179,10 @@ PREPARE = {
 async def measured(name: str, service: Service, meter: Meter) -> Cost:
     """Returns what one request cost, with all that it set going."""
     request = await PREPARE[name](service)
-    await service.auth.settled()
+    await service.auth.drained()
     meter.clear()
     answer = await request()
-    await service.auth.settled()
+    await service.auth.drained()
     assert answer.is_success, answer.text
     return Cost(statements=len(meter.statements), commits=meter.commits, made=meter.made, verified=meter.verified)
 

@@ -28,7 +28,7 @@ from latchstring import (
 )
 from latchstring.core.guard.sockets import CLOSED_TRY_AGAIN, CLOSED_UNAUTHORIZED
 from latchstring.errors import UnavailableError
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.hang import HANG_SECONDS, until
 from tests.support.host import Host, Line
 
@@ -83,7 +83,7 @@ def add_sockets(app: FastAPI) -> None:
 
 
 @pytest.fixture
-async def host(settings: Settings, clock: TurnedClock) -> AsyncIterator[Host]:
+async def host(settings: Settings, clock: ManualClock) -> AsyncIterator[Host]:
     host = Host(settings, clock)
     add_routes(host.app)
     async with host.auth.running():
@@ -120,7 +120,7 @@ async def test_an_optional_user_is_none_where_nobody_is_signed_in(host: Host) ->
     host.clock.suspend(seconds=6)
     assert (await ada.get("/visitor")).status_code == 503
     await host.auth.parts.core.feed.poll()
-    host.clock.turn(minutes=16)
+    host.clock.advance(minutes=16)
     assert (await ada.get("/visitor")).json() is None
 
 
@@ -151,7 +151,7 @@ async def test_in_routes_of_both_kinds(host: Host) -> None:
     assert (await ada.get("/plain")).json() == ["ada@example.com", str(await user_of(ada))]
     assert (await ada.get("/just-proven")).json() == "in"
     assert [(await host.browser().get(path)).status_code for path in ("/plain", "/just-proven")] == [401, 401]
-    host.clock.turn(minutes=6)
+    host.clock.advance(minutes=6)
     assert (await ada.get("/just-proven")).status_code == 401
 
 
@@ -327,15 +327,15 @@ async def test_an_open_socket_outlives_its_token_as_long_as_the_session_is_refre
     ):
         assert await kept.recv()
         for minutes in (30, 29):
-            clock.turn(minutes=minutes)
+            clock.advance(minutes=minutes)
             assert (await ada.post("/auth/refresh")).status_code == 200
-            await sockets.tend()
+            await sockets.recheck()
         await kept.send("after an hour")
         assert await kept.recv() == "after an hour"
-        clock.turn(minutes=2)
-        await sockets.tend()
-        clock.turn(minutes=15)
-        await sockets.tend()
+        clock.advance(minutes=2)
+        await sockets.recheck()
+        clock.advance(minutes=15)
+        await sockets.recheck()
         assert await closed(left) == (CLOSED_UNAUTHORIZED, "session_ended")
         await kept.send("still here")
         assert await kept.recv() == "still here"
@@ -421,7 +421,7 @@ async def test_a_client_and_a_server_that_ignore_the_end(host: Host) -> None:
     assert line.is_silent
 
 
-async def test_a_session_that_ends_by_itself_takes_its_sockets_along(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_session_that_ends_by_itself_takes_its_sockets_along(settings: Settings, clock: ManualClock) -> None:
     """Not an access token's life later: the database is asked when it would end."""
     host = Host(Settings.model_validate(settings.model_dump() | {"refresh_token_expire_minutes": 16}), clock)
     add_routes(host.app)
@@ -430,17 +430,17 @@ async def test_a_session_that_ends_by_itself_takes_its_sockets_along(settings: S
         line = Line(host.app, "/echo", ada.cookies["access_token"])
         for _ in range(2):
             await line.heard()
-        clock.turn(minutes=15.5)
-        await host.auth.parts.sockets.tend()
+        clock.advance(minutes=15.5)
+        await host.auth.parts.sockets.recheck()
         assert line.is_silent
-        clock.turn(minutes=1)
-        await host.auth.parts.sockets.tend()
+        clock.advance(minutes=1)
+        await host.auth.parts.sockets.recheck()
         assert (await line.heard())["code"] == CLOSED_UNAUTHORIZED
         await line.task
 
 
 async def test_a_running_worker_asks_about_its_sockets_by_itself(
-    settings: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T38: nobody has to ask for it; one whose session ended by itself is closed by the next housekeeping."""
     monkeypatch.setattr("latchstring.foundation.housekeeping.INTERVAL_SECONDS", 0.02)
@@ -451,7 +451,7 @@ async def test_a_running_worker_asks_about_its_sockets_by_itself(
         line = Line(host.app, "/echo", ada.cookies["access_token"])
         for _ in range(2):
             await line.heard()
-        clock.turn(minutes=61)
+        clock.advance(minutes=61)
         async with asyncio.timeout(HANG_SECONDS):
             await line.task
         assert (await line.heard())["code"] == CLOSED_UNAUTHORIZED
@@ -465,8 +465,8 @@ async def test_however_many_sockets_are_due_each_is_asked_about(host: Host, monk
     for line in lines:
         for _ in range(2):
             await line.heard()
-    host.clock.turn(minutes=61)
-    await host.auth.parts.sockets.tend()
+    host.clock.advance(minutes=61)
+    await host.auth.parts.sockets.recheck()
     assert [(await line.heard())["code"] for line in lines] == [CLOSED_UNAUTHORIZED] * 5
     await asyncio.gather(*(line.task for line in lines))
 
@@ -497,7 +497,7 @@ async def test_closed_sockets_are_forgotten(served: Served) -> None:
     for _ in range(5):
         async with served.socket("/echo", ada.cookies["access_token"]) as socket:
             assert await socket.recv()
-    await until(lambda: not served.host.auth.parts.sockets._open)
+    await until(lambda: not served.host.auth.parts.sockets._connected)
 
 
 def test_what_a_type_checker_sees() -> None:

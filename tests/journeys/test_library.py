@@ -23,13 +23,13 @@ from latchstring import (
     Tools,
 )
 from latchstring.foundation.events import OPERATOR
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.host import Host, browser_for, host_app
 from tests.support.service import credentials, registration
 
 
 @pytest.fixture
-async def host(settings: Settings, clock: TurnedClock) -> AsyncIterator[Host]:
+async def host(settings: Settings, clock: ManualClock) -> AsyncIterator[Host]:
     host = Host(settings, clock)
     async with host.auth.running():
         yield host
@@ -76,7 +76,7 @@ async def test_refusals_are_the_hosts_own_exceptions(path: str, host: Host) -> N
     assert await refused(kept) == ENDED
     assert await host.auth.users.delete(UUID(bobs_id), source=OPERATOR)
     assert await refused(bob) == DELETED
-    host.clock.turn(minutes=15)
+    host.clock.advance(minutes=15)
     assert await refused(eve) == EXPIRED
 
 
@@ -135,7 +135,7 @@ def own_key() -> str:
     ids=["keys", "audience", "issuer"],
 )
 async def test_two_apps_in_one_process_know_nothing_of_each_other(
-    differences: list[dict[str, Any]], settings: Settings, clock: TurnedClock
+    differences: list[dict[str, Any]], settings: Settings, clock: ManualClock
 ) -> None:
     """With another key, audience or issuer the other one's tokens are worth nothing, though all else is shared."""
     hosts = [Host(Settings.model_validate(settings.model_dump() | difference), clock) for difference in differences]
@@ -197,7 +197,7 @@ class GreetingFeature:
         return FeatureParts(name="greeting", router=router)
 
 
-async def test_a_third_partys_feature_comes_through_the_same_door(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_third_partys_feature_comes_through_the_same_door(settings: Settings, clock: ManualClock) -> None:
     """Its routes are mounted beside ours, guarded and with parameters; what none of us has stays the host's."""
     auth = Auth.from_settings(settings, features=(*DEFAULT_FEATURES, GreetingFeature()), clock=clock)
     app = FastAPI()

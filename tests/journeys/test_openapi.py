@@ -10,7 +10,7 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from latchstring import Auth, Settings, current_caller
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.journeys.test_dependencies import add_routes
 from tests.support.host import Host
 from tests.support.process import latchstring
@@ -75,7 +75,7 @@ def test_a_host_that_documents_problems_of_its_own(tmp_path: Path) -> None:
 @pytest.fixture
 def document(tmp_path: Path) -> dict[str, Any]:
     """Of a host with routes of its own."""
-    host = Host(Settings.model_validate({"secret": "x" * 32, "database_url": "sqlite:///never.db"}), TurnedClock())
+    host = Host(Settings.model_validate({"secret": "x" * 32, "database_url": "sqlite:///never.db"}), ManualClock())
     add_routes(host.app)
     found: dict[str, Any] = host.app.openapi()
     assert host.app.openapi() is found, "made once"

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from latchstring import Settings
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
 OWN, CLIENT = "http://localhost:8000", "http://localhost:3000"
@@ -179,7 +179,7 @@ async def test_what_is_embedded_elsewhere_is_no_navigation(there: Doors, destina
             assert not await there.knock(door, headers), (door, mode)
 
 
-async def test_the_host_header_is_an_origin_only_without_a_public_url(settings: Settings, clock: TurnedClock) -> None:
+async def test_the_host_header_is_an_origin_only_without_a_public_url(settings: Settings, clock: ManualClock) -> None:
     """With a public URL, a request for another host is no way to make that host's pages ours."""
     evil = {"Host": "evil.example", "Origin": "http://evil.example"}
     for public_url, status in ((None, 422), (PUBLIC, 403)):
@@ -213,7 +213,7 @@ async def test_a_refused_refresh_uses_no_token_up(service: Service, method: str)
         answer = await browser.request(method, "/api/auth/refresh", headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (403, "origin_not_allowed")
         assert browser.cookies["refresh_token"] == token
-        service.clock.turn(minutes=5)
+        service.clock.advance(minutes=5)
     answer = await browser.request(method, "/api/auth/refresh", headers={"Origin": CLIENT})
     assert answer.status_code == 200
     assert browser.cookies["refresh_token"] != token

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 import httpx2
 import pytest
 
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.hang import sleep_until
 from tests.support.postgres import OwnPostgres
 from tests.support.process import CHEAP_HASH, NO_LIMITS, ServerProcess
@@ -235,9 +235,9 @@ def locked_by_another_process(path: str) -> Iterator[None]:
 
 @pytest.mark.usefixtures("as_shipped")
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_a_locked_sqlite_file_is_an_outage_for_writers(database_url: str, clock: TurnedClock) -> None:
+async def test_a_locked_sqlite_file_is_an_outage_for_writers(database_url: str, clock: ManualClock) -> None:
     """Every writer hears 503, whoever waits before it; readers go on; unlocked, all is well."""
-    clock.turn(seconds=1)
+    clock.advance(seconds=1)
     writes = [
         ("register", registration("bob@example.com")),
         ("login", credentials()),

@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from fastapi import Depends, FastAPI
 
 from latchstring import Auth, Caller, Settings, fresh
-from latchstring.core.revocations.rules import EndReason
+from latchstring.core.revocations.rules import RevocationReason
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
 from latchstring.foundation.events import OPERATOR
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.hashes import hashing, held_hashes
 from tests.support.service import (
     PASSWORD,
@@ -35,7 +35,7 @@ ENDED = (401, "session_ended")
 
 
 @pytest.fixture
-async def other(settings: Settings, service: Service, clock: TurnedClock) -> AsyncIterator[Service]:
+async def other(settings: Settings, service: Service, clock: ManualClock) -> AsyncIterator[Service]:
     """Another worker on the same database."""
     async with running_service(settings, clock) as running:
         yield running
@@ -103,17 +103,17 @@ async def facts(service: Service, fact: str) -> list[str | None]:
 async def test_the_list_shows_where_one_is_signed_in(service: Service) -> None:
     """Own living sessions only, the one last used first; how and from where, and never a token."""
     first = await service.registered()
-    service.clock.turn(minutes=1)
+    service.clock.advance(minutes=1)
     second = service.browser(headers={"User-Agent": "Ada's phone"})
     await second.post("/api/auth/login", json=credentials())
     await service.registered("eve@example.com")
     ended, idle = await signed_in(service), await signed_in(service)
     await ended.post("/api/auth/logout")
-    service.clock.turn(minutes=50)
+    service.clock.advance(minutes=50)
     await first.post("/api/auth/refresh")
-    service.clock.turn(minutes=9)
+    service.clock.advance(minutes=9)
     await second.post("/api/auth/refresh")
-    service.clock.turn(minutes=2)  # an hour has passed for the one that was not refreshed
+    service.clock.advance(minutes=2)  # an hour has passed for the one that was not refreshed
     await first.post("/api/auth/refresh")
 
     answer = await first.get("/api/auth/sessions")
@@ -220,11 +220,11 @@ async def test_a_session_that_has_ended_ends_no_others(service: Service, other: 
 # --- step-up ----------------------------------------------------------------------------------------------------------
 
 
-async def test_ending_all_others_asks_for_a_fresh_proof(settings: Settings, clock: TurnedClock) -> None:
+async def test_ending_all_others_asks_for_a_fresh_proof(settings: Settings, clock: ManualClock) -> None:
     """A stolen session must not shut its owner out: 401 as in RFC 9470, until the user has proved it again."""
     async with running_service(settings.model_copy(update={"fresh_minutes": 5.0}), clock) as service:
         here, there = await service.registered(), await signed_in(service)
-        clock.turn(minutes=5)
+        clock.advance(minutes=5)
         assert (await here.delete("/api/auth/sessions", params={"all": "false"})).status_code == 401
         answer = await here.delete("/api/auth/sessions")
         assert (answer.status_code, answer.json()["code"]) == (401, "insufficient_user_authentication")
@@ -245,7 +245,7 @@ async def test_ending_all_others_asks_for_a_fresh_proof(settings: Settings, cloc
         await assert_dead(there, service)
 
 
-async def test_a_hosts_route_asks_for_a_fresh_proof(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_hosts_route_asks_for_a_fresh_proof(settings: Settings, clock: ManualClock) -> None:
     """`fresh(minutes=…)` is a dependency like any other: a caller, or 401 with the challenge."""
     app = FastAPI()
     auth = Auth.from_settings(settings, clock=clock)
@@ -258,9 +258,9 @@ async def test_a_hosts_route_asks_for_a_fresh_proof(settings: Settings, clock: T
     async with auth.running(), httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://x") as browser:
         assert (await browser.delete("/account")).json() == {"detail": "You must refresh"}
         user = (await browser.post("/auth/register", json=registration())).json()
-        clock.turn(seconds=29)
+        clock.advance(seconds=29)
         assert (await browser.delete("/account")).json() == {"deleted": user["id"]}
-        clock.turn(seconds=2)
+        clock.advance(seconds=2)
         answer = await browser.delete("/account")
         assert answer.status_code == 401
         assert 'max_age="30"' in answer.headers["www-authenticate"]
@@ -273,7 +273,7 @@ async def test_a_confirmed_session_is_the_same_one_proven_anew(service: Service)
     """The user and both cookies; the same `sid`, the next generation, and an `auth_time` that says now."""
     browser = await service.registered()
     before, was = said(browser), said(browser, "refresh")
-    service.clock.turn(minutes=10)
+    service.clock.advance(minutes=10)
     answer = await browser.post("/api/auth/confirm", json={"password": PASSWORD})
     assert answer.status_code == 200
     assert answer.json() == (await browser.get("/api/auth/me")).json()
@@ -304,14 +304,14 @@ async def test_a_tab_that_refreshes_while_another_confirms_keeps_the_same_token(
     """Whichever comes first, and whichever response comes last, both hold a token of one generation, and it is good."""
     browser = await service.registered()
     shown = {"Cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
-    service.clock.turn(minutes=10)
+    service.clock.advance(minutes=10)
     confirm = service.browser(headers=shown).post("/api/auth/confirm", json={"password": PASSWORD})
     refresh = service.browser(headers=shown).post("/api/auth/refresh")
     answers = [await step for step in ((confirm, refresh) if confirm_first else (refresh, confirm))]
     assert [answer.status_code for answer in answers] == [200, 200]
     held = [answer.cookies["refresh_token"] for answer in answers]
     assert {claims_of(token)["gen"] for token in held} == {said(browser, "refresh")["gen"] + 1}
-    service.clock.turn(minutes=10)
+    service.clock.advance(minutes=10)
     for token in held:
         assert await refreshed(service, token) == (200, None)
 
@@ -321,7 +321,7 @@ async def test_a_bearer_client_gets_its_next_tokens_in_the_body(service: Service
     await service.registered()
     form = {"grant_type": "password", "username": "ada@example.com", "password": PASSWORD}
     tokens = (await service.browser().post("/api/auth/token", data=form)).json()
-    service.clock.turn(minutes=10)
+    service.clock.advance(minutes=10)
     confirmed = await service.browser().post(
         "/api/auth/confirm", json={"password": PASSWORD}, headers=bearer(tokens["access_token"])
     )
@@ -332,7 +332,7 @@ async def test_a_bearer_client_gets_its_next_tokens_in_the_body(service: Service
     assert (after["sid"], after["gen"]) == (before["sid"], before["gen"] + 1)
     claims = claims_of(confirmed.json()["access_token"])
     assert claims["auth_time"] == after["auth_time"] == claims["iat"] == int(service.clock.now().timestamp())
-    service.clock.turn(minutes=10)
+    service.clock.advance(minutes=10)
     form = {"grant_type": "refresh_token", "refresh_token": confirmed.json()["refresh_token"]}
     answer = await service.browser().post("/api/auth/token", data=form)
     assert claims_of(answer.json()["access_token"])["auth_time"] == claims["auth_time"]
@@ -383,7 +383,7 @@ async def test_sessions_that_ended_by_themselves_are_left_as_they_are(service: S
     for _ in range(3):
         await signed_in(service)
     for _ in range(4):
-        service.clock.turn(minutes=40)
+        service.clock.advance(minutes=40)
         assert (await here.post("/api/auth/refresh")).status_code == 200
     there = await signed_in(service)
     assert (await change(here)).status_code == 204
@@ -395,14 +395,14 @@ async def test_sessions_that_ended_by_themselves_are_left_as_they_are(service: S
 
 
 async def test_an_instance_that_is_ahead_ends_what_lives_by_the_others_clock(
-    settings: Settings, service: Service, clock: TurnedClock
+    settings: Settings, service: Service, clock: ManualClock
 ) -> None:
     """Its clock says that a session has ended by itself; by the honest one it could still be renewed."""
     here, there = await service.registered(), await signed_in(service)
-    clock.turn(minutes=55)
+    clock.advance(minutes=55)
     assert (await here.post("/api/auth/refresh")).status_code == 200
-    fast = TurnedClock()
-    fast.turn(minutes=65)
+    fast = ManualClock()
+    fast.advance(minutes=65)
     async with running_service(settings, fast) as ahead:
         asked = ahead.browser(headers=bearer(here.cookies["access_token"]))
         assert (await change(asked)).status_code == 200
@@ -423,8 +423,8 @@ async def test_a_wrong_current_password_changes_nothing(service: Service) -> Non
 async def threaded_service(settings: Settings) -> AsyncIterator[Service]:
     """Runs a worker with a thread for each of a few hashes."""
     threaded = settings.model_copy(update={"password_hash_threads": 5})
-    clock = TurnedClock()
-    clock.turn(seconds=1)
+    clock = ManualClock()
+    clock.advance(seconds=1)
     app = quiet_app(threaded, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=threaded)
     await service.auth.parts.core.feed.poll()
@@ -486,14 +486,14 @@ async def test_a_client_gets_its_tokens_in_the_body(service: Service) -> None:
     assert (answer.headers["cache-control"], answer.headers["pragma"]) == ("no-store", "no-cache")
     assert await sees(service, tokens["access_token"]) == (200, None)
 
-    service.clock.turn(minutes=1)
+    service.clock.advance(minutes=1)
     form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
     renewed = await service.browser().post("/api/auth/token", data=form)
     assert renewed.status_code == 200
     assert "set-cookie" not in renewed.headers
     again = await service.browser().post("/api/auth/token", data=form)
     assert again.json()["refresh_token"] == renewed.json()["refresh_token"], "a lost answer is repaired by asking again"
-    service.clock.turn(minutes=1)
+    service.clock.advance(minutes=1)
     assert (await service.browser().post("/api/auth/token", data=form)).json()["code"] == "refresh_token_reused"
     assert await sees(service, renewed.json()["access_token"]) == ENDED
 
@@ -567,16 +567,16 @@ async def test_an_access_token_buys_no_others(service: Service) -> None:
 # --- how many ---------------------------------------------------------------------------------------------------------
 
 
-async def test_the_oldest_session_makes_room(settings: Settings, clock: TurnedClock) -> None:
+async def test_the_oldest_session_makes_room(settings: Settings, clock: ManualClock) -> None:
     """One sign-in more than the limit ends the oldest, everywhere; ended and expired ones take no room."""
     few = settings.model_copy(update={"sessions_per_user": 3})
     async with running_service(few, clock) as service, running_service(few, clock) as other:
         eve = await service.registered("eve@example.com")
         await service.registered()
-        clock.turn(minutes=61)  # that one has expired
+        clock.advance(minutes=61)  # that one has expired
         browsers = []
         for turn in range(5):
-            clock.turn(seconds=1)
+            clock.advance(seconds=1)
             browsers.append(await signed_in(service))
             if turn == 1:
                 await browsers.pop().post("/api/auth/logout")
@@ -593,12 +593,12 @@ async def test_the_oldest_session_makes_room(settings: Settings, clock: TurnedCl
             assert await connection.scalar(living) == 3
 
 
-async def test_sign_ins_at_once_keep_the_limit(settings: Settings, clock: TurnedClock) -> None:
+async def test_sign_ins_at_once_keep_the_limit(settings: Settings, clock: ManualClock) -> None:
     """Ten at the same instant on two workers: as many sessions live as may, no more."""
     few = settings.model_copy(update={"sessions_per_user": 3})
     async with running_service(few, clock) as service, running_service(few, clock) as other:
         browser = await service.registered()
-        clock.turn(seconds=1)
+        clock.advance(seconds=1)
         answers = await asyncio.gather(
             *(worker.browser().post("/api/auth/login", json=credentials()) for worker in (service, other) * 5)
         )
@@ -611,7 +611,7 @@ async def test_sign_ins_at_once_keep_the_limit(settings: Settings, clock: Turned
 # --- by the operator --------------------------------------------------------------------------------------------------
 
 
-async def test_everyone_is_signed_out(service: Service, other: Service, settings: Settings, clock: TurnedClock) -> None:
+async def test_everyone_is_signed_out(service: Service, other: Service, settings: Settings, clock: ManualClock) -> None:
     """One row ends every session on every worker, on one that starts later too; who signs in again is let in."""
     ada, eve = await service.registered(), await other.registered("eve@example.com")
     for _ in range(2):
@@ -661,7 +661,9 @@ async def test_a_users_sessions_are_ended_by_the_operator(service: Service, othe
     """All of one user, who may sign in again at once; nobody else's; and one alone, by its id."""
     ada, eve = await service.registered(), await service.registered("eve@example.com")
     user_id = UUID(said(ada)["sub"])
-    ended = await service.auth.sessions.revoke_sessions_of_user(user_id, reason=EndReason.OPERATOR, source=OPERATOR)
+    ended = await service.auth.sessions.revoke_sessions_of_user(
+        user_id, reason=RevocationReason.OPERATOR, source=OPERATOR
+    )
     assert ended
     await assert_dead(ada, service, other)
     await assert_alive(eve, service, other)
@@ -669,10 +671,14 @@ async def test_a_users_sessions_are_ended_by_the_operator(service: Service, othe
     await assert_alive(ada, service, other)
     session_id = UUID(said(ada)["sid"])
     for expected in (True, False):
-        revoked = await service.auth.sessions.revoke_session(session_id, reason=EndReason.OPERATOR, source=OPERATOR)
+        revoked = await service.auth.sessions.revoke_session(
+            session_id, reason=RevocationReason.OPERATOR, source=OPERATOR
+        )
         assert revoked is expected
     await assert_dead(ada, service, other)
-    nobody = await service.auth.sessions.revoke_sessions_of_user(uuid4(), reason=EndReason.OPERATOR, source=OPERATOR)
+    nobody = await service.auth.sessions.revoke_sessions_of_user(
+        uuid4(), reason=RevocationReason.OPERATOR, source=OPERATOR
+    )
     assert not nobody
 
 
@@ -680,7 +686,7 @@ async def test_a_users_sessions_are_ended_by_the_operator(service: Service, othe
 
 
 async def test_a_repeated_answer_is_the_same_whatever_the_instances_settings(
-    database_url: str, clock: TurnedClock
+    database_url: str, clock: ManualClock
 ) -> None:
     """Half-way through a deployment of another lifetime, both tabs still get one and the same pair."""
     short, long = (cheap_settings(database_url, access_token_expire_minutes=minutes) for minutes in (5, 15))
@@ -688,7 +694,7 @@ async def test_a_repeated_answer_is_the_same_whatever_the_instances_settings(
         browser = await service.registered()
         token = browser.cookies["refresh_token"]
         for first, second in ((service, other), (other, service)):
-            clock.turn(minutes=1)
+            clock.advance(minutes=1)
             one = await first.browser().post("/api/auth/refresh", headers=bearer(token))
             two = await second.browser().post("/api/auth/refresh", headers=bearer(token))
             assert dict(one.cookies) == dict(two.cookies)

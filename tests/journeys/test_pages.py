@@ -10,11 +10,11 @@ import httpx2
 import pytest
 
 from latchstring import Settings, SubscriberError
-from latchstring.core.revocations.rules import EndReason
+from latchstring.core.revocations.rules import RevocationReason
 from latchstring.foundation.events import OPERATOR, UserRenamed
 from latchstring.foundation.web.pages.assets import STATIC
 from latchstring.foundation.web.pages.policy import CONTENT_SECURITY_POLICY, HEADERS
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.pages import NAVIGATION, SIGN_UP, Visitor, field, hidden, signed_up, text, title, visitor
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
@@ -175,7 +175,7 @@ async def test_signing_out_clears_the_cache_where_that_is_set(database_url: str)
 
 
 @ON_SQLITE
-async def test_guessing_on_the_page_is_guessing(settings: Settings, clock: TurnedClock) -> None:
+async def test_guessing_on_the_page_is_guessing(settings: Settings, clock: ManualClock) -> None:
     """One door: ten wrong passwords on the page shut the JSON route as well, and the page says how long for."""
     limited = settings.model_copy(update={"limits": True})
     async with running_service(limited, clock) as service:
@@ -208,7 +208,7 @@ async def test_who_is_not_signed_in_is_asked_to_be(service: Service, path: str) 
 async def test_an_expired_token_is_renewed_on_the_way(service: Service, ada: Visitor, path: str) -> None:
     """By one redirect, whether the browser still has the token or has dropped it."""
     for site, dropped in (("same-origin", True), ("same-origin", False), ("none", True), ("none", False)):
-        service.clock.turn(minutes=16)
+        service.clock.advance(minutes=16)
         if dropped:
             ada.browser.cookies.delete("access_token")
         asked = await ada.asks(path + "?a=b", **{"Sec-Fetch-Site": site})
@@ -232,11 +232,11 @@ async def test_who_comes_from_another_site_is_renewed_by_a_form_of_ours(
     service: Service, ada: Visitor, headers: dict[str, str]
 ) -> None:
     """FOUND.md T25 (ASVS 5.0, 3.5.3): the link rotates nothing and sets no cookie; its page sends a form."""
-    service.clock.turn(minutes=16)
+    service.clock.advance(minutes=16)
     before = dict(ada.browser.cookies)
     shown = await ada.goes("/account?a=b", **headers)
     for _ in range(3):
-        service.clock.turn(seconds=40)
+        service.clock.advance(seconds=40)
         shown = await ada.asks(shown.url.raw_path.decode(), **headers)
         assert (shown.status_code, title(shown)) == (200, "One moment – Latchstring")
         assert "set-cookie" not in shown.headers
@@ -262,7 +262,7 @@ async def test_who_comes_from_another_site_and_has_nothing_to_renew(service: Ser
 @ON_SQLITE
 async def test_who_comes_from_another_site_and_whose_session_is_over(service: Service, ada: Visitor) -> None:
     """FOUND.md T25: hears it from the form, and is led back once signed in."""
-    service.clock.turn(days=31)
+    service.clock.advance(days=31)
     shown = await ada.goes("/account", **FROM_ELSEWHERE["another site"])
     answer = await ada.sends_and_goes("/renew/continue", hidden(shown, "/renew/continue"))
     assert (answer.status_code, answer.url.path) == (200, "/sign-in")
@@ -300,7 +300,7 @@ async def test_head_renews_nothing(service: Service, ada: Visitor) -> None:
         for path in ("/renew", "/renew/continue"):
             answer = await ada.browser.head(path, headers=headers)
             assert (answer.status_code, "set-cookie" in answer.headers) == (405, False)
-        service.clock.turn(seconds=40)
+        service.clock.advance(seconds=40)
     assert ada.browser.cookies["refresh_token"] == before
     assert (await ada.asks("/renew")).status_code == 303
 
@@ -309,11 +309,11 @@ async def test_head_renews_nothing(service: Service, ada: Visitor) -> None:
 async def test_who_comes_to_sign_in_and_is_signed_in(service: Service, ada: Visitor) -> None:
     """Goes on to where they were going, however old the access token is; and is asked where the session is over."""
     assert (await ada.goes("/sign-in?next=/account")).url.path == "/account"
-    service.clock.turn(minutes=16)
+    service.clock.advance(minutes=16)
     assert (await ada.goes("/sign-in?next=/account")).url.path == "/account"
-    service.clock.turn(minutes=16)
+    service.clock.advance(minutes=16)
     assert (await ada.goes("/sign-in")).url.path == "/dashboard"
-    service.clock.turn(days=31)
+    service.clock.advance(days=31)
     answer = await ada.goes("/sign-in?next=/account")
     assert [each.url.path for each in answer.history] == ["/sign-in", "/renew"]
     assert "Your session has ended." in text(answer)
@@ -332,7 +332,7 @@ async def test_who_comes_to_sign_in_and_is_signed_in(service: Service, ada: Visi
 @ON_SQLITE
 async def test_an_address_as_browsers_send_it(service: Service, ada: Visitor, query: str, onward: str) -> None:
     """What a browser leaves as it is comes along; where `next` can't lead, home is next, and nobody ends at a 400."""
-    service.clock.turn(minutes=16)
+    service.clock.advance(minutes=16)
     path = f"/account?{query}"
     asked = await ada.browser.get(httpx2.URL("http://localhost:8000", raw_path=path.encode()), headers=NAVIGATION)
     renewed = await ada.asks(asked.headers["location"])
@@ -346,7 +346,7 @@ async def test_an_address_as_browsers_send_it(service: Service, ada: Visitor, qu
 
 async def test_a_form_comes_through_whole(service: Service, ada: Visitor) -> None:
     """However long it took to fill in: the token is renewed on its way, by redirects that keep method and fields."""
-    service.clock.turn(minutes=50)
+    service.clock.advance(minutes=50)
     answer = await ada.sends_and_goes("/account", {"first_name": "Augusta", "last_name": "King"})
     assert [each.status_code for each in answer.history] == [307, 307, 303]
     assert (answer.status_code, answer.url.path) == (200, "/account")
@@ -370,21 +370,23 @@ async def test_a_session_that_has_ended(service: Service, ada: Visitor, ended: s
     (user,) = await service.auth.users.list()
     match ended:
         case "signed out elsewhere":
-            await service.auth.sessions.revoke_sessions_of_user(user.id, reason=EndReason.REVOKED, source=OPERATOR)
+            await service.auth.sessions.revoke_sessions_of_user(
+                user.id, reason=RevocationReason.REVOKED, source=OPERATOR
+            )
         case "expired":
-            service.clock.turn(days=31)
+            service.clock.advance(days=31)
         case "disabled":
             await service.auth.users.disable(user.id)
         case "deleted":
             await service.auth.users.delete(user.id)
         case _:
             stolen = ada.browser.cookies["refresh_token"]
-            service.clock.turn(minutes=16)
+            service.clock.advance(minutes=16)
             await ada.goes("/account")
-            service.clock.turn(minutes=16)
+            service.clock.advance(minutes=16)
             await ada.goes("/account")
             ada.browser.cookies.set("refresh_token", stolen, domain="localhost.local")
-            service.clock.turn(minutes=16)
+            service.clock.advance(minutes=16)
     answer = await ada.goes("/account/sessions")
     assert (answer.status_code, answer.url.path) == (200, "/sign-in")
     assert "Your session has ended. Sign in to go on." in text(answer)
@@ -407,7 +409,7 @@ async def test_only_a_navigation_renews(service: Service, ada: Visitor, headers:
     answer = await ada.browser.get("/renew?next=/account", headers=headers)
     assert answer.status_code == 403
     assert "set-cookie" not in answer.headers
-    service.clock.turn(minutes=16)
+    service.clock.advance(minutes=16)
     assert (await ada.goes("/account")).url.path == "/account"
 
 
@@ -422,7 +424,7 @@ async def test_a_renewal_that_is_asked_for_too_often(database_url: str) -> None:
         assert answer.status_code == 429
         assert title(answer).startswith("Too many tries")
         assert (await ada.sends("/renew/continue")).status_code == 429
-        service.clock.turn(minutes=2)
+        service.clock.advance(minutes=2)
         assert (await ada.asks("/renew")).status_code == 303
 
 
@@ -514,7 +516,7 @@ async def test_sessions(service: Service, ada: Visitor) -> None:
     """This device first; each other one by its browser's name; ended ones are gone from there and turned away."""
     other = Visitor(service.browser(headers={"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Firefox/145.0"}))
     await other.sends("/sign-in", credentials())
-    service.clock.turn(minutes=1)
+    service.clock.advance(minutes=1)
     await other.asks("/renew")
     page = await ada.asks("/account/sessions")
     assert text(page).index("This device") < text(page).index("Firefox on Linux")
@@ -556,10 +558,10 @@ async def test_what_a_stolen_session_must_not_be_enough_for(service: Service, ad
     """The form waits on the page that asks for the password, and is done as soon as that is right."""
     other = visitor(service)
     await other.sends("/sign-in", credentials())
-    service.clock.turn(minutes=14)
+    service.clock.advance(minutes=14)
     for visit in (ada, other):
         await visit.asks("/renew")
-    service.clock.turn(minutes=2)
+    service.clock.advance(minutes=2)
     stopped = await ada.sends("/account/sessions/end-others", {"a": "b", "c": '"><script>'})
     assert stopped.status_code == 401
     assert title(stopped).startswith("Confirm that it is you")
@@ -585,7 +587,7 @@ async def test_what_a_stolen_session_must_not_be_enough_for(service: Service, ad
     assert "All your other sessions have ended." in text(done)
     assert (await other.goes("/account")).url.path == "/sign-in"
     # The proof began a new generation, whose tokens the browser has: long after the grace nobody is taken for a thief.
-    service.clock.turn(minutes=16)
+    service.clock.advance(minutes=16)
     assert (await ada.goes("/account")).url.path == "/account"
 
 
@@ -593,9 +595,9 @@ async def test_what_a_stolen_session_must_not_be_enough_for(service: Service, ad
 async def test_a_proof_whose_form_then_breaks(service: Service, ada: Visitor, tmp_path: Path) -> None:
     """The tokens of the new generation reach the browser all the same: else it would be taken for a thief."""
     await visitor(service).sends("/sign-in", credentials())
-    service.clock.turn(minutes=14)
+    service.clock.advance(minutes=14)
     await ada.asks("/renew")
-    service.clock.turn(minutes=2)
+    service.clock.advance(minutes=2)
     with contextlib.closing(sqlite3.connect(tmp_path / "latchstring.db")) as database:
         database.execute(
             "CREATE TRIGGER full BEFORE INSERT ON latchstring_revocations BEGIN SELECT RAISE(ABORT, 'full'); END"
@@ -605,7 +607,7 @@ async def test_a_proof_whose_form_then_breaks(service: Service, ada: Visitor, tm
             answer = await came.sends("/account/sessions/end-others", {"confirm_password": PASSWORD})
             assert answer.status_code == 500
             database.execute("DROP TRIGGER full")
-            service.clock.turn(minutes=16)
+            service.clock.advance(minutes=16)
             assert (await came.goes("/account")).url.path == "/account"
 
 
@@ -625,7 +627,7 @@ async def test_confirming_before_there_is_a_form(service: Service, ada: Visitor)
     assert field(page, "username")["value"] == "ada@example.com"
     for filled in ({}, {"confirm_password": "a wrong one"}, {"confirm_password": "short"}):
         assert (await ada.sends("/account/confirm", {"next": "/account"} | filled)).status_code == 422
-    service.clock.turn(seconds=60)
+    service.clock.advance(seconds=60)
     answer = await ada.sends("/account/confirm", {"next": "/account", "confirm_password": PASSWORD})
     assert (answer.status_code, answer.headers["location"]) == (303, "/account")
     assert (await ada.asks("/account")).status_code == 200

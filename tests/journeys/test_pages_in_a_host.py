@@ -31,7 +31,7 @@ from latchstring import (
     on_page,
     requires,
 )
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.host import HOST
 from tests.support.pages import NAVIGATION, SIGN_UP, Visitor, hidden, text, title
 from tests.support.service import PASSWORD
@@ -45,7 +45,7 @@ class Shop:
     def __init__(
         self,
         settings: Settings,
-        clock: TurnedClock,
+        clock: ManualClock,
         *,
         pages: bool | Pages = True,
         features: Iterable[Feature] = DEFAULT_FEATURES,
@@ -82,7 +82,7 @@ class Shop:
                 yield Visitor(browser)
 
 
-async def test_one_switch(settings: Settings, clock: TurnedClock) -> None:
+async def test_one_switch(settings: Settings, clock: ManualClock) -> None:
     """`pages=True`: the same pages below the prefix, and after signing up the account page."""
     async with Shop(settings, clock).open() as came:
         page = await came.goes("/auth/account")
@@ -98,7 +98,7 @@ async def test_one_switch(settings: Settings, clock: TurnedClock) -> None:
 
 
 @ON_SQLITE
-async def test_without_the_switch_there_are_none(settings: Settings, clock: TurnedClock) -> None:
+async def test_without_the_switch_there_are_none(settings: Settings, clock: ManualClock) -> None:
     """Neither pages nor their address for password managers."""
     async with Shop(settings, clock, pages=False).open() as came:
         for path in ("/auth/sign-in", "/auth/account", "/auth/renew", "/.well-known/change-password"):
@@ -108,7 +108,7 @@ async def test_without_the_switch_there_are_none(settings: Settings, clock: Turn
 
 
 @ON_SQLITE
-async def test_a_page_of_the_applications_own(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_page_of_the_applications_own(settings: Settings, clock: ManualClock) -> None:
     """Who is not signed in is sent to sign in, and back; an expired token is renewed on the way; JSON is as it was."""
     async with Shop(settings, clock).open() as came:
         asked = await came.asks("/orders?page=2")
@@ -116,25 +116,25 @@ async def test_a_page_of_the_applications_own(settings: Settings, clock: TurnedC
         assert asked.headers["location"] == "/auth/sign-in?next=%2Forders%3Fpage%3D2"
         seen = await came.sends_and_goes("/auth/sign-up", SIGN_UP | {"next": "/orders?page=2"})
         assert (seen.text, str(seen.url)) == ("Orders of Ada", f"{HOST}/orders?page=2")
-        clock.turn(minutes=16)
+        clock.advance(minutes=16)
         assert (await came.goes("/orders")).text == "Orders of Ada"
-        clock.turn(minutes=16)
+        clock.advance(minutes=16)
         answer = await came.sends_and_goes("/orders?what=tea")
         assert [each.status_code for each in answer.history] == [307, 307]
         assert answer.json() == "tea for Ada"
-        clock.turn(minutes=16)
+        clock.advance(minutes=16)
         assert (await came.asks("/me")).json()["detail"] == "You must refresh"
-        clock.turn(days=31)
+        clock.advance(days=31)
         assert "Your session has ended." in text(await came.goes("/orders"))
 
 
 @ON_SQLITE
-async def test_a_page_that_asks_for_a_fresh_proof_or_a_role(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_page_that_asks_for_a_fresh_proof_or_a_role(settings: Settings, clock: ManualClock) -> None:
     """To the page that confirms, and back; a role that is missing is no matter of signing in again."""
     async with Shop(settings, clock).open() as came:
         await came.sends("/auth/sign-up", SIGN_UP)
         assert (await came.asks("/delete")).status_code == 200
-        clock.turn(minutes=6)
+        clock.advance(minutes=6)
         page = await came.goes("/delete")
         assert page.url.path == "/auth/account/confirm"
         confirmed = hidden(page, "/auth/account/confirm") | {"confirm_password": PASSWORD}
@@ -144,7 +144,7 @@ async def test_a_page_that_asks_for_a_fresh_proof_or_a_role(settings: Settings, 
 
 
 @ON_SQLITE
-async def test_a_page_of_an_application_that_is_mounted(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_page_of_an_application_that_is_mounted(settings: Settings, clock: ManualClock) -> None:
     """Leads to the pages where they are, and back to where it is itself."""
     shop, admin = Shop(settings, clock), FastAPI()
     shop.auth.attach(admin)
@@ -160,12 +160,12 @@ async def test_a_page_of_an_application_that_is_mounted(settings: Settings, cloc
             assert asked.headers["location"] == f"{root}/auth/sign-in?next={quote(root + '/admin/stock', safe='')}"
             filled = SIGN_UP | {"next": f"{root}/admin/stock", "email": f"ada{len(root)}@example.com"}
             assert (await came.sends_and_goes(f"{root}/auth/sign-up", filled)).text == "Stock for Ada"
-            clock.turn(minutes=16)
+            clock.advance(minutes=16)
             assert (await came.goes(f"{root}/admin/stock")).text == "Stock for Ada"
 
 
 @ON_SQLITE
-async def test_what_breaks_is_kept_by_nobody(settings: Settings, clock: TurnedClock) -> None:
+async def test_what_breaks_is_kept_by_nobody(settings: Settings, clock: ManualClock) -> None:
     """A page of ours that broke says so itself, with all that a page carries, where nothing else would."""
     shop = Shop(settings, clock)
 
@@ -187,7 +187,7 @@ def test_on_page_takes_guards_of_ours_only() -> None:
 
 
 @ON_SQLITE
-async def test_guards_of_pages_are_guards(settings: Settings, clock: TurnedClock) -> None:
+async def test_guards_of_pages_are_guards(settings: Settings, clock: ManualClock) -> None:
     """The doctor sees them, the document tells of them, and a test can override them."""
     shop = Shop(settings, clock)
     inspected = {route.path: str(route.access) for route in (await shop.auth.audit(shop.app)).routes}
@@ -208,13 +208,13 @@ async def test_guards_of_pages_are_guards(settings: Settings, clock: TurnedClock
 
 
 @ON_SQLITE
-async def test_name_logo_theme_links_and_home(settings: Settings, clock: TurnedClock) -> None:
+async def test_name_logo_theme_links_and_home(settings: Settings, clock: ManualClock) -> None:
     """What `Pages` says is what is seen; CSS variables come as a style sheet of their own, after ours."""
     look = Pages(
         name="Driftwood & Co.",
         logo="/static/logo.svg",
         theme={"accent": "light-dark(#0b6e4f, #6fd6ae)", "radius": "0"},
-        home="/orders",
+        landing_page="/orders",
         links=[("Orders", "/orders")],
     )
     async with Shop(settings, clock, pages=look).open() as came:
@@ -260,7 +260,7 @@ def test_what_could_not_be_shown(options: dict[str, Any]) -> None:
 
 
 @ON_SQLITE
-async def test_any_one_template_replaced(settings: Settings, clock: TurnedClock, tmp_path: Path) -> None:
+async def test_any_one_template_replaced(settings: Settings, clock: ManualClock, tmp_path: Path) -> None:
     """By its name in a folder; ours can be extended, and all others stay."""
     (tmp_path / "footer.html").write_text("<footer>Driftwood, since {{ 1990 + 9 }}</footer>")
     (tmp_path / "sign_in.html").write_text(
@@ -279,9 +279,9 @@ async def test_any_one_template_replaced(settings: Settings, clock: TurnedClock,
 
 @ON_SQLITE
 @pytest.mark.parametrize(("root", "stripped"), [("/shop", True), ("/shop", False), ("/auth", False)])
-async def test_under_a_root_path(settings: Settings, clock: TurnedClock, root: str, stripped: bool) -> None:  # noqa: FBT001
+async def test_under_a_root_path(settings: Settings, clock: ManualClock, root: str, stripped: bool) -> None:  # noqa: FBT001
     """Every address is as the browser has to ask for it, whether the proxy takes the root path off or leaves it."""
-    look = Pages(home="/orders", logo="/l.svg", links=[("Orders", "/orders")])
+    look = Pages(landing_page="/orders", logo="/l.svg", links=[("Orders", "/orders")])
     async with Shop(settings, clock, pages=look).open(root_path=root) as came:
 
         def asked(location: str) -> str:
@@ -300,14 +300,14 @@ async def test_under_a_root_path(settings: Settings, clock: TurnedClock, root: s
         account = await came.asks(asked(f"{root}/auth/account"))
         assert f'data-renewal-url="{root}/auth/refresh"' in account.text
         assert f'<a href="{root}/auth/account" aria-current="page"' in account.text
-        clock.turn(minutes=16)
+        clock.advance(minutes=16)
         renewal = await came.asks(asked(f"{root}/orders"))
         renewed = await came.asks(asked(renewal.headers["location"]))
         assert renewed.headers["location"] == f"{root}/orders"
 
 
 @ON_SQLITE
-async def test_a_feature_that_is_left_out_has_no_pages(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_feature_that_is_left_out_has_no_pages(settings: Settings, clock: ManualClock) -> None:
     """Nothing leads to what is not there, and what is there works."""
     async with Shop(settings, clock, features=[PasswordFeature()]).open() as came:
         answer = await came.sends_and_goes("/auth/sign-up", SIGN_UP)
@@ -323,7 +323,7 @@ async def test_a_feature_that_is_left_out_has_no_pages(settings: Settings, clock
 
 
 @ON_SQLITE
-async def test_pages_at_a_place_of_their_own(settings: Settings, clock: TurnedClock) -> None:
+async def test_pages_at_a_place_of_their_own(settings: Settings, clock: ManualClock) -> None:
     """`pages_prefix`: the pages there, the JSON routes where they were."""
     app = FastAPI()
     auth = Auth.from_settings(settings, pages=True, clock=clock)

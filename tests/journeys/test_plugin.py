@@ -45,7 +45,7 @@ def test_each_test_has_users_of_its_own(client, auth, sign_in_as):
     ada = sign_in_as("Ada@Example.com")
     (user,) = client.portal.call(auth.users.list)
     assert (user.email, isinstance(user, User)) == ("ada@example.com", True)
-    client.portal.call(auth.settled)
+    client.portal.call(auth.drained)
     assert heard == ["ada@example.com"]
     again = sign_in_as(user, bearer=True)
     assert again.get("/me").json() == "ada@example.com"
@@ -67,11 +67,12 @@ def test_a_password_costs_next_to_nothing(client, auth):
     assert client.post("/auth/register", json=body).status_code == 201
     assert client.post("/auth/login", json=body | {"password": "wrong horse"}).status_code in {400, 422}
     # 8 KiB of memory and one pass, where 19 MiB and two are the default.
-    assert client.portal.call(auth.parts.tools.passwords.hash, "correct horse").startswith("$argon2id$v=19$m=8,t=1,p=1$")
+    made = client.portal.call(auth.parts.tools.passwords.hash, "correct horse")
+    assert made.startswith("$argon2id$v=19$m=8,t=1,p=1$")
 
 def test_a_storm_of_one_who_is_signed_out(sign_in_as, refresh_storm, clock):
     ada = sign_in_as("ada@example.com")
-    clock.turn(days=2)
+    clock.advance(days=2)
     report = refresh_storm(ada, tabs=3)
     assert (report.statuses, report.everyone_is_signed_in) == ([401] * 3, False)
 

@@ -26,7 +26,7 @@ from latchstring.features.revocation_feed.actions import FeedTokens
 from latchstring.foundation.events import OPERATOR
 from latchstring.foundation.web import body as body_module
 from latchstring.foundation.web.problem import PROBLEMS
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
 ERRORS_MD = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -160,7 +160,7 @@ class Visit:
         return await self.ask({"Authorization": f"Bearer {answer.cookies['access_token']}"})
 
     async def later(self) -> httpx2.Response:
-        self.service.clock.turn(minutes=61)
+        self.service.clock.advance(minutes=61)
         return await self.ask()
 
     async def signed_out(self) -> httpx2.Response:
@@ -183,7 +183,7 @@ class Visit:
     async def stolen(self) -> httpx2.Response:
         owner = self.service.browser(headers={"Cookie": f"refresh_token={self.refresh}"})
         await owner.post("/api/auth/refresh")
-        self.service.clock.turn(minutes=1)
+        self.service.clock.advance(minutes=1)
         return await self.ask()
 
     async def asleep(self) -> httpx2.Response:
@@ -203,10 +203,10 @@ class Visit:
 
     async def long_ago(self) -> httpx2.Response:
         """Refreshed since, so that the token is new; the proof behind it is that of the sign-in, 16 minutes old."""
-        self.service.clock.turn(minutes=14)
+        self.service.clock.advance(minutes=14)
         owner = self.service.browser(headers={"Cookie": f"refresh_token={self.refresh}"})
         self.cookies = dict((await owner.post("/api/auth/refresh")).cookies)
-        self.service.clock.turn(minutes=2)
+        self.service.clock.advance(minutes=2)
         return await self.ask()
 
     async def too_often(self) -> httpx2.Response:
@@ -537,7 +537,7 @@ async def test_the_request_id_is_ours_and_never_the_visitors(service: Service) -
     assert "chosen-by-the-visitor" not in seen
 
 
-async def test_strict_transport_security_comes_with_https(settings: Settings, clock: TurnedClock) -> None:
+async def test_strict_transport_security_comes_with_https(settings: Settings, clock: ManualClock) -> None:
     """With an https public URL every answer says to come by https only; without one, none does."""
     for public_url, expected in (("https://auth.example.com", True), (None, False)):
         async with running_service(settings.model_copy(update={"public_url": public_url}), clock) as service:

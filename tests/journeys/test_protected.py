@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 
 from latchstring import Caller, GuardMiddleware, Settings
 from latchstring.core.guard.sockets import CLOSED_UNAUTHORIZED
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.hang import HANG_SECONDS
 from tests.support.host import Host, Line
 
@@ -37,7 +37,7 @@ def mounted() -> Starlette:
 
 
 @pytest.fixture
-async def host(settings: Settings, clock: TurnedClock, tmp_path: Path) -> AsyncIterator[Host]:
+async def host(settings: Settings, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Host]:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "report.txt").write_text("for your eyes only")
     host = Host(settings, clock)
@@ -88,7 +88,7 @@ async def test_a_mounted_application_finds_its_caller(host: Host) -> None:
     assert answer.headers.get_list("cache-control") == ["max-age=60"]
 
 
-async def test_a_state_that_all_requests_share_is_left_alone(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_state_that_all_requests_share_is_left_alone(settings: Settings, clock: ManualClock) -> None:
     """What the lifespan gave is there for the mounted application, and no caller is left in it."""
     host, shared = Host(settings, clock), {"colour": "green"}
     seen: list[str] = []
@@ -119,7 +119,7 @@ async def test_a_role_may_be_asked_for(host: Host) -> None:
     assert (await ada.get("/admin/who")).status_code == 200
 
 
-async def test_as_an_applications_middleware(settings: Settings, clock: TurnedClock) -> None:
+async def test_as_an_applications_middleware(settings: Settings, clock: ManualClock) -> None:
     """Around everything, where nothing is to be open; the lifespan passes through."""
     host = Host(settings, clock)
     began: list[str] = []
@@ -161,4 +161,4 @@ async def test_sockets_below_a_mount(host: Host) -> None:
     async with asyncio.timeout(HANG_SECONDS):
         await asyncio.gather(refused.task, bare.task, line.task)
     assert line.is_silent
-    assert not host.auth.parts.sockets._open
+    assert not host.auth.parts.sockets._connected

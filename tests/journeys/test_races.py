@@ -19,7 +19,7 @@ from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
 from latchstring.foundation.events import OPERATOR, RefreshTokenReused
 from latchstring.foundation.limits import Rate
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.hashes import hashing, held_hashes
 from tests.support.service import Service, credentials, quiet_app, registration
 
@@ -50,9 +50,9 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @pytest.fixture
-async def workers(settings: Settings, clock: TurnedClock) -> AsyncIterator[list[Service]]:
+async def workers(settings: Settings, clock: ManualClock) -> AsyncIterator[list[Service]]:
     """Two workers; each looks at the database when told."""
-    clock.turn(seconds=1)
+    clock.advance(seconds=1)
     async with contextlib.AsyncExitStack() as stack:
         started = []
         for _ in range(2):
@@ -81,7 +81,7 @@ async def assert_dead(workers: list[Service], pairs: list[Pair]) -> None:
             assert seen.json().get("code") in DEAD, seen.text
 
 
-async def living_sessions(service: Service, user_id: UUID) -> int:
+async def active_sessions(service: Service, user_id: UUID) -> int:
     """Returns how many sessions of a user have not been ended."""
     living = sa.select(sa.func.count()).where(sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None))
     async with service.auth.parts.tools.database.reading() as connection:
@@ -141,8 +141,8 @@ async def addresses(service: Service) -> set[str]:
 @pytest.mark.parametrize("ends", [("disable_user",), ("delete_user",), ("disable_user", "enable_user")])
 async def test_a_proof_given_before_the_user_was_shut_out_is_void(ends: tuple[str, ...], settings: Settings) -> None:
     """A login whose hash still runs when the user is disabled or deleted opens no session, enabled again or not."""
-    clock = TurnedClock()
-    clock.turn(seconds=1)
+    clock = ManualClock()
+    clock.advance(seconds=1)
     app = quiet_app(settings, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
     await service.auth.parts.core.feed.poll()
@@ -157,7 +157,7 @@ async def test_a_proof_given_before_the_user_was_shut_out_is_void(ends: tuple[st
         assert not login.done()
     answer = await login
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_credentials")
-    assert await living_sessions(service, user_id) == 0
+    assert await active_sessions(service, user_id) == 0
     await assert_dead([service], [pair_of(registered)])
     await service.auth.close()
 
@@ -176,7 +176,7 @@ async def test_a_login_at_the_same_instant_never_survives(end: str, workers: lis
 
         login, _ = await asyncio.gather(post(workers[0], "login", json=credentials(email)), shut_out())
         outcomes[login.status_code] += 1
-        assert await living_sessions(workers[0], user_id) == 0
+        assert await active_sessions(workers[0], user_id) == 0
         if login.is_success:
             await assert_dead(workers, [pair_of(login)])
     assert outcomes.keys() <= {200, 400}
@@ -209,14 +209,14 @@ async def test_a_crowd_on_one_account_never_deadlocks(workers: list[Service]) ->
 @pytest.mark.parametrize("backend", ["postgresql"])
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 async def test_a_servers_default_isolation_does_not_matter(
-    level: str, database_url: str, settings: Settings, clock: TurnedClock
+    level: str, database_url: str, settings: Settings, clock: ManualClock
 ) -> None:
     """Statements that waited see what they waited for, whatever transactions are like on that server by default."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         name = sql.Identifier(connection.info.dbname)
         statement = sql.SQL("ALTER DATABASE {} SET default_transaction_isolation TO {}")
         connection.execute(statement.format(name, sql.Literal(level)))
-    clock.turn(seconds=1)
+    clock.advance(seconds=1)
     limited = settings.model_copy(update={"limits": True, "limit_account": Rate(3, 60)})
     app = quiet_app(limited, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=limited)

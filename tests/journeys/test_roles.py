@@ -23,10 +23,10 @@ from latchstring import (
     User,
     current_caller,
 )
-from latchstring.core.accounts.rules import MOST_ROLES, ROLE_MAX_LENGTH
+from latchstring.core.accounts.rules import MAX_ROLES, ROLE_MAX_LENGTH
 from latchstring.core.tokens.compact import MAX_LENGTH
 from latchstring.core.tokens.rules import CUSTOM_CLAIMS_MAX_BYTES
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.hang import HANG_SECONDS
 from tests.support.host import Host, browser_for
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
@@ -57,7 +57,7 @@ async def test_roles_ride_in_the_token_with_the_version(service: Service) -> Non
     assert await service.auth.users.withdraw_role(nobody, "editor") is None
 
 
-async def test_a_change_reaches_every_worker(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_change_reaches_every_worker(settings: Settings, clock: ManualClock) -> None:
     """The worker that made it knows at once; the others by their next look, by the database and nothing else."""
     async with running_service(settings, clock) as here, running_service(settings, clock) as there:
         browser = await here.registered()
@@ -115,7 +115,7 @@ async def test_a_role_has_a_name(role: str, service: Service) -> None:
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])
-async def test_the_fullest_token_is_one(database_url: str, clock: TurnedClock) -> None:
+async def test_the_fullest_token_is_one(database_url: str, clock: ManualClock) -> None:
     """With every role there may be, every byte of claims and RSA it is still read, and fits into a cookie."""
 
     async def claims(_user: User) -> Mapping[str, Any]:
@@ -129,7 +129,7 @@ async def test_the_fullest_token_is_one(database_url: str, clock: TurnedClock) -
         browser.base_url = settings.public_url or ""
         await browser.post("/auth/register", json=registration())
         (user,) = await auth.users.list()
-        for number in range(MOST_ROLES):
+        for number in range(MAX_ROLES):
             await auth.users.grant_role(user.id, f"{number:02}".ljust(ROLE_MAX_LENGTH, "x"))
         with pytest.raises(InvalidRoleError, match="at most"):
             await auth.users.grant_role(user.id, "one-more")
@@ -142,7 +142,7 @@ async def test_the_fullest_token_is_one(database_url: str, clock: TurnedClock) -
 class Shop:
     """A host whose tokens say more."""
 
-    def __init__(self, settings: Settings, clock: TurnedClock) -> None:
+    def __init__(self, settings: Settings, clock: ManualClock) -> None:
         self.answer: Any = {"shop:tenant": 7, "https://shop.example/plan": {"name": "gold", "seats": [1, 2]}}
         self.asked: list[str] = []
         self.app = FastAPI()
@@ -162,7 +162,7 @@ class Shop:
 
 
 @pytest.fixture
-def shop(settings: Settings, clock: TurnedClock) -> Shop:
+def shop(settings: Settings, clock: ManualClock) -> Shop:
     return Shop(settings, clock)
 
 
@@ -212,7 +212,7 @@ async def test_a_hook_can_never_set_a_registered_claim(claims: dict[str, Any], s
             answer = await browser.post(f"/auth/{path}", json=body)
             assert (answer.status_code, dict(browser.cookies)) == (500, before)
         shop.answer = {"shop:tenant": 7, "https://shop.example/plan": {"name": "gold"}}
-        shop.auth.parts.tools.clock.turn(minutes=1)  # type: ignore[attr-defined]  # a test's clock
+        shop.auth.parts.tools.clock.advance(minutes=1)  # type: ignore[attr-defined]  # a test's clock
         assert (await browser.post("/auth/refresh")).status_code == 200
         (user,) = await shop.auth.users.list()
         shop.answer = claims
@@ -230,7 +230,7 @@ async def test_a_hook_that_fails_loses_and_lets_in_nobody(shop: Shop) -> None:
         assert len((await browser.get("/auth/sessions")).json()) == 1
         assert (await browser.get("/claims")).status_code == 200
         shop.answer = {"shop:tenant": 7, "https://shop.example/plan": {"name": "gold"}}
-        shop.auth.parts.tools.clock.turn(minutes=1)  # type: ignore[attr-defined]  # a test's clock
+        shop.auth.parts.tools.clock.advance(minutes=1)  # type: ignore[attr-defined]  # a test's clock
         assert (await browser.post("/auth/refresh")).status_code == 200
 
 
@@ -270,7 +270,7 @@ def browser_cookie(browser: httpx2.AsyncClient) -> bytes:
     return f"access_token={browser.cookies['access_token']}".encode()
 
 
-async def test_a_caller_is_the_same_for_guards_and_state(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_caller_is_the_same_for_guards_and_state(settings: Settings, clock: ManualClock) -> None:
     """What a protected application below a mount finds in its request is what a dependency would give."""
     host = Host(settings, clock)
     inner = FastAPI()

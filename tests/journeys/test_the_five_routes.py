@@ -15,7 +15,7 @@ async def test_register_dashboard_refresh_logout(service: Service) -> None:
     answer = await browser.get("/api/dashboard/dashboard")
     assert (answer.status_code, answer.json()) == (200, {"message": "Hello from the dashboard!"})
 
-    service.clock.turn(minutes=15)
+    service.clock.advance(minutes=15)
     answer = await browser.get("/api/dashboard")
     assert (answer.status_code, answer.json()["detail"]) == (401, "You must refresh")
 

@@ -16,10 +16,10 @@ import jwt
 import pytest
 import sqlalchemy as sa
 
-from latchstring import PasswordChanged, RefreshRepeatedElsewhere, SessionOpened, Settings
+from latchstring import PasswordChanged, RefreshRepeatedElsewhere, SessionCreated, Settings
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.forge import Genuine
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
@@ -33,7 +33,7 @@ Pair = tuple[str, str]
 
 
 @pytest.fixture
-async def other(settings: Settings, service: Service, clock: TurnedClock) -> AsyncIterator[Service]:
+async def other(settings: Settings, service: Service, clock: ManualClock) -> AsyncIterator[Service]:
     """Another worker on the same database."""
     async with running_service(settings, clock) as running:
         yield running
@@ -111,16 +111,16 @@ async def registered(service: Service, email: str = "ada@example.com") -> Pair:
 
 
 @pytest.mark.parametrize("grace", [0.0, 30.0])
-async def test_a_thief_never_gets_the_owners_proof(grace: float, settings: Settings, clock: TurnedClock) -> None:
+async def test_a_thief_never_gets_the_owners_proof(grace: float, settings: Settings, clock: ManualClock) -> None:
     """T1: what was issued before `/confirm` never leads to the new `auth_time`, with the grace or without it."""
     changes = {"refresh_grace_seconds": grace, "fresh_minutes": 5.0}
     async with running_service(settings.model_copy(update=changes), clock) as service:
         stolen = await registered(service)
         proven_at = claims(stolen[0])["auth_time"]
-        clock.turn(minutes=14)
+        clock.advance(minutes=14)
         owner = pair_of(await confirm(service, stolen))
         assert claims(owner[0])["auth_time"] == claims(owner[1])["auth_time"] == int(clock.now().timestamp())
-        clock.turn(seconds=1)
+        clock.advance(seconds=1)
         shadow = await refresh(service, stolen)
         if not grace:
             assert heard(shadow) == REUSED
@@ -133,7 +133,7 @@ async def test_a_thief_never_gets_the_owners_proof(grace: float, settings: Setti
         assert heard(refused) == (401, "insufficient_user_authentication")
         # However often the thief refreshes what the grace gave them, and whoever rotates: the proof stays the owner's.
         for _ in range(3):
-            clock.turn(seconds=1)
+            clock.advance(seconds=1)
             shadow = await refresh(service, pair_of(shadow))
             assert claims(pair_of(shadow)[0])["auth_time"] == proven_at
         assert heard(await ask(service, "DELETE", "sessions", pair_of(shadow)))[0] == 401
@@ -142,11 +142,11 @@ async def test_a_thief_never_gets_the_owners_proof(grace: float, settings: Setti
 async def test_a_proof_goes_on_with_the_tokens_it_was_given_for(service: Service) -> None:
     """T1: refreshed again and again, at every door, the owner's tokens say when and how it was proven."""
     pair = await registered(service)
-    service.clock.turn(minutes=14)
+    service.clock.advance(minutes=14)
     proven_at = int(service.clock.now().timestamp())
     pair = pair_of(await confirm(service, pair))
     for door in ("refresh", "token", "refresh"):
-        service.clock.turn(minutes=5)
+        service.clock.advance(minutes=5)
         if door == "refresh":
             pair = pair_of(await refresh(service, pair))
         else:
@@ -162,7 +162,7 @@ async def test_a_refresh_token_of_version_0_1_0_counts_from_the_sign_in(service:
     owner = await registered(service)
     created_at = claims(owner[0])["auth_time"]
     old = Genuine.of(owner[1], service).without("auth_time", "amr")
-    service.clock.turn(minutes=14)
+    service.clock.advance(minutes=14)
     assert (await confirm(service, owner)).status_code == 200
     renewed = await refresh(service, (owner[0], old))
     assert renewed.status_code == 200, renewed.text
@@ -182,7 +182,7 @@ async def test_a_confirmation_merges_proofs(service: Service) -> None:
     """T1, T38: `/confirm` adds `pwd` to what the caller's own tokens say, and takes no method away (SECURITY 17)."""
     pair = await registered(service)
     strong = Genuine.of(pair[0], service).with_claims(amr=["otp"])
-    service.clock.turn(minutes=1)
+    service.clock.advance(minutes=1)
     confirmed = pair_of(await confirm(service, (strong, pair[1])))
     for token in confirmed:
         assert claims(token)["amr"] == ["otp", "pwd"]
@@ -209,18 +209,18 @@ async def test_two_tabs_are_never_signed_out(transport: str, times: int, service
     """
     for number, (first, last_to_arrive, lost) in enumerate(ORDERS):
         held = pair_of(await service.registered(f"ada{number}@example.com"))
-        service.clock.turn(minutes=10)
+        service.clock.advance(minutes=10)
         order = sorted(SERVED, key=lambda what, first=first: what != first)  # type: ignore[misc]
         answers: dict[str, Pair] = {}
         for what in order:
             for _ in range(times if what == "confirm" else 1):
                 answers[what] = await by[transport](service, what, held)
-                service.clock.turn(seconds=1)
+                service.clock.advance(seconds=1)
         arriving = [what for what in order if what not in {lost, last_to_arrive}]
         arriving += [last_to_arrive] if last_to_arrive != lost else []
         browser = answers[arriving[-1]]
         for _ in range(2):
-            service.clock.turn(minutes=10)
+            service.clock.advance(minutes=10)
             renewed = await refresh(service, browser)
             assert renewed.status_code == 200, (first, last_to_arrive, lost, renewed.text)
             browser = pair_of(renewed)
@@ -292,24 +292,24 @@ async def test_a_previous_token_after_the_grace_is_reuse_at_confirm_too(service:
     """T2: one generation old counts as a repeat within the grace and no longer."""
     first = await registered(service)
     second = pair_of(await refresh(service, first))
-    service.clock.turn(seconds=GRACE)
+    service.clock.advance(seconds=GRACE)
     repeated = await confirm(service, first)
     assert claims(pair_of(repeated)[0])["sid"] == claims(first[0])["sid"]
     assert claims(pair_of(repeated)[1])["gen"] == claims(second[1])["gen"]
-    service.clock.turn(seconds=1)
+    service.clock.advance(seconds=1)
     late = await confirm(service, first)
     assert claims(pair_of(late)[0])["sid"] != claims(first[0])["sid"]
     assert await events(service, "session.refresh_reused") == 1
 
 
-async def test_a_new_sign_in_at_confirm_counts_as_one(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_new_sign_in_at_confirm_counts_as_one(settings: Settings, clock: ManualClock) -> None:
     """T2: it goes through the same door as `/login`: the limit of sessions ends the oldest."""
     async with running_service(settings.model_copy(update={"sessions_per_user": 2}), clock) as service:
         oldest = await registered(service)
-        clock.turn(seconds=1)
+        clock.advance(seconds=1)
         first = pair_of(await service.browser().post("/api/auth/login", json=credentials()))
         newest = pair_of(await refresh(service, pair_of(await refresh(service, first))))
-        clock.turn(seconds=1)
+        clock.advance(seconds=1)
         third = pair_of(await service.browser().post("/api/auth/login", json=credentials()))
         await assert_dead(service, oldest)
         assert (await confirm(service, (newest[0], first[1]))).status_code == 200
@@ -324,7 +324,7 @@ async def test_a_disabled_user_confirms_nothing(service: Service, other: Service
     user_id = UUID(claims(first[0])["sub"])
     await service.auth.users.disable(user_id)
     assert (await confirm(other, (newest[0], first[1]))).status_code in {400, 401}
-    assert await events(service, "session.opened") == 1
+    assert await events(service, "session.created") == 1
 
 
 async def test_another_sessions_cookie_is_not_judged(service: Service) -> None:
@@ -343,10 +343,10 @@ async def test_another_sessions_cookie_is_not_judged(service: Service) -> None:
 async def test_a_cookie_of_the_callers_session_is_replaced_with_its_header(service: Service) -> None:
     """T2: a front end that sends its access token in a header as well keeps cookies that must not be left behind."""
     ada = await registered(service)
-    service.clock.turn(minutes=1)
+    service.clock.advance(minutes=1)
     answer = await ask(service, "POST", "confirm", ada, json={"password": PASSWORD}, headers=bearer(ada[0]))
     assert (answer.json()["access_token"], answer.json()["refresh_token"]) == pair_of(answer)
-    service.clock.turn(minutes=1)
+    service.clock.advance(minutes=1)
     assert (await refresh(service, pair_of(answer))).status_code == 200
 
 
@@ -365,7 +365,7 @@ async def test_a_thief_who_shares_the_session_is_out_after_a_password_change(
         changed.append(event)
 
     stolen = await registered(service)
-    service.clock.turn(minutes=5)
+    service.clock.advance(minutes=5)
     if door == "json":
         answer = await change(service, stolen)
         assert (answer.status_code, answer.content) == (204, b"")
@@ -384,9 +384,9 @@ async def test_a_thief_who_shares_the_session_is_out_after_a_password_change(
     assert (new["auth_time"], new["amr"]) == (old["auth_time"], old["amr"]), "a new password is no new proof"
     assert claims(owner[1])["auth_time"] == old["auth_time"]
     assert (await row_of(service, owner)).ends_at == (await row_of(service, stolen)).ends_at
-    await service.auth.settled()
+    await service.auth.drained()
     assert [(str(event.replaced_session_id), str(event.session_id)) for event in changed] == [(old["sid"], new["sid"])]
-    service.clock.turn(minutes=5)
+    service.clock.advance(minutes=5)
     assert (await refresh(service, owner)).status_code == 200
     assert len((await ask(service, "GET", "sessions", owner)).json()) == 1
 
@@ -404,15 +404,15 @@ async def test_a_bearer_client_that_changes_the_password_gets_the_next_pair(serv
     assert (await service.browser().post("/api/auth/token", data=form)).status_code == 200
 
 
-async def test_a_new_session_does_not_outlive_the_one_it_replaces(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_new_session_does_not_outlive_the_one_it_replaces(settings: Settings, clock: ManualClock) -> None:
     """T3: changing the password every month does not make a session eternal."""
     short = settings.model_copy(update={"session_max_days": 1 / 24, "refresh_token_expire_minutes": 60.0})
     async with running_service(short, clock) as service:
         pair = await registered(service)
-        clock.turn(minutes=14)
+        clock.advance(minutes=14)
         owner = pair_of(await change(service, pair))
         assert claims(owner[1])["exp"] == claims(pair[1])["exp"]
-        clock.turn(minutes=46)
+        clock.advance(minutes=46)
         assert (await refresh(service, owner)).status_code == 401
 
 
@@ -420,8 +420,8 @@ async def test_a_subscriber_to_sign_ins_can_not_undo_a_password_change(service: 
     """T3: nobody signed in, so nobody's code takes part in what shuts a thief out (decision 16)."""
     stolen = await registered(service)
 
-    @service.auth.inside(SessionOpened)
-    async def fail(event: SessionOpened, connection: object) -> None:
+    @service.auth.inside(SessionCreated)
+    async def fail(event: SessionCreated, connection: object) -> None:
         raise RuntimeError("the application is broken")
 
     assert (await change(service, stolen)).status_code == 204
@@ -465,11 +465,11 @@ async def test_a_repeat_from_elsewhere_is_recorded_and_shown(service: Service) -
     stolen = await registered(service)
     owner, thief = stolen, stolen
     for _ in range(10):
-        service.clock.turn(seconds=20)
+        service.clock.advance(seconds=20)
         owner = pair_of(await refresh(service, owner, User_Agent="Firefox"))
         thief = pair_of(await refresh(service, thief, User_Agent="curl"))
     assert claims(owner[1])["jti"] == claims(thief[1])["jti"], "the grace gives a thief what it gives a second tab"
-    await service.auth.settled()
+    await service.auth.drained()
     assert {str(event.session_id) for event in told} == {claims(owner[1])["sid"]}
     assert [event.source.user_agent for event in told] == ["curl"] * 10
     row = await row_of(service, owner)
@@ -480,7 +480,7 @@ async def test_a_repeat_from_elsewhere_is_recorded_and_shown(service: Service) -
     assert "another network or browser" in page.text
 
 
-async def test_another_network_is_elsewhere(database_url: str, clock: TurnedClock) -> None:
+async def test_another_network_is_elsewhere(database_url: str, clock: ManualClock) -> None:
     """T4: an IPv4 /24 is one network; the hint is not shown where nothing happened."""
     settings = cheap_settings(database_url, trusted_proxies="127.0.0.1")
     async with running_service(settings, clock) as service:
@@ -493,7 +493,7 @@ async def test_another_network_is_elsewhere(database_url: str, clock: TurnedCloc
         assert await events(service, "session.refresh_repeated_elsewhere") == 1
 
 
-async def test_a_setting_ends_the_session_instead(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_setting_ends_the_session_instead(settings: Settings, clock: ManualClock) -> None:
     """T4: `LATCHSTRING_REFRESH_REPEATED_ELSEWHERE=end`; a repeat from the same browser goes on being answered."""
     strict = settings.model_copy(update={"refresh_repeated_elsewhere": "end"})
     async with running_service(strict, clock) as service:
@@ -526,8 +526,8 @@ async def test_a_sign_out_ends_the_session_whatever_the_clocks_say(
 ) -> None:
     """T5: a token that an instance ahead or behind has issued; the answer is not 200 with a session that lives on."""
     for number, (minutes, kind) in enumerate(itertools.product((0.2, 10, 24 * 60, -10, -24 * 60), (0, 1))):
-        far = TurnedClock()
-        far.turn(minutes=minutes)
+        far = ManualClock()
+        far.advance(minutes=minutes)
         async with running_service(settings, far) as elsewhere:
             pair = await registered(elsewhere, f"ada{number}@example.com")
             name = ("access_token", "refresh_token")[kind]
@@ -571,8 +571,8 @@ async def test_a_clock_that_is_ahead_does_not_lengthen_the_grace_elsewhere(
     settings: Settings, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     """T16: rotated in this instance's future: 401, the session lives, and a warning names the clocks."""
-    fast = TurnedClock()
-    fast.turn(minutes=10)
+    fast = ManualClock()
+    fast.advance(minutes=10)
     first = await registered(service)
     async with running_service(settings, fast) as ahead:
         assert (await refresh(ahead, first)).status_code == 200
@@ -583,7 +583,7 @@ async def test_a_clock_that_is_ahead_does_not_lengthen_the_grace_elsewhere(
         assert (await row_of(service, first)).revoked_at is None
         confirmed = await confirm(service, first)
         assert heard(confirmed) == (401, "invalid_token")
-        service.clock.turn(minutes=10)
+        service.clock.advance(minutes=10)
         assert (await refresh(service, first)).status_code == 200, "inside the grace again"
 
 
@@ -657,11 +657,11 @@ async def test_a_header_and_the_token_endpoint_end_nothing(service: Service) -> 
     assert await events(service, "session.ended") == 0
 
 
-async def test_an_expired_cookie_names_its_session_too(settings: Settings, clock: TurnedClock) -> None:
+async def test_an_expired_cookie_names_its_session_too(settings: Settings, clock: ManualClock) -> None:
     """T23: by its access token alone, which is over, the session could be refreshed for long."""
     async with running_service(settings, clock) as service:
         former = await registered(service)
-        clock.turn(minutes=16)
+        clock.advance(minutes=16)
         answer = await send_sign_in(service, "login", "ada@example.com", PASSWORD, cookies(former))
         assert answer.status_code == 200
         assert (await row_of(service, former)).revoked_reason == "signed_in_again"

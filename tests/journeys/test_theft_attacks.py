@@ -8,11 +8,11 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from latchstring import SessionOpened, Settings
+from latchstring import SessionCreated, Settings
 from latchstring.core.sessions.tables import sessions
 from latchstring.errors import SubscriberError
 from latchstring.foundation.limits import Rate
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.journeys.test_theft import (
     assert_dead,
     bearer,
@@ -30,7 +30,7 @@ from tests.support.service import PASSWORD, Service, credentials, running_servic
 
 
 @pytest.fixture
-async def other(settings: Settings, service: Service, clock: TurnedClock) -> AsyncIterator[Service]:
+async def other(settings: Settings, service: Service, clock: ManualClock) -> AsyncIterator[Service]:
     """Another worker on the same database."""
     async with running_service(settings, clock) as running:
         yield running
@@ -41,8 +41,8 @@ async def test_a_subscriber_to_sign_ins_can_not_undo_the_end_of_a_stolen_session
     stolen = await registered(service)
     thief = pair_of(await refresh(service, pair_of(await refresh(service, stolen))))
 
-    @service.auth.inside(SessionOpened)
-    async def fail(event: SessionOpened, connection: object) -> None:
+    @service.auth.inside(SessionCreated)
+    async def fail(event: SessionCreated, connection: object) -> None:
         raise RuntimeError("the application is broken")
 
     with contextlib.suppress(SubscriberError):
@@ -53,8 +53,8 @@ async def test_a_subscriber_to_sign_ins_can_not_undo_the_end_of_a_stolen_session
 
 async def test_a_bearer_client_gets_no_generation_of_the_future(settings: Settings, service: Service) -> None:
     """T16: `/confirm` by an access token alone is refused as well where an instance that is ahead has rotated."""
-    fast = TurnedClock()
-    fast.turn(minutes=10)
+    fast = ManualClock()
+    fast.advance(minutes=10)
     first = await registered(service)
     async with running_service(settings, fast) as ahead:
         assert (await refresh(ahead, first)).status_code == 200
@@ -91,7 +91,7 @@ async def until_somebody_waits(service: Service) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_used_up_refreshes_bar_no_confirmation(settings: Settings, clock: TurnedClock) -> None:
+async def test_used_up_refreshes_bar_no_confirmation(settings: Settings, clock: ManualClock) -> None:
     """T2, T4: the limit of refreshes is not one of confirmations; a thief's repeats must not keep the owner from one.
 
     The current generation is confirmed whatever the limit says, and so must the previous one be within the grace.
@@ -105,7 +105,7 @@ async def test_used_up_refreshes_bar_no_confirmation(settings: Settings, clock: 
         assert (await confirm(service, first)).status_code == 200
 
 
-async def test_a_repeat_from_elsewhere_at_confirm_can_end_the_session(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_repeat_from_elsewhere_at_confirm_can_end_the_session(settings: Settings, clock: ManualClock) -> None:
     """T4: `refresh_repeated_elsewhere=end` holds at `/confirm`: the thief is out, and the owner has a new session."""
     strict = settings.model_copy(update={"refresh_repeated_elsewhere": "end"})
     async with running_service(strict, clock) as service:
@@ -118,13 +118,13 @@ async def test_a_repeat_from_elsewhere_at_confirm_can_end_the_session(settings: 
         assert await events(service, "session.refresh_repeated_elsewhere") == 1
 
 
-async def test_a_form_that_waits_for_a_proof_is_sent_by_the_new_session(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_form_that_waits_for_a_proof_is_sent_by_the_new_session(settings: Settings, clock: ManualClock) -> None:
     """T2: with a reused token the proof signs in anew, and the form that waited for it is that session's."""
     async with running_service(settings.model_copy(update={"fresh_minutes": 1.0}), clock) as service:
         stolen = await registered(service)
         third = pair_of(await service.browser().post("/api/auth/login", json=credentials()))
         thief = pair_of(await refresh(service, pair_of(await refresh(service, stolen))))
-        clock.turn(minutes=3)
+        clock.advance(minutes=3)
         answer = await service.browser().post(
             "/account/sessions/end-others",
             data={"confirm_password": PASSWORD},

@@ -34,7 +34,7 @@ from latchstring.core.keys.key_set import make_private_pem
 from latchstring.core.keys.settings import Algorithm
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.forge import Genuine
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, quiet_app, registration
 
@@ -259,7 +259,7 @@ class TheftMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Sets the clock back, so that keys do not grow old from one example to the next."""
-        self.clock.turn(seconds=(self.started_at - self.now).total_seconds())
+        self.clock.advance(seconds=(self.started_at - self.now).total_seconds())
 
     # --- The owner ----------------------------------------------------------------------------------------------------
 
@@ -267,7 +267,7 @@ class TheftMachine(RuleBasedStateMachine):
     @rule(what=WHAT, after=AFTER)
     def ask_and_hear(self, what: str, after: int) -> None:
         """A tab sends a request, and hears the response at once."""
-        self.clock.turn(seconds=after)
+        self.clock.advance(seconds=after)
         tab = self.send(what)
         self.serve(tab)
         self.hear(tab)
@@ -282,7 +282,7 @@ class TheftMachine(RuleBasedStateMachine):
     @rule(first=FIRST, after=AFTER)
     def only_serve(self, first: bool, after: int) -> None:  # noqa: FBT001
         """A request is served; its response takes its time."""
-        self.clock.turn(seconds=after)
+        self.clock.advance(seconds=after)
         self.serve(self.waiting(is_served=False)[0 if first else -1])
 
     @precondition(lambda self: self.waiting(is_served=True))
@@ -394,7 +394,7 @@ class TheftMachine(RuleBasedStateMachine):
         """The thief refreshes the session that they share with the owner, once they have copied its tokens."""
         if not self.loot:
             self.steal()
-        self.clock.turn(seconds=after)
+        self.clock.advance(seconds=after)
         self.take_a_moment()
         shown, ended_before = self.looted(which), self.contract.ended
         due = self.contract.refresh(shown, now=self.now, by=THIEF)
@@ -493,7 +493,7 @@ class TheftMachine(RuleBasedStateMachine):
 
     def take_a_moment(self) -> None:
         # An access token shown alone tells its generation to the second.
-        self.clock.turn(seconds=0 if self.is_browser else 1)
+        self.clock.advance(seconds=0 if self.is_browser else 1)
 
     def refresh(self, shown: Pair | None, *, door: str, by: str = OWNER) -> httpx2.Response:
         assert shown is not None
@@ -549,7 +549,7 @@ def pair_in(answer: httpx2.Response) -> Pair | None:
 @contextlib.asynccontextmanager
 async def quiet_service(database_url: str) -> AsyncIterator[Service]:
     """Runs one worker with nothing going on beside the requests."""
-    clock = TurnedClock()
+    clock = ManualClock()
     # Hundreds of pairs are signed here, and ES256 costs a tenth of RS256.
     key = {"jwt_algorithm": "ES256", "jwt_private_key": base64.b64encode(make_private_pem(Algorithm.ES256)).decode()}
     settings = cheap_settings(database_url, fresh_minutes=FRESH.total_seconds() / 60, **key)

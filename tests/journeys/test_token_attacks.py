@@ -23,7 +23,7 @@ from httpx2 import AsyncClient, Response
 
 from latchstring import Settings
 from latchstring.apps.server import prepare
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.forge import (
     Genuine,
     always,
@@ -508,11 +508,11 @@ async def test_no_forgery_gets_in(service: Service, attack: Attack) -> None:
 
 @pytest.fixture(params=["ES256", "EdDSA"])
 async def curve_service(
-    request: pytest.FixtureRequest, database_url: str, clock: TurnedClock
+    request: pytest.FixtureRequest, database_url: str, clock: ManualClock
 ) -> AsyncIterator[Service]:
     settings = cheap_settings(database_url, jwt_algorithm=request.param)
     await prepare(settings)
-    clock.turn(minutes=11)  # past the time for which a key is published before it signs
+    clock.advance(minutes=11)  # past the time for which a key is published before it signs
     async with running_service(settings, clock) as running:
         assert running.auth.parts.ring.current.signing.algorithm == request.param
         yield running
@@ -531,7 +531,7 @@ async def test_no_forgery_gets_in_on_elliptic_curves(curve_service: Service, att
     await _all_refused(curve_service, attack)
 
 
-async def test_unknown_keys_are_not_looked_up(settings: Settings, clock: TurnedClock) -> None:
+async def test_unknown_keys_are_not_looked_up(settings: Settings, clock: ManualClock) -> None:
     """PYSEC-2026-177: whoever sends tokens with ever new key ids makes this server ask nobody anything.
 
     Not even its own database, but once a second for names that a key could have.
@@ -579,9 +579,9 @@ async def test_expiry_is_exact(service: Service, door: Door) -> None:
     """A token is good until the instant before its `exp`, and at that instant no longer."""
     browser = await service.registered()
     genuine = _genuine(service, browser, door.kind)
-    service.clock.turn(seconds=genuine.claims["exp"] - service.clock.now().timestamp() - 0.000_001)
+    service.clock.advance(seconds=genuine.claims["exp"] - service.clock.now().timestamp() - 0.000_001)
     assert (await _show(service, door, genuine.text)).status_code == 200
-    service.clock.turn(seconds=0.000_001)
+    service.clock.advance(seconds=0.000_001)
     answer = await _show(service, door, genuine.text)
     assert service.clock.now().timestamp() == genuine.claims["exp"]
     assert (answer.status_code, answer.json()["detail"]) == (401, "You must refresh")

@@ -8,14 +8,14 @@ import httpx2
 import pytest
 
 from latchstring import Settings
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.service import Service, credentials, registration, running_service
 
 PUBLIC = "https://auth.example.com"
 
 
 @pytest.fixture
-async def https(settings: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+async def https(settings: Settings, clock: ManualClock) -> AsyncIterator[Service]:
     """A service that people reach by https."""
     async with running_service(settings.model_copy(update={"public_url": PUBLIC}), clock) as running:
         yield running
@@ -83,7 +83,7 @@ async def test_max_age_is_what_is_left_of_the_token(service: Service) -> None:
     browser = await service.registered()
     old = browser.cookies["refresh_token"]
     first = await browser.post("/api/auth/refresh")
-    service.clock.turn(seconds=20)
+    service.clock.advance(seconds=20)
     again = await service.browser().post("/api/auth/refresh", headers=cookie(refresh_token=old))
     for name, seconds in (("access_token", 15 * 60), ("refresh_token", 60 * 60)):
         assert cookies_set(first)[name]["max-age"] == str(seconds)
@@ -208,7 +208,7 @@ async def test_both_ways_at_once_must_be_one_user(service: Service) -> None:
 async def test_an_expired_cookie_of_somebody_else_is_a_conflict_still(service: Service) -> None:
     """It is genuine, so it names somebody; who is meant is not for the server to guess."""
     ada = (await service.registered()).cookies["access_token"]
-    service.clock.turn(minutes=20)
+    service.clock.advance(minutes=20)
     bob = (await service.registered("bob@example.com")).cookies["access_token"]
     assert await asked(service, bearer(bob) | cookie(access_token=ada)) == (400, "credentials_conflict")
 
@@ -230,10 +230,10 @@ async def test_every_401_challenges_and_says_when_a_token_was_sent(service: Serv
     access = browser.cookies["access_token"]
     none = await service.browser().get("/api/dashboard")
     forged = await service.browser().get("/api/dashboard", headers=bearer("a.b.c"))
-    service.clock.turn(minutes=15)
+    service.clock.advance(minutes=15)
     expired = await service.browser().get("/api/dashboard", headers=cookie(access_token=access))
     await browser.post("/api/auth/logout")
-    service.clock.turn(minutes=-15)
+    service.clock.advance(minutes=-15)
     ended = await service.browser().get("/api/dashboard", headers=bearer(access))
     for answer, code, challenge in (
         (none, "missing_token", "Bearer"),
@@ -275,7 +275,7 @@ async def test_refresh_with_the_tokens_of_two_users_is_refused(service: Service)
     for kind in ("access_token", "refresh_token"):
         headers = bearer(ada.cookies[kind]) | bobs
         assert await asked(service, headers, "/api/auth/refresh", "POST") == (400, "credentials_conflict")
-    service.clock.turn(minutes=1)
+    service.clock.advance(minutes=1)
     for browser in (ada, bob):
         assert (await browser.post("/api/auth/refresh")).status_code == 200
 
@@ -308,9 +308,9 @@ async def test_any_genuine_token_signs_out(service: Service, age: str) -> None:
             assert (await browser.post("/api/auth/refresh")).status_code == 200
         newest = cookie(**dict(browser.cookies))
         minutes = 61 if age == "expired" else 0
-        service.clock.turn(minutes=minutes)
+        service.clock.advance(minutes=minutes)
         assert await asked(service, way(shown), "/api/auth/logout", "POST") == (200, None)
-        service.clock.turn(minutes=-minutes)
+        service.clock.advance(minutes=-minutes)
         assert await asked(service, newest) == (401, "session_ended")
         assert await asked(service, newest, "/api/auth/refresh", "POST") == (401, "session_ended")
 

@@ -65,7 +65,7 @@ async def ada(service: Service) -> Ada:
     first = browser.cookies["refresh_token"]
     said = jwt.decode(first, options={"verify_signature": False})
     await browser.post("/api/auth/refresh")
-    service.clock.turn(seconds=31)
+    service.clock.advance(seconds=31)
     return Ada(service, browser.cookies["access_token"], first, UUID(said["sub"]), UUID(said["sid"]))
 
 
@@ -167,16 +167,16 @@ HERS, NONE, NEW = "hers", "none", "a new one"
         (
             register,
             201,
-            {("user.registered", None, "visitor", OF_BOB, NONE), ("session.opened", None, "visitor", OF_BOB, NEW)},
+            {("user.registered", None, "visitor", OF_BOB, NONE), ("session.created", None, "visitor", OF_BOB, NEW)},
         ),
         (register_again, 409, set()),
-        (log_in, 200, {("session.opened", None, "visitor", OF_ADA, NEW)}),
+        (log_in, 200, {("session.created", None, "visitor", OF_ADA, NEW)}),
         (log_in_wrongly, 400, {("sign_in.refused", "pwd", "visitor", OF_ADA, NONE)}),
         (log_in_as_nobody, 400, {("sign_in.refused", "pwd", "visitor", OF_NOBODY, NONE)}),
         (
             log_in_with_bcrypt,
             200,
-            {("session.opened", None, "visitor", OF_ADA, NEW), ("password.upgraded", None, "visitor", OF_ADA, NONE)},
+            {("session.created", None, "visitor", OF_ADA, NEW), ("password.upgraded", None, "visitor", OF_ADA, NONE)},
         ),
         (log_out_twice, 200, {("session.ended", "logout", "visitor", OF_ADA, HERS)}),
         (reuse_twice, 401, {("session.refresh_reused", None, "visitor", OF_ADA, HERS)}),

@@ -17,7 +17,7 @@ SEALED = VAULT.seal(b"plain", context="key 1")
 def test_what_was_sealed_opens_again(plaintext: bytes, context: str) -> None:
     """Another process with the same secret reads what was sealed, and sees it nowhere in what is stored."""
     sealed = VAULT.seal(plaintext, context=context)
-    assert Vault(SECRET).open(sealed, context=context) == plaintext
+    assert Vault(SECRET).unseal(sealed, context=context) == plaintext
     assert len(plaintext) < 4 or plaintext not in sealed
 
 
@@ -25,7 +25,7 @@ def test_what_was_sealed_opens_again(plaintext: bytes, context: str) -> None:
 def test_another_secret_opens_nothing(secret: str) -> None:
     """Every other secret, however near, is refused, and goes by another id."""
     with pytest.raises(SealedValueError):
-        Vault(secret).open(SEALED, context="key 1")
+        Vault(secret).unseal(SEALED, context="key 1")
     assert Vault(secret).secret_id != VAULT.secret_id
 
 
@@ -33,7 +33,7 @@ def test_another_secret_opens_nothing(secret: str) -> None:
 def test_a_value_cannot_be_moved(context: str) -> None:
     """A sealed value put into another's place does not open."""
     with pytest.raises(SealedValueError):
-        VAULT.open(SEALED, context=context)
+        VAULT.unseal(SEALED, context=context)
 
 
 @pytest.mark.parametrize("position", range(len(SEALED)))
@@ -42,14 +42,14 @@ def test_a_changed_byte_shows(position: int) -> None:
     changed = bytearray(SEALED)
     changed[position] ^= 1
     with pytest.raises(SealedValueError):
-        VAULT.open(bytes(changed), context="key 1")
+        VAULT.unseal(bytes(changed), context="key 1")
 
 
 @pytest.mark.parametrize("sealed", [SEALED[:length] for length in range(len(SEALED))] + [SEALED + b"\0"], ids=len)
 def test_a_value_cut_short_or_lengthened_shows(sealed: bytes) -> None:
     """Nothing but the whole value opens; what is too short to hold a nonce is no other kind of error."""
     with pytest.raises(SealedValueError):
-        VAULT.open(sealed, context="key 1")
+        VAULT.unseal(sealed, context="key 1")
 
 
 def test_sealing_twice_gives_two_values() -> None:

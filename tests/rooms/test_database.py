@@ -24,7 +24,7 @@ from latchstring.foundation.database import Connection, Database, engine, insert
 from latchstring.foundation.database.failures import failures_translated
 from latchstring.foundation.events import SYSTEM, UserRenamed
 from latchstring.migrations import HEAD, VERSION_TABLE, schema_drift, schema_is_current, schema_revision, upgrade
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.journeys import test_the_five_routes as journey
 from tests.support.hang import HANG_SECONDS, until
 from tests.support.hashes import hashing, held_hashes
@@ -176,12 +176,12 @@ async def test_who_gives_up_connecting_loses_no_connection(
 
 @pytest.mark.parametrize("door", ["register", "login"])
 async def test_no_connection_is_held_while_a_password_is_hashed(
-    door: str, settings: Settings, clock: TurnedClock
+    door: str, settings: Settings, clock: ManualClock
 ) -> None:
     """Hashing takes its time on purpose; a pool of connections would be empty meanwhile."""
     app = quiet_app(settings, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
-    clock.turn(seconds=1)
+    clock.advance(seconds=1)
     await service.auth.parts.core.feed.poll()  # once, and not in the background: it needs a connection, too
     body = registration() if door == "register" else credentials()
     with held_hashes():
@@ -311,9 +311,9 @@ async def test_every_way_to_be_away_is_one_error(
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
 @pytest.mark.parametrize("backend", ["postgresql"])
-async def test_both_drivers_go_the_whole_way(driver: str, database_url: str, clock: TurnedClock) -> None:
+async def test_both_drivers_go_the_whole_way(driver: str, database_url: str, clock: ManualClock) -> None:
     """The five routes, over psycopg and over asyncpg."""
-    clock.turn(seconds=1)
+    clock.advance(seconds=1)
     url = database_url.replace("postgresql:", f"postgresql+{driver}:")
     async with running_service(cheap_settings(url), clock) as service:
         assert service.auth.parts.tools.database.engine.dialect.driver == driver

@@ -19,12 +19,12 @@ from latchstring import Settings
 from latchstring.core.keys.key_set import make_private_pem
 from latchstring.core.keys.settings import Algorithm
 from latchstring.core.revocations import feed, store
-from latchstring.core.revocations.rules import EndReason, Revocation, RevocationKind
+from latchstring.core.revocations.rules import Revocation, RevocationKind, RevocationReason
 from latchstring.core.revocations.tables import revocations
 from latchstring.errors import RevocationsUnknownError, UnavailableError
 from latchstring.foundation import polling
 from latchstring.foundation.events import OPERATOR
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.hang import HANG_SECONDS
 from tests.support.service import Service, cheap_settings, credentials, quiet_app
 
@@ -45,8 +45,8 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(*, minutes_ahead: float = 0, looks: bool = True, settings: Settings = settings) -> Service:
-            clock = TurnedClock()
-            clock.turn(minutes=minutes_ahead)
+            clock = ManualClock()
+            clock.advance(minutes=minutes_ahead)
             app = quiet_app(settings, clock)
             service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
             stack.push_async_callback(service.auth.close)
@@ -101,7 +101,7 @@ async def reused(service: Service, ada: Visitor) -> None:
         token = ada.refresh
         answer = await service.browser().post("/api/auth/refresh", headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == expected
-        service.clock.turn(seconds=31 * (expected == 200))
+        service.clock.advance(seconds=31 * (expected == 200))
 
 
 async def disabled(service: Service, ada: Visitor) -> None:
@@ -152,7 +152,7 @@ async def test_clocks_that_differ_by_minutes_miss_nothing(minutes_ahead: float, 
     there.clock.suspend(seconds=61)
     await bob.signs_out(here)
     await there.auth.parts.core.feed.poll()
-    there.clock.turn(minutes=-minutes_ahead, seconds=-61)  # now both agree, so that the tokens themselves are good
+    there.clock.advance(minutes=-minutes_ahead, seconds=-61)  # now both agree, so that the tokens themselves are good
     assert await ada.sees(there) == ENDED
     assert await bob.sees(there) == ENDED
 
@@ -211,7 +211,7 @@ def revocation_of(who: Visitor, service: Service) -> Revocation:
         session_id=who.session_id,
         user_id=who.user_id,
         below_version=None,
-        reason=EndReason.LOGOUT,
+        reason=RevocationReason.LOGOUT,
         expires_at=service.clock.now() + timedelta(minutes=16),
     )
 
@@ -288,10 +288,10 @@ async def test_a_clock_that_was_set_right_brings_back_what_counts_again(worker: 
     await ada.signs_out(here)
     await there.auth.parts.core.feed.poll()
     assert await ada.sees(there) == ENDED
-    there.clock.turn(minutes=20)
+    there.clock.advance(minutes=20)
     there.clock.suspend(seconds=61)
     await there.auth.parts.core.feed.poll()
-    there.clock.turn(minutes=-20, seconds=-61)
+    there.clock.advance(minutes=-20, seconds=-61)
     await there.auth.parts.core.feed.poll()
     assert await ada.sees(there) == ENDED
 
@@ -304,7 +304,7 @@ async def test_what_has_run_out_is_forgotten(worker: Worker) -> None:
     await here.auth.users.disable(bob.user_id, source=OPERATOR)
 
     def remembered() -> int:
-        ended = here.auth.parts.core.feed._ended
+        ended = here.auth.parts.core.feed._revoked
         return len(ended._sessions) + len(ended._users)
 
     here.clock.suspend(seconds=15 * 60 + 59)
@@ -314,7 +314,7 @@ async def test_what_has_run_out_is_forgotten(worker: Worker) -> None:
     await here.auth.parts.core.feed.poll()
     assert remembered() == 0
     assert await ada.sees(here) == (401, "token_expired")
-    assert (await worker(minutes_ahead=17)).auth.parts.core.feed._ended._sessions == {}
+    assert (await worker(minutes_ahead=17)).auth.parts.core.feed._revoked._sessions == {}
 
 
 # --- stale knowledge --------------------------------------------------------------------------------------------------
@@ -376,7 +376,7 @@ async def test_nobody_is_let_in_before_the_first_look(worker: Worker, database_u
 async def test_keys_serve_where_the_clock_is_a_little_behind(database_url: str, worker: Worker) -> None:
     """Instances' clocks may differ by five seconds: one that is behind the maker of the keys signs with them, too."""
     service = await worker(looks=False, minutes_ahead=-10 / 60, settings=cheap_settings(database_url))
-    service.clock.turn(seconds=5)
+    service.clock.advance(seconds=5)
     await service.auth.parts.core.feed.poll()
     assert await (await visitor(service)).sees(service) == LETS_IN
 
@@ -428,7 +428,7 @@ async def test_the_feed_looks_often_enough_for_what_is_promised(
 
     monkeypatch.setattr(here.auth.parts.core.feed, "poll", counted)
     monkeypatch.setattr(polling, "happens", passes_at_once)
-    async with here.auth.parts.core.feed.following(), asyncio.timeout(HANG_SECONDS):
+    async with here.auth.parts.core.feed.polling(), asyncio.timeout(HANG_SECONDS):
         await paused.wait()
     assert pauses == [feed.POLL_INTERVAL_SECONDS] * 5
     assert polls == 5, "one before the first pause, and one after each that has passed"
@@ -439,11 +439,11 @@ async def test_what_begins_anew_knows_nothing_of_before(worker: Worker) -> None:
     here = await worker()
     await here.auth.sessions.revoke_everyone(source=OPERATOR)
     await here.auth.parts.core.feed.poll()
-    assert here.auth.parts.core.feed.has_heard_of(1)
+    assert here.auth.parts.core.feed.knows_epoch(1)
     with renamed(here, "latchstring_revocations") as rename:
         await rename()
-        async with here.auth.parts.core.feed.following():
-            assert not here.auth.parts.core.feed.has_heard_of(1)
+        async with here.auth.parts.core.feed.polling():
+            assert not here.auth.parts.core.feed.knows_epoch(1)
             with pytest.raises(RevocationsUnknownError):
                 here.auth.parts.core.feed.refuse_if_stale()
         await rename()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from latchstring import ConfigurationError, Settings
-from latchstring.apps.data_directory import SECRET_FILE, move_in
+from latchstring.apps.data_directory import SECRET_FILE, prepare_data_directory
 from tests.support.process import latchstring
 
 
@@ -29,7 +29,7 @@ def test_a_home_is_its_owners_alone(umask: int, home: Path) -> None:
     """The folder is 0700 and the secret 0600, whatever the umask; the secret is kept and not made again."""
     before = os.umask(umask)
     try:
-        first, second = move_in(Settings(data_dir=home)), move_in(Settings(data_dir=home))
+        first, second = prepare_data_directory(Settings(data_dir=home)), prepare_data_directory(Settings(data_dir=home))
     finally:
         os.umask(before)
     assert (mode_of(home), mode_of(home / SECRET_FILE)) == (0o700, 0o600)
@@ -42,7 +42,7 @@ def test_a_home_is_its_owners_alone(umask: int, home: Path) -> None:
 
 def test_two_homes_have_two_secrets(tmp_path: Path) -> None:
     """The secret is random, and no default that every installation shares (CVE-2021-40494)."""
-    one, other = (move_in(Settings(data_dir=tmp_path / name)).secret for name in "ab")
+    one, other = (prepare_data_directory(Settings(data_dir=tmp_path / name)).secret for name in "ab")
     assert one != other
 
 
@@ -50,7 +50,7 @@ def test_a_home_that_others_may_enter_is_closed(home: Path) -> None:
     """A folder made by hand with the usual mode becomes private before anything is put into it."""
     home.mkdir(parents=True)
     home.chmod(0o755)
-    move_in(Settings(data_dir=home))
+    prepare_data_directory(Settings(data_dir=home))
     assert mode_of(home) == 0o700
 
 
@@ -68,7 +68,7 @@ def test_a_home_that_others_may_enter_is_closed(home: Path) -> None:
 )
 def test_a_home_is_made_only_where_something_lies_in_it(settings: dict[str, str], made: bool, home: Path) -> None:  # noqa: FBT001 -- a row
     """With database and secret elsewhere nothing is written to the working folder."""
-    move_in(Settings.model_validate({"data_dir": home, **settings}))
+    prepare_data_directory(Settings.model_validate({"data_dir": home, **settings}))
     assert home.exists() is made
 
 
@@ -76,14 +76,14 @@ def test_a_home_is_made_only_where_something_lies_in_it(settings: dict[str, str]
 _EIGHT_AT_ONCE = """
 import json, os, pathlib, sys
 from latchstring import Settings
-from latchstring.apps.data_directory import move_in
+from latchstring.apps.data_directory import prepare_data_directory
 
 if sys.argv[2] == "containers":
     os.getpid = lambda: 1
 
 def moved_in(gate, out, home):
     os.read(gate, 1)
-    os.write(out, move_in(Settings(data_dir=home)).secret.get_secret_value().encode() + b"\\n")
+    os.write(out, prepare_data_directory(Settings(data_dir=home)).secret.get_secret_value().encode() + b"\\n")
 
 seen = []
 for number in range(20):
@@ -157,7 +157,7 @@ def test_a_home_that_cant_be_used_is_a_configuration_error(spoil: Callable[[Path
     spoil(home)
     before = sorted(home.parent.rglob("*")) if home.parent.is_dir() else []
     with pytest.raises(ConfigurationError, match=str(home)) as refusal:
-        move_in(Settings(data_dir=home))
+        prepare_data_directory(Settings(data_dir=home))
     assert "kkkk" not in str(refusal.value)
     assert (sorted(home.parent.rglob("*")) if home.parent.is_dir() else []) == before
 
@@ -168,7 +168,7 @@ def test_a_home_with_no_room_is_a_configuration_error(home: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
     try:
         with pytest.raises(ConfigurationError, match=str(home)):
-            move_in(Settings(data_dir=home))
+            prepare_data_directory(Settings(data_dir=home))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not (home / SECRET_FILE).exists()

@@ -32,8 +32,8 @@ from latchstring.foundation import housekeeping
 from latchstring.foundation.database import Database, lock_exclusively
 from latchstring.foundation.events import OPERATOR
 from latchstring.foundation.limits import Limits, LimitSettings, prune_limits
-from latchstring.foundation.limits.tables import places
-from latchstring.testing import TurnedClock
+from latchstring.foundation.limits.tables import slots
+from latchstring.testing import ManualClock
 from tests.support.hang import HANG_SECONDS
 from tests.support.service import Service, cheap_settings, credentials, quiet_app, running_service
 
@@ -48,7 +48,7 @@ def settings(database_url: str) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def idle_service(settings: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+async def idle_service(settings: Settings, clock: ManualClock) -> AsyncIterator[Service]:
     """Gives a worker that follows nothing and clears nothing away but what it is told to."""
     app = quiet_app(settings, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
@@ -59,7 +59,7 @@ async def idle_service(settings: Settings, clock: TurnedClock) -> AsyncIterator[
 
 
 @pytest.fixture
-async def service(settings: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+async def service(settings: Settings, clock: ManualClock) -> AsyncIterator[Service]:
     """One that begins at noon, so that what happens within hours happens on one day."""
     turn_to(clock, clock.now().replace(hour=12, minute=0, second=0) + timedelta(days=1))
     async with idle_service(settings, clock) as service:
@@ -67,15 +67,15 @@ async def service(settings: Settings, clock: TurnedClock) -> AsyncIterator[Servi
 
 
 @pytest.fixture
-async def other(settings: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+async def other(settings: Settings, clock: ManualClock) -> AsyncIterator[Service]:
     """Another worker on the same database."""
     async with idle_service(settings, clock) as service:
         yield service
 
 
-def turn_to(clock: TurnedClock, instant: datetime) -> None:
+def turn_to(clock: ManualClock, instant: datetime) -> None:
     """Turns the clock to an instant."""
-    clock.turn(seconds=(instant - clock.now()).total_seconds())
+    clock.advance(seconds=(instant - clock.now()).total_seconds())
 
 
 def first_moment_of(day: date) -> datetime:
@@ -134,15 +134,15 @@ async def signed_out(_service: Service, browser: httpx2.AsyncClient) -> None:
 
 
 async def left_alone(service: Service, _browser: httpx2.AsyncClient) -> None:
-    service.clock.turn(minutes=service.settings.refresh_token_expire_minutes)
+    service.clock.advance(minutes=service.settings.refresh_token_expire_minutes)
 
 
 async def grown_old(service: Service, browser: httpx2.AsyncClient) -> None:
     minutes = service.settings.session_max_days * 24 * 60
     for _ in range(int(minutes // 40)):
-        service.clock.turn(minutes=40)
+        service.clock.advance(minutes=40)
         assert await refreshed(browser) == 200
-    service.clock.turn(minutes=minutes % 40)
+    service.clock.advance(minutes=minutes % 40)
 
 
 @pytest.mark.parametrize("end", [signed_out, left_alone, grown_old])
@@ -164,7 +164,7 @@ async def test_an_ended_session_is_kept_as_evidence_and_then_deleted(
             (last_day + timedelta(days=1), 0),
         ):
             turn_to(short_lived.clock, instant)
-            await short_lived.auth.parts.housekeeping.clear_away()
+            await short_lived.auth.parts.housekeeping.clean_up()
             assert await count(short_lived, sessions) == left, instant
 
 
@@ -174,14 +174,14 @@ async def test_nothing_is_kept_where_nothing_should_be(service: Service) -> None
     async with idle_service(settings, service.clock) as forgetful:
         browser = await forgetful.registered()
         for _ in range(40):  # more than a day: midnight comes while it lives
-            forgetful.clock.turn(minutes=50)
-            await forgetful.auth.parts.housekeeping.clear_away()
+            forgetful.clock.advance(minutes=50)
+            await forgetful.auth.parts.housekeeping.clean_up()
             assert await refreshed(browser) == 200
         await signed_out(forgetful, browser)
-        await forgetful.auth.parts.housekeeping.clear_away()
+        await forgetful.auth.parts.housekeeping.clean_up()
         assert await count(forgetful, sessions) == 1
         turn_to(forgetful.clock, first_moment_of(forgetful.clock.now().date() + timedelta(days=1)))
-        await forgetful.auth.parts.housekeeping.clear_away()
+        await forgetful.auth.parts.housekeeping.clean_up()
         assert await count(forgetful, sessions) == 0
 
 
@@ -193,8 +193,8 @@ async def test_a_living_session_is_never_deleted(service: Service) -> None:
     async with idle_service(settings, service.clock) as long_lived:
         browser = await long_lived.registered()
         for _ in range(60):
-            long_lived.clock.turn(days=1.5)
-            await long_lived.auth.parts.housekeeping.clear_away()
+            long_lived.clock.advance(days=1.5)
+            await long_lived.auth.parts.housekeeping.clean_up()
             if long_lived.clock.now() < await end_of_session(long_lived):
                 assert await refreshed(browser) == 200
         assert await refreshed(browser) == 401
@@ -216,15 +216,15 @@ async def test_a_revocation_outlives_its_tokens_by_a_day(service: Service) -> No
         expires_at = (await connection.execute(sa.select(revocations.c.expires_at))).scalar_one()
     for instant, left in ((expires_at + timedelta(days=1), 1), (expires_at + timedelta(days=1, seconds=1), 0)):
         turn_to(service.clock, instant)
-        await service.auth.parts.housekeeping.clear_away()
+        await service.auth.parts.housekeeping.clean_up()
         assert await count(service, revocations) == left
 
 
 async def test_an_epoch_is_never_forgotten(service: Service, other: Service) -> None:
     """Centuries after everyone was signed out, the entry that says so is there, and new sessions begin in its epoch."""
     await service.auth.sessions.revoke_everyone(source=OPERATOR)
-    service.clock.turn(days=365 * 300)
-    await service.auth.parts.housekeeping.clear_away()
+    service.clock.advance(days=365 * 300)
+    await service.auth.parts.housekeeping.clean_up()
     assert await count(service, revocations) == 1
     async with service.auth.parts.tools.database.reading() as connection:
         assert await revocations_store.epoch(connection) == 1
@@ -246,12 +246,12 @@ async def test_a_place_goes_when_its_time_has_run_out(service: Service) -> None:
             (0.2, 0, 2),
             (10, 0, 0),
         ):
-            limited.clock.turn(minutes=minutes)
+            limited.clock.advance(minutes=minutes)
             for _ in range(tries):
                 answer = await limited.browser().post("/api/auth/login", json=credentials(password="not this one"))
                 assert answer.status_code in {400, 401}, answer.text
-            await limited.auth.parts.housekeeping.clear_away()
-            assert await count(limited, places) == left
+            await limited.auth.parts.housekeeping.clean_up()
+            assert await count(limited, slots) == left
 
 
 # --- a few rows at a time ---------------------------------------------------------------------------------------------
@@ -285,11 +285,11 @@ async def test_a_batch_is_a_transaction_of_its_own(service: Service, monkeypatch
     await insert_old_sessions(service, 10)
     await service.registered()
     with deletions(service) as seen:
-        assert await service.auth.parts.housekeeping.clear_away() == 10
+        assert await service.auth.parts.housekeeping.clean_up() == 10
     sessions_go = [3, "commit", 3, "commit", 3, "commit", 1, "commit"]
     assert seen == [*sessions_go, *(0, "commit") * 3], "then revocations, keys, and the places of limits"
     assert await count(service, sessions) == 1
-    assert await service.auth.parts.housekeeping.clear_away() == 0
+    assert await service.auth.parts.housekeeping.clean_up() == 0
 
 
 async def test_two_workers_at_once_delete_everything_once(
@@ -301,7 +301,7 @@ async def test_two_workers_at_once_delete_everything_once(
     await insert_old_sessions(service, 40)
     await service.registered()
     with deletions(service, other) as seen:
-        workers = [worker.auth.parts.housekeeping.clear_away() for worker in (service, other)]
+        workers = [worker.auth.parts.housekeeping.clean_up() for worker in (service, other)]
         assert sum(await asyncio.gather(*workers)) == 40
     assert sum(rows for rows in seen if isinstance(rows, int)) == 40
     assert await count(service, sessions) == 1
@@ -314,9 +314,9 @@ async def test_who_comes_second_steps_aside(service: Service, other: Service) ->
     async with service.auth.parts.tools.database.transaction() as connection:
         await lock_exclusively(connection, "latchstring_housekeeping")
         async with asyncio.timeout(HANG_SECONDS):
-            assert await other.auth.parts.housekeeping.clear_away() == 0
+            assert await other.auth.parts.housekeeping.clean_up() == 0
         assert await count(other, sessions) == 3
-    assert await other.auth.parts.housekeeping.clear_away() == 3
+    assert await other.auth.parts.housekeeping.clean_up() == 3
 
 
 async def test_a_refresh_does_not_wait_for_the_whole_of_it(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +324,7 @@ async def test_a_refresh_does_not_wait_for_the_whole_of_it(service: Service, mon
     monkeypatch.setattr(housekeeping, "BATCH_SIZE", 1)
     browser = await service.registered()
     await insert_old_sessions(service, 200)
-    clearing = asyncio.create_task(service.auth.parts.housekeeping.clear_away())
+    clearing = asyncio.create_task(service.auth.parts.housekeeping.clean_up())
     try:
         await until(lambda: cleared_some(service, of=201))
         for _ in range(5):
@@ -374,7 +374,7 @@ async def cleared_all(service: Service) -> bool:
 
 
 async def test_a_running_server_clears_away_by_itself(
-    settings: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody has to ask for it, and it is done again and again."""
     monkeypatch.setattr(housekeeping, "INTERVAL_SECONDS", 0.05)
@@ -385,7 +385,7 @@ async def test_a_running_server_clears_away_by_itself(
 
 
 async def test_it_goes_on_after_a_failure(
-    settings: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    settings: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A statement that fails, as it does where a table is missing, ends neither the server nor the next attempt."""
     monkeypatch.setattr(housekeeping, "INTERVAL_SECONDS", 0.05)
@@ -413,7 +413,7 @@ async def said(caplog: pytest.LogCaptureFixture, *, times: int) -> bool:
 @pytest.mark.parametrize("backend", ["postgresql"])  # a SQLite file is never away
 async def test_it_goes_on_when_the_database_was_away(
     settings: Settings,
-    clock: TurnedClock,
+    clock: ManualClock,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -444,7 +444,7 @@ async def came_back(service: Service) -> bool:
 
 
 async def test_a_server_ends_in_the_middle_of_it(
-    settings: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is told to stop finishes the batch, however much there is left to clear away."""
     monkeypatch.setattr(housekeeping, "INTERVAL_SECONDS", 0.05)
@@ -515,13 +515,13 @@ async def fill_the_rest(database: Database) -> None:
         values=f"{new_uuid}, CAST(i % 100 AS VARCHAR(64)), :then",
     )
     for hour in range(HOURS):
-        then = sa.bindparam("then", now + timedelta(hours=hour - 15), type_=places.c.expires_at.type)
+        then = sa.bindparam("then", now + timedelta(hours=hour - 15), type_=slots.c.expires_at.type)
         async with database.transaction() as connection:
             for statement in (entries, counted):
                 await connection.execute(sa.text(statement).bindparams(then))
 
 
-async def test_the_statements_that_matter_find_their_rows_by_an_index(full: Database, clock: TurnedClock) -> None:
+async def test_the_statements_that_matter_find_their_rows_by_an_index(full: Database, clock: ManualClock) -> None:
     """What a refresh, a list, a sign-in, a batch, a look at the feed and a counted try read does not grow with time."""
     now, limits = datetime.now(UTC), Limits(LimitSettings(), clock)
     async with full.reading() as connection:
@@ -540,7 +540,7 @@ async def test_the_statements_that_matter_find_their_rows_by_an_index(full: Data
         ),
         (
             "the places that a try counts",
-            lambda on: limits.count_sign_in(on, account="ada@example.com", address="192.0.2.1"),
+            lambda on: limits.reserve_sign_in(on, account="ada@example.com", address="192.0.2.1"),
             r"ix_latchstring_limits_key_expires_at",
         ),
     ]
@@ -577,12 +577,12 @@ async def test_a_refresh_changes_no_index(service: Service) -> None:
     browser = await service.registered()
     before = await updates(service)
     for _ in range(30):
-        service.clock.turn(minutes=1)
+        service.clock.advance(minutes=1)
         assert await refreshed(browser) == 200
     same_day = await updates(service)
     assert same_day - before == Updates(all=30, hot=30)
     for _ in range(13):
-        service.clock.turn(minutes=59)
+        service.clock.advance(minutes=59)
         assert await refreshed(browser) == 200
     assert await updates(service) - same_day == Updates(all=13, hot=12)
 

@@ -26,7 +26,7 @@ from latchstring.core.keys.tables import keys
 from latchstring.errors import ConfigurationError, KeysUnavailableError
 from latchstring.foundation.database import Database
 from latchstring.foundation.events import OPERATOR
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.forge import KIND_FOR, Genuine, PrivateKey, new_key, private_pem, public_pem, sign_with, thumbprint
 from tests.support.process import latchstring
 from tests.support.service import SECRET, Service, cheap_settings, running_service
@@ -84,7 +84,7 @@ def algorithm(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["environment", "database"])
 async def signing_service(
-    request: pytest.FixtureRequest, settings: Settings, algorithm: str, clock: TurnedClock
+    request: pytest.FixtureRequest, settings: Settings, algorithm: str, clock: ManualClock
 ) -> AsyncIterator[Service]:
     """A worker that signs with `algorithm`, its keys from here or there."""
     if request.param == "environment":
@@ -92,7 +92,7 @@ async def signing_service(
     else:
         settings = settings.model_copy(update={"jwt_algorithm": Algorithm(algorithm)})
         await prepare(settings)
-        clock.turn(minutes=11)  # a key of another algorithm takes over as in any rotation
+        clock.advance(minutes=11)  # a key of another algorithm takes over as in any rotation
     async with running_service(settings, clock) as running:
         yield running
 
@@ -180,9 +180,9 @@ async def test_a_repeated_answer_is_the_same(service: Service) -> None:
         return [Genuine.of(stranger.cookies[name], service).claims for name in ("access_token", "refresh_token")]
 
     before = [Genuine.of(browser.cookies[name], service).claims for name in ("access_token", "refresh_token")]
-    service.clock.turn(seconds=1.25)
+    service.clock.advance(seconds=1.25)
     once = await renewed(first)
-    service.clock.turn(seconds=1.25)
+    service.clock.advance(seconds=1.25)
     assert await renewed(first) == once
     for earlier, later in zip(before, once, strict=True):
         assert later["jti"] != earlier["jti"]
@@ -212,17 +212,17 @@ async def test_issuer_and_audience_are_the_settings(settings: Settings) -> None:
         assert (await browser.get("/api/dashboard")).status_code == 200
 
 
-async def test_no_token_outlives_its_session(settings: Settings, clock: TurnedClock) -> None:
+async def test_no_token_outlives_its_session(settings: Settings, clock: ManualClock) -> None:
     """`exp` never passes the session's absolute end, however often it is refreshed."""
     short = settings.model_copy(update={"session_max_days": 1 / 24})
     async with running_service(short, clock) as service:
         browser = await service.registered()
         started = int(clock.now().timestamp())
-        clock.turn(minutes=50)
+        clock.advance(minutes=50)
         assert (await browser.post("/api/auth/refresh")).status_code == 200
         for name in ("access_token", "refresh_token"):
             assert Genuine.of(browser.cookies[name], service).claims["exp"] == started + 60 * 60
-        clock.turn(minutes=10)
+        clock.advance(minutes=10)
         assert (await browser.post("/api/auth/refresh")).status_code == 401
 
 
@@ -416,11 +416,11 @@ async def test_another_algorithm_gets_a_key_of_its_own(database_url: str, algori
     await prepare(settings)
     stored = await stored_keys(database_url)
     assert sorted(key["algorithm"] for key in stored) == sorted({"RS256", algorithm.value})
-    clock = TurnedClock()
+    clock = ManualClock()
     async with running_service(settings, clock) as service:
         published = assert_jwks(await service.browser().get(JWKS))
         assert service.auth.parts.ring.current.signing.algorithm == "RS256"
-        clock.turn(minutes=11)
+        clock.advance(minutes=11)
         await service.auth.parts.core.feed.poll()
         assert service.auth.parts.ring.current.signing.algorithm == algorithm
     assert len(published) == len(stored)
@@ -463,13 +463,13 @@ async def test_a_sealed_key_works_only_in_its_row(empty_url: str) -> None:
     """Whoever can write to the database can't bring a retired key back by moving it into another's row."""
     settings = es256(empty_url)
     await prepare(settings)
-    clock = TurnedClock()
-    clock.turn(seconds=1)
+    clock = ManualClock()
+    clock.advance(seconds=1)
     auth = Auth.from_settings(settings, features=(), clock=clock)
     assert isinstance(await auth.parts.keys.rotate(source=OPERATOR), KeyChange)
     await auth.close()
     first, second = await stored_keys(empty_url)
-    clock.turn(minutes=11)
+    clock.advance(minutes=11)
     auth = Auth.from_settings(settings, features=(), clock=clock)
     async with auth.parts.tools.database.reading() as connection:
         await auth.parts.ring.reload(connection)

@@ -30,7 +30,7 @@ from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
 from latchstring.foundation.events import OPERATOR, SignInRefused
 from latchstring.foundation.limits import Rate, limits, prune_limits
-from latchstring.foundation.limits.tables import places
+from latchstring.foundation.limits.tables import slots
 from tests.support.hashes import hashing, held_hashes, idle
 from tests.support.postgres import Postgres
 from tests.support.service import (
@@ -248,7 +248,7 @@ class TestOneAccount:
         """A success resets (allauth 65.8.1): what an attacker has used up stays used up when the owner signs in."""
         owner, attacker = await signed_in(service), browser_at(service, ELSEWHERE)
         await use_up(attacker, times=ACCOUNT - 1)
-        before = await count(service, places)
+        before = await count(service, slots)
         password = PASSWORD
         for _ in range(5):
             answer = await DOORS[door](owner, EMAIL, password)
@@ -258,7 +258,7 @@ class TestOneAccount:
                     "/api/auth/password/change", json={"current_password": NEW, "new_password": PASSWORD}
                 )
                 assert answer.is_success, answer.text
-        assert await count(service, places) == before
+        assert await count(service, slots) == before
         await assert_checked(log_in(attacker, EMAIL, WRONG))
         await assert_refused(log_in(attacker, EMAIL, WRONG))
         await assert_refused(DOORS[door](owner, EMAIL, password))
@@ -268,7 +268,7 @@ class TestOneAccount:
         browser = await signed_in(service)
         answers = [await log_in(browser, EMAIL, PASSWORD) for _ in range(4 * ACCOUNT)]
         assert {answer.status_code for answer in answers} == {200}
-        assert await count(service, places) == 1, "the registration's"
+        assert await count(service, slots) == 1, "the registration's"
 
     async def test_a_right_password_that_opens_nothing_is_a_failure(self, service: Service) -> None:
         """A disabled user's right password is told apart from a wrong one by no count."""
@@ -297,7 +297,7 @@ class TestOneAccount:
                 app = answer.json()
                 shown = {"Authorization": f"Bearer {app['access_token']}"}
                 assert (await browser_at(service).get("/api/dashboard", headers=shown)).status_code == 200
-                service.clock.turn(minutes=5)
+                service.clock.advance(minutes=5)
         assert (await owner.post("/api/auth/logout")).status_code == 200
 
     async def test_nobody_else_is_kept_out(self, service: Service) -> None:
@@ -313,11 +313,11 @@ class TestOneAccount:
         """Hammering on keeps nobody out for longer: the door opens fifteen minutes after the failures that counted."""
         browser = await signed_in(service)
         await use_up(browser)
-        stored = await count(service, places)
+        stored = await count(service, slots)
         for minute in range(15):
             assert await assert_refused(log_in(browser, EMAIL, PASSWORD)) == (15 - minute) * MINUTE
-            service.clock.turn(minutes=1)
-        assert await count(service, places) == stored
+            service.clock.advance(minutes=1)
+        assert await count(service, slots) == stored
         assert (await log_in(browser, EMAIL, PASSWORD)).status_code == 200
 
     async def test_retry_after_tells_the_truth(self, service: Service) -> None:
@@ -327,13 +327,13 @@ class TestOneAccount:
         for pause in (100.3, 200.25, 300.125):
             await assert_checked(log_in(browser, EMAIL, WRONG))
             failures.append(service.clock.now())
-            service.clock.turn(seconds=pause)
+            service.clock.advance(seconds=pause)
         for _ in range(2 * ACCOUNT):
             wait = (failures.popleft() - service.clock.now()).total_seconds() + WINDOW
             assert await assert_refused(log_in(browser, EMAIL, PASSWORD)) == math.ceil(wait)
-            service.clock.turn(seconds=wait - 0.001)
+            service.clock.advance(seconds=wait - 0.001)
             assert await assert_refused(log_in(browser, EMAIL, PASSWORD)) == 1
-            service.clock.turn(seconds=0.001)
+            service.clock.advance(seconds=0.001)
             await assert_checked(log_in(browser, EMAIL, WRONG))
             failures.append(service.clock.now())
             await assert_refused(log_in(browser, EMAIL, WRONG))
@@ -344,11 +344,11 @@ class TestOneAccount:
         async with worker(service, limit_account="5/15m") as before:
             for _ in range(5):
                 await assert_checked(log_in(browser_at(before), EMAIL, WRONG))
-                service.clock.turn(minutes=1)
+                service.clock.advance(minutes=1)
         told = await assert_refused(log_in(browser, EMAIL, WRONG))
-        service.clock.turn(seconds=told - 0.001)
+        service.clock.advance(seconds=told - 0.001)
         await assert_refused(log_in(browser, EMAIL, WRONG))
-        service.clock.turn(seconds=0.001)
+        service.clock.advance(seconds=0.001)
         await assert_checked(log_in(browser, EMAIL, WRONG))
 
     @examples(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -372,7 +372,7 @@ class TestOneAccount:
         window = Rate.parse("1/15m").window
         failures: list[datetime] = []
         for pause, is_right in tries:
-            service.clock.turn(seconds=pause)
+            service.clock.advance(seconds=pause)
             now = service.clock.now()
             recent = [at for at in failures if at > now - window]
             answer = await log_in(browser, email, PASSWORD if is_right else WRONG)
@@ -418,7 +418,7 @@ class TestOneNetworkAddress:
             await assert_checked(log_in(browser_at(service), email, WRONG))
         assert await assert_refused(log_in(browser_at(service), EMAIL, PASSWORD)) == WINDOW
         assert (await log_in(browser_at(service, ELSEWHERE), EMAIL, PASSWORD)).status_code == 200
-        service.clock.turn(minutes=15)
+        service.clock.advance(minutes=15)
         assert (await log_in(browser_at(service), EMAIL, PASSWORD)).status_code == 200
 
     async def test_signing_in_oneself_in_between(self, service: Service) -> None:
@@ -444,16 +444,16 @@ class TestOneNetworkAddress:
         """Having waited as told, a client is not refused for the other window; asked a second after any other try."""
         async with worker(service, limit_account="1/15m") as strict:
             await assert_checked(log_in(browser_at(strict, ELSEWHERE), "early@example.com", WRONG))
-            strict.clock.turn(minutes=5)
+            strict.clock.advance(minutes=5)
             for email in strangers():
                 await assert_checked(log_in(browser_at(strict), email, WRONG))
-            strict.clock.turn(minutes=5)
+            strict.clock.advance(minutes=5)
             await assert_checked(log_in(browser_at(strict, ELSEWHERE), "late@example.com", WRONG))
-            strict.clock.turn(minutes=1)
+            strict.clock.advance(minutes=1)
             waits = (("early@example.com", 9), ("late@example.com", 14), ("nobody@example.com", 9))
             for seconds, (email, minutes) in enumerate(waits):
                 assert await assert_refused(log_in(browser_at(strict), email, WRONG)) == minutes * MINUTE - seconds
-                strict.clock.turn(seconds=1)
+                strict.clock.advance(seconds=1)
 
     async def test_a_full_window_is_not_asked_about_again_for_a_second(self, service: Service) -> None:
         """A flood at a locked account waits for no lock and no connection that everybody else needs."""
@@ -470,7 +470,7 @@ class TestOneNetworkAddress:
                 statements.clear()
                 assert await assert_refused(log_in(browser_at(strict), EMAIL, WRONG)) == 15 * MINUTE
                 assert bool(statements) is asked
-            strict.clock.turn(seconds=1)
+            strict.clock.advance(seconds=1)
             await assert_refused(log_in(browser_at(strict), EMAIL, WRONG))
             assert statements
 
@@ -484,13 +484,13 @@ class TestOneNetworkAddress:
 
     async def test_what_is_known_to_be_full_is_bounded(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
         """T38: whoever floods with names of accounts fills windows, and not this process's memory."""
-        monkeypatch.setattr(limits, "_MOST_KNOWN_FULL", 3)
+        monkeypatch.setattr(limits, "_MAX_FULL_WINDOWS", 3)
         async with worker(service, limit_account="1/15m", limit_address="9999/15m") as strict:
             for number in range(8):
                 email = f"{number}@example.com"
                 await assert_checked(log_in(browser_at(strict), email, WRONG))
                 await assert_refused(log_in(browser_at(strict), email, WRONG))
-                assert len(strict.auth.parts.tools.limits._known_full) <= 3
+                assert len(strict.auth.parts.tools.limits._full_windows) <= 3
             for number in range(8):
                 await assert_refused(log_in(browser_at(strict), f"{number}@example.com", WRONG))
 
@@ -583,7 +583,7 @@ async def test_registrations_from_one_address(service: Service) -> None:
         heard = []
         for email in (EMAIL, EMAIL, "grace@example.com", "mary@example.com", EMAIL):
             heard.append(await browser_at(strict).post("/api/auth/register", json=registration(email)))
-            strict.clock.turn(minutes=1)
+            strict.clock.advance(minutes=1)
         assert [answer.status_code for answer in heard] == [201, 409, 201, 429, 429]
         assert [answer.headers.get("retry-after") for answer in heard[3:]] == ["3420", "3360"]
         assert heard[3].json()["code"] == "too_many_requests"
@@ -598,7 +598,7 @@ async def test_registrations_from_one_address(service: Service) -> None:
         ]
         assert [answer.status_code for answer in answers] == [201, 201, 201, 429]
         assert (await log_in(browser, EMAIL, PASSWORD)).status_code == 200, "signing in is counted by itself"
-        strict.clock.turn(minutes=55)
+        strict.clock.advance(minutes=55)
         answer = await browser.post("/api/auth/register", json=registration("mary@example.com"))
         assert answer.status_code == 201
         answer = await browser.post("/api/auth/register", json=registration("mary2@example.com"))
@@ -618,7 +618,7 @@ class TestRefreshes:
         browser = await signed_in(service)
         for _ in range(3):
             assert (await browser.post("/api/auth/refresh")).status_code == 200
-            service.clock.turn(seconds=7)
+            service.clock.advance(seconds=7)
         token = browser.cookies["refresh_token"]
         form = {"grant_type": "refresh_token", "refresh_token": token}
         assert await assert_refused(browser.post("/api/auth/refresh")) == 39
@@ -627,9 +627,9 @@ class TestRefreshes:
         assert (answer.status_code, answer.json()["error"]) == (429, "temporarily_unavailable")
         assert answer.headers["retry-after"] == "39"
         assert (await browser.get("/api/dashboard")).status_code == 200
-        service.clock.turn(seconds=38.999)
+        service.clock.advance(seconds=38.999)
         assert await assert_refused(browser.post("/api/auth/refresh")) == 1
-        service.clock.turn(seconds=0.001)
+        service.clock.advance(seconds=0.001)
         assert browser.cookies["refresh_token"] == token
         assert (await browser.post("/api/auth/refresh")).status_code == 200
 
@@ -731,8 +731,8 @@ class TestAtOnce:
         wrong = await guesses_checked(workers[0])
         assert wrong <= ACCOUNT
         now = workers[0].clock.now()
-        assert await count(workers[0], places) == 2 * wrong + 1, "two for each failure, and the registration's"
-        assert await count(workers[0], places, places.c.expires_at <= now) == 0
+        assert await count(workers[0], slots) == 2 * wrong + 1, "two for each failure, and the registration's"
+        assert await count(workers[0], slots, slots.c.expires_at <= now) == 0
 
     async def test_crossing_ways_never_deadlock(self, workers: list[Service]) -> None:
         """Many accounts from many addresses, each with each, at the same instant: everybody gets an answer."""
@@ -773,7 +773,7 @@ class TestTriesThatDoNotEnd:
         async with worker(service, password_hash_threads=1, password_hash_queue=0) as busy:
             client = browser_at(busy)
             client.cookies = owner.cookies
-            stored = await count(service, places)
+            stored = await count(service, slots)
             with held_hashes():
                 occupied = asyncio.create_task(busy.auth.parts.tools.passwords.verify(WRONG, None))
                 await hashing(busy.auth.parts.tools.passwords)
@@ -783,20 +783,20 @@ class TestTriesThatDoNotEnd:
                         assert Heard.of(answer) == Heard(503, "hash_queue_full")
                         assert answer.headers["retry-after"]
             await occupied
-            assert await count(service, places) == stored
+            assert await count(service, slots) == stored
         assert (await log_in(owner, EMAIL, PASSWORD)).status_code == 200
 
     async def test_a_queue_that_fills_before_the_new_password_is_hashed(self, service: Service) -> None:
         """A change whose second hash finds the queue full is no failure either: the password was right."""
         async with worker(service) as full:
             client = await signed_in(full)
-            stored = await count(service, places)
+            stored = await count(service, slots)
             with held_hashes():
                 changing = asyncio.create_task(change(client, EMAIL, PASSWORD))
                 await hashing(full.auth.parts.tools.passwords)
                 full.auth.parts.tools.passwords._capacity = 0
             assert Heard.of(await changing) == Heard(503, "hash_queue_full")
-            assert await count(service, places) == stored
+            assert await count(service, slots) == stored
 
     async def test_a_registration_that_finds_the_queue_full(self, service: Service) -> None:
         """Whoever was told to come again in a second may come again: 503 uses up no registration."""
@@ -807,13 +807,13 @@ class TestTriesThatDoNotEnd:
                 answer = await browser_at(busy).post("/api/auth/register", json=registration())
             assert Heard.of(answer) == Heard(503, "hash_queue_full")
             await occupied
-        assert await count(service, places) == 0
+        assert await count(service, slots) == 0
 
     @pytest.mark.parametrize("door", ["confirm", "change"])
     async def test_a_right_password_in_a_session_that_has_just_ended(self, door: str, service: Service) -> None:
         """Signing out while the proof is checked makes no failure of a right password."""
         client = await signed_in(service)
-        stored = await count(service, places)
+        stored = await count(service, slots)
         with held_hashes():
             proving = asyncio.create_task(DOORS[door](client, EMAIL, PASSWORD))
             await hashing(service.auth.parts.tools.passwords)
@@ -821,7 +821,7 @@ class TestTriesThatDoNotEnd:
             other.cookies = client.cookies
             assert (await other.post("/api/auth/logout")).status_code == 200
         assert Heard.of(await proving) == Heard(401, "session_ended")
-        assert await count(service, places) == stored
+        assert await count(service, slots) == stored
 
 
 @contextlib.contextmanager
@@ -877,7 +877,7 @@ class TestWhatIsStored:
         await assert_checked(log_in(browser, EMAIL, WRONG))
         await assert_checked(log_in(browser, "Secret.Nobody@Example.com", WRONG))
         async with service.auth.parts.tools.database.reading() as connection:
-            rows = [tuple(map(str, row)) for row in await connection.execute(sa.select(places))]
+            rows = [tuple(map(str, row)) for row in await connection.execute(sa.select(slots))]
         assert len(rows) == 5
         for part in ("ada", "nobody", "secret", "example", "@", "192.0", WRONG):
             assert not any(part in value.casefold() for row in rows for value in row[1:2]), part
@@ -888,28 +888,28 @@ class TestWhatIsStored:
         """An unbounded store (better-auth 2026-07): what counts no more is deleted, a few rows at a time."""
         for number in range(3):
             await assert_checked(log_in(browser_at(service), f"visitor{number}@example.com", WRONG))
-        service.clock.turn(minutes=10)
+        service.clock.advance(minutes=10)
         await assert_checked(log_in(browser_at(service), EMAIL, WRONG))
-        service.clock.turn(minutes=5)
+        service.clock.advance(minutes=5)
 
         async def prune(most: int) -> int:
             async with service.auth.parts.tools.database.transaction() as connection:
                 return await prune_limits(connection, now=service.clock.now(), most=most)
 
         assert await prune(4) == 0, "an instance whose clock is behind may count them yet"
-        service.clock.turn(minutes=60)
+        service.clock.advance(minutes=60)
         assert [await prune(4), await prune(4), await prune(4)] == [4, 2, 0]
-        assert await count(service, places) == 2
-        service.clock.turn(minutes=10)
-        assert await service.auth.parts.housekeeping.clear_away() == 2
-        assert await count(service, places) == 0
+        assert await count(service, slots) == 2
+        service.clock.advance(minutes=10)
+        assert await service.auth.parts.housekeeping.clean_up() == 2
+        assert await count(service, slots) == 0
 
     async def test_deleting_them_frees_nobody(self, service: Service) -> None:
         """A clean-up in the midst of an attack deletes nothing that counts."""
         await signed_in(service)
         await use_up(browser_at(service))
-        service.clock.turn(minutes=14, seconds=59)
-        await service.auth.parts.housekeeping.clear_away()
+        service.clock.advance(minutes=14, seconds=59)
+        await service.auth.parts.housekeeping.clean_up()
         assert await assert_refused(log_in(browser_at(service), EMAIL, WRONG)) == 1
 
     async def test_it_does_not_grow_with_the_tries(self, service: Service) -> None:
@@ -918,7 +918,7 @@ class TestWhatIsStored:
             for number in range(20):
                 await log_in(browser_at(strict), f"visitor{number}@example.com", WRONG)
                 await browser_at(strict).post("/api/auth/register", json=registration(f"visitor{number}@example.com"))
-        assert await count(service, places) == 2 * 4 + 2
+        assert await count(service, slots) == 2 * 4 + 2
 
 
 # --- switched off -----------------------------------------------------------------------------------------------------
@@ -936,7 +936,7 @@ async def test_off_lifts_all_of_them(service: Service) -> None:
                 await assert_checked(door(browser, EMAIL, WRONG))
         for _ in range(3):
             assert (await browser.post("/api/auth/refresh")).status_code == 200
-        assert await count(free, places) == 0
+        assert await count(free, slots) == 0
     async with worker(service, limit_account="1/1h") as strict:
         await assert_checked(log_in(browser_at(strict), EMAIL, WRONG))
         await assert_refused(log_in(browser_at(strict), EMAIL, WRONG))

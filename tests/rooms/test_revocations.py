@@ -140,7 +140,7 @@ async def test_feed_tokens_are_kept_as_hashes(service: Service, follower: httpx2
     assert re.fullmatch(PREFIX + r"[\w-]{43}", token)
     tokens = tokens_of(service)
     assert await tokens.create("orders", source=OPERATOR) is None
-    service.clock.turn(seconds=1)
+    service.clock.advance(seconds=1)
     assert await tokens.create("billing", source=OPERATOR) not in (None, token)
     assert [each.name for each in await tokens.tokens()] == ["orders", "billing"]
     await tokens.revoke("billing", source=OPERATOR)

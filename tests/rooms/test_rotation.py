@@ -30,7 +30,7 @@ from latchstring.foundation.audit import audit
 from latchstring.foundation.database import Connection
 from latchstring.foundation.events import OPERATOR
 from latchstring.foundation.vault import Vault
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.forge import Genuine, new_key, public_pem, thumbprint
 from tests.support.hang import HANG_SECONDS
 from tests.support.host import Host, Line
@@ -51,20 +51,20 @@ async def home(empty_url: str) -> Settings:
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
-    clock = TurnedClock()
-    clock.turn(seconds=1)  # past the making of the first key
+def clock() -> ManualClock:
+    clock = ManualClock()
+    clock.advance(seconds=1)  # past the making of the first key
     return clock
 
 
 @pytest.fixture
-async def worker(home: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+async def worker(home: Settings, clock: ManualClock) -> AsyncIterator[Service]:
     async with running_service(home, clock) as service:
         yield service
 
 
 @pytest.fixture
-async def other(home: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+async def other(home: Settings, clock: ManualClock) -> AsyncIterator[Service]:
     """Another worker on the same database."""
     async with running_service(home, clock) as service:
         yield service
@@ -75,7 +75,7 @@ def with_changes(settings: Settings, **changes: object) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, clock: TurnedClock | None = None) -> AsyncIterator[Auth]:
+async def opened(settings: Settings, clock: ManualClock | None = None) -> AsyncIterator[Auth]:
     """Gives what a command works with."""
     auth = Auth.from_settings(settings, features=(), clock=clock)
     try:
@@ -125,7 +125,7 @@ def rotated(outcome: KeyChange | KeyConflict) -> KeyChange:
 # --- a calm rotation --------------------------------------------------------------------------------------------------
 
 
-async def test_a_rotation_from_end_to_end(worker: Service, other: Service, clock: TurnedClock) -> None:
+async def test_a_rotation_from_end_to_end(worker: Service, other: Service, clock: ManualClock) -> None:
     """Published everywhere before it signs anywhere; the old key's tokens hold until they expire; then it is gone."""
     browser = await worker.registered()
     first = await published(worker)
@@ -134,11 +134,11 @@ async def test_a_rotation_from_end_to_end(worker: Service, other: Service, clock
         await service.auth.parts.core.feed.poll()
         assert len(await published(service)) == 2
     old = dict(browser.cookies)
-    clock.turn(minutes=LEAD_MINUTES - 0.01)
+    clock.advance(minutes=LEAD_MINUTES - 0.01)
     for service in (worker, other):
         await service.auth.parts.core.feed.poll()
         assert kid_of((await signed_in(service)).cookies["access_token"]) == first[0]
-    clock.turn(minutes=0.02)
+    clock.advance(minutes=0.02)
     for service in (worker, other):
         await service.auth.parts.core.feed.poll()  # reads nothing of it: its time has come
         token = (await signed_in(service)).cookies["access_token"]
@@ -149,13 +149,13 @@ async def test_a_rotation_from_end_to_end(worker: Service, other: Service, clock
     assert renewed.status_code == 200
     assert kid_of(browser.cookies["refresh_token"]) != first[0]
     assert first[0] in await published(other)
-    clock.turn(minutes=OLD_ENOUGH_HOURS * 60)
+    clock.advance(minutes=OLD_ENOUGH_HOURS * 60)
     await other.auth.parts.core.feed.poll()
     assert first[0] not in await published(other)
 
 
 async def test_a_worker_learns_of_a_key_by_the_poll_it_does_anyway(
-    home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+    home: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A poll that finds the same revision reads no key; one that finds another reads all of them, once."""
     async with opened(home, clock) as operator, polled_once(home, clock) as worker:
@@ -187,7 +187,7 @@ def count_of_reads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     return reads
 
 
-async def test_of_two_operators_one_wins(home: Settings, clock: TurnedClock) -> None:
+async def test_of_two_operators_one_wins(home: Settings, clock: ManualClock) -> None:
     """The other is told; there is one new key."""
     async with opened(home, clock) as one, opened(home, clock) as two:
         outcomes = await asyncio.gather(one.parts.keys.rotate(source=OPERATOR), two.parts.keys.rotate(source=OPERATOR))
@@ -197,13 +197,13 @@ async def test_of_two_operators_one_wins(home: Settings, clock: TurnedClock) -> 
         assert await facts(one, like="key.%") == ["key.created", "key.created", "key.retired"]
 
 
-async def test_a_pending_key_can_be_withdrawn(worker: Service, clock: TurnedClock) -> None:
+async def test_a_pending_key_can_be_withdrawn(worker: Service, clock: ManualClock) -> None:
     """The one before goes on, as if nothing had been; and the next rotation is free to begin."""
     (first,) = await published(worker)
     await worker.auth.parts.keys.rotate(source=OPERATOR)
     pending = next(key.kid for key in await worker.auth.parts.ring.list_keys() if key.state is KeyState.PENDING)
     rotated(await worker.auth.parts.keys.retire(pending, source=OPERATOR))
-    clock.turn(minutes=30)
+    clock.advance(minutes=30)
     await worker.auth.parts.core.feed.poll()
     await worker.registered()
     assert kid_of((await signed_in(worker)).cookies["access_token"]) == first
@@ -255,7 +255,7 @@ def crash(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 
 async def test_a_crash_in_any_phase_leaves_all_as_it_was(
-    worker: Service, clock: TurnedClock, crash: Callable[[], None]
+    worker: Service, clock: ManualClock, crash: Callable[[], None]
 ) -> None:
     """Run again, it does the whole."""
     before = await rows(worker.auth)
@@ -266,7 +266,7 @@ async def test_a_crash_in_any_phase_leaves_all_as_it_was(
     await worker.registered()
     crash()
     rotated(await worker.auth.parts.keys.rotate(source=OPERATOR))
-    clock.turn(minutes=11)
+    clock.advance(minutes=11)
     await worker.auth.parts.core.feed.poll()
     assert kid_of((await signed_in(worker)).cookies["access_token"]) != before[0]["kid"]
 
@@ -282,29 +282,29 @@ async def test_no_key_is_named_like_an_option(home: Settings) -> None:
 # --- age --------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_is_replaced_at_its_age(worker: Service, other: Service, clock: TurnedClock) -> None:
+async def test_a_key_is_replaced_at_its_age(worker: Service, other: Service, clock: ManualClock) -> None:
     """By whichever worker looks first, once; nobody has to do anything."""
-    clock.turn(days=89)
-    await worker.auth.parts.keys.tend()
+    clock.advance(days=89)
+    await worker.auth.parts.keys.maintain()
     assert len(await rows(worker.auth)) == 1
-    clock.turn(days=1)
-    await asyncio.gather(worker.auth.parts.keys.tend(), other.auth.parts.keys.tend())
+    clock.advance(days=1)
+    await asyncio.gather(worker.auth.parts.keys.maintain(), other.auth.parts.keys.maintain())
     assert [key.state for key in await worker.auth.parts.ring.list_keys()] == [KeyState.ACTIVE, KeyState.PENDING]
-    clock.turn(minutes=11)
-    await worker.auth.parts.keys.tend()
+    clock.advance(minutes=11)
+    await worker.auth.parts.keys.maintain()
     assert [key.state for key in await worker.auth.parts.ring.list_keys()] == [KeyState.RETIRED, KeyState.ACTIVE]
 
 
-async def test_housekeeping_tends_to_keys(home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_housekeeping_tends_to_keys(home: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that runs does so by itself, and clears away what has been gone for thirty days."""
     monkeypatch.setattr("latchstring.foundation.housekeeping.INTERVAL_SECONDS", 0.02)
-    clock.turn(days=90)
+    clock.advance(days=90)
     async with running_service(home, clock) as service, asyncio.timeout(HANG_SECONDS):
         await until_there_are(2, service)
-        clock.turn(days=29)
-        await service.auth.parts.housekeeping.clear_away()
+        clock.advance(days=29)
+        await service.auth.parts.housekeeping.clean_up()
         assert len(await rows(service.auth)) == 2
-        clock.turn(days=2)
+        clock.advance(days=2)
         await until_there_are(1, service)
         assert [key["retired_at"] for key in await rows(service.auth)] == [None]
 
@@ -318,24 +318,24 @@ async def until_there_are(count: int, service: Service) -> None:
 # --- what other instances give out ------------------------------------------------------------------------------------
 
 
-async def test_tokens_of_longer_lives_are_waited_for(home: Settings, clock: TurnedClock) -> None:
+async def test_tokens_of_longer_lives_are_waited_for(home: Settings, clock: ManualClock) -> None:
     """An instance with longer-lived tokens notes it, so that a rotation from elsewhere ends none of them early."""
     long_lived = with_changes(home, refresh_token_expire_minutes=24 * 60)
     async with running_service(long_lived, clock) as service:
-        await service.auth.parts.keys.tend()
+        await service.auth.parts.keys.maintain()
         browser = await service.registered()
         async with opened(home, clock) as operator:
             rotated(await operator.parts.keys.rotate(source=OPERATOR))
-        clock.turn(minutes=23 * 60)
+        clock.advance(minutes=23 * 60)
         await service.auth.parts.core.feed.poll()
         assert (await browser.post("/api/auth/refresh")).status_code == 200
 
 
-async def test_slower_caches_are_waited_for(home: Settings, clock: TurnedClock) -> None:
+async def test_slower_caches_are_waited_for(home: Settings, clock: ManualClock) -> None:
     """An instance whose keys may be cached for a day is not surprised by a new one after ten minutes."""
     slow = with_changes(home, jwks_max_age_seconds=86_400)
     async with running_service(slow, clock) as service:
-        await service.auth.parts.keys.tend()
+        await service.auth.parts.keys.maintain()
         async with opened(home, clock) as operator:
             change = rotated(await operator.parts.keys.rotate(source=OPERATOR))
     assert change.new_signs_from is not None
@@ -345,7 +345,7 @@ async def test_slower_caches_are_waited_for(home: Settings, clock: TurnedClock) 
 # --- at once ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_stolen_key_is_out_of_use_at_once(worker: Service, other: Service, clock: TurnedClock) -> None:
+async def test_a_stolen_key_is_out_of_use_at_once(worker: Service, other: Service, clock: ManualClock) -> None:
     """Whatever it signed, before or after: refused by each worker after its next poll. Everyone signs in anew."""
     browser = await worker.registered()
     stolen = Genuine.of(browser.cookies["access_token"], worker)
@@ -364,7 +364,7 @@ async def test_a_stolen_key_is_out_of_use_at_once(worker: Service, other: Servic
     assert await facts(worker.auth, like="everyone%") == ["everyone.signed_out"]
 
 
-async def test_a_thief_has_no_tokens_of_the_next_key(worker: Service, clock: TurnedClock) -> None:
+async def test_a_thief_has_no_tokens_of_the_next_key(worker: Service, clock: ManualClock) -> None:
     """T37: renewed with the stolen key, a session is the thief's under the next one, and that key may be theirs, too.
 
     So the one that signs ends with the retired one that is named.
@@ -372,7 +372,7 @@ async def test_a_thief_has_no_tokens_of_the_next_key(worker: Service, clock: Tur
     browser = await worker.registered()
     kid = kid_of(browser.cookies["access_token"])
     await worker.auth.parts.keys.rotate(source=OPERATOR)
-    clock.turn(minutes=11)
+    clock.advance(minutes=11)
     await worker.auth.parts.core.feed.poll()
     assert (await browser.post("/api/auth/refresh")).status_code == 200
     laundered = dict(browser.cookies)
@@ -387,10 +387,10 @@ async def test_a_thief_has_no_tokens_of_the_next_key(worker: Service, clock: Tur
     assert await sees(worker, (await signed_in(worker)).cookies["access_token"]) == 200
 
 
-async def test_a_clock_that_is_behind_brings_nothing_back(home: Settings, clock: TurnedClock) -> None:
+async def test_a_clock_that_is_behind_brings_nothing_back(home: Settings, clock: ManualClock) -> None:
     """An instance ten minutes behind takes no token of the key, and signs with the new one, to it of the future."""
-    behind = TurnedClock()
-    behind.turn(minutes=-10)
+    behind = ManualClock()
+    behind.advance(minutes=-10)
     async with running_service(home, clock) as worker, running_service(home, behind) as late:
         token = (await worker.registered()).cookies["access_token"]
         await worker.auth.sessions.retire_key_at_once(kid_of(token), source=OPERATOR)
@@ -400,7 +400,7 @@ async def test_a_clock_that_is_behind_brings_nothing_back(home: Settings, clock:
         assert late.auth.parts.ring.current.signing.kid != kid_of(token)
 
 
-async def test_who_signs_in_a_moment_later_gets_tokens_that_hold(home: Settings, clock: TurnedClock) -> None:
+async def test_who_signs_in_a_moment_later_gets_tokens_that_hold(home: Settings, clock: ManualClock) -> None:
     """At a worker that has not looked since: its session's epoch tells it to read the keys before it signs."""
     async with polled_once(home, clock) as operator, polled_once(home, clock) as unaware:
         await operator.registered()
@@ -415,7 +415,7 @@ async def test_who_signs_in_a_moment_later_gets_tokens_that_hold(home: Settings,
 
 
 async def test_the_keys_are_read_before_an_epoch_is_believed(
-    home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+    home: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A poll that hears of both, and whose keys can't be read, refuses the old epoch's callers all the same."""
     async with polled_once(home, clock) as worker:
@@ -425,16 +425,16 @@ async def test_the_keys_are_read_before_an_epoch_is_believed(
         read = store.all_keys
 
         async def watched(connection: Connection) -> list[store.StoredKey]:
-            known.append(worker.auth.parts.core.feed.has_heard_of(1))
+            known.append(worker.auth.parts.core.feed.knows_epoch(1))
             return await read(connection)
 
         monkeypatch.setattr(store, "all_keys", watched)
         await worker.auth.parts.core.feed.poll()
         assert known == [False]
-        assert worker.auth.parts.core.feed.has_heard_of(1)
+        assert worker.auth.parts.core.feed.knows_epoch(1)
 
 
-async def test_who_cant_read_the_keys_signs_with_none_that_has_ended(home: Settings, clock: TurnedClock) -> None:
+async def test_who_cant_read_the_keys_signs_with_none_that_has_ended(home: Settings, clock: ManualClock) -> None:
     """T37: a worker that hears of the epoch, and can't open the new key, is of no use; never the stolen one's."""
     async with polled_once(home, clock) as operator, polled_once(home, clock) as worker:
         stolen = Genuine.of((await worker.registered()).cookies["access_token"], worker)
@@ -454,7 +454,7 @@ async def test_who_cant_read_the_keys_signs_with_none_that_has_ended(home: Setti
         assert await sees(worker, (await signed_in(worker)).cookies["access_token"]) == 200
 
 
-async def test_an_epoch_of_ones_own_says_nothing_of_the_keys(home: Settings, clock: TurnedClock) -> None:
+async def test_an_epoch_of_ones_own_says_nothing_of_the_keys(home: Settings, clock: ManualClock) -> None:
     """T37: a worker that signs everyone out itself has not heard of the key that was retired elsewhere before."""
     async with polled_once(home, clock) as operator, polled_once(home, clock) as unaware:
         await operator.registered()
@@ -469,7 +469,7 @@ async def test_an_epoch_of_ones_own_says_nothing_of_the_keys(home: Settings, clo
 
 @pytest.mark.parametrize("looks", ["the first one", "a minute later"])
 async def test_an_epoch_that_begins_between_two_pages(
-    home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch, looks: str
+    home: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, looks: str
 ) -> None:
     """T37: a worker that reads everything finds an epoch on the last page, and has read the keys with the first."""
     monkeypatch.setattr(feed, "PAGE_SIZE", 1)
@@ -500,7 +500,7 @@ async def test_an_epoch_that_begins_between_two_pages(
         assert kid_of((await signed_in(worker)).cookies["access_token"]) != stolen
 
 
-async def test_a_thief_renews_nothing_at_a_worker_that_has_not_looked(home: Settings, clock: TurnedClock) -> None:
+async def test_a_thief_renews_nothing_at_a_worker_that_has_not_looked(home: Settings, clock: ManualClock) -> None:
     """T37: a refresh token made with the stolen key, for a session begun after its end, gets none of the next key."""
     async with polled_once(home, clock) as operator, polled_once(home, clock) as unaware:
         stolen = Genuine.of((await operator.registered()).cookies["refresh_token"], operator)
@@ -515,7 +515,7 @@ async def test_a_thief_renews_nothing_at_a_worker_that_has_not_looked(home: Sett
         assert (await browser.post("/api/auth/refresh")).status_code == 200
 
 
-async def test_a_socket_opened_with_a_stolen_key_is_closed(home: Settings, clock: TurnedClock) -> None:
+async def test_a_socket_opened_with_a_stolen_key_is_closed(home: Settings, clock: ManualClock) -> None:
     """T37: its token is of an epoch far ahead and never expires, so that nothing else gives it away.
 
     Whoever signed in elsewhere a moment before loses theirs as well, and is let in again with the same token.
@@ -549,7 +549,7 @@ async def test_a_socket_opened_with_a_stolen_key_is_closed(home: Settings, clock
 
 
 @contextlib.asynccontextmanager
-async def polled_once(settings: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+async def polled_once(settings: Settings, clock: ManualClock) -> AsyncIterator[Service]:
     """Runs a worker that looks at the database once, and not again by itself."""
     app = quiet_app(settings, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
@@ -559,7 +559,7 @@ async def polled_once(settings: Settings, clock: TurnedClock) -> AsyncIterator[S
 
 
 @pytest.fixture
-async def quiet(home: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+async def quiet(home: Settings, clock: ManualClock) -> AsyncIterator[Service]:
     """A worker that has looked at the database once, and looks again when told."""
     async with polled_once(home, clock) as service:
         yield service
@@ -567,7 +567,7 @@ async def quiet(home: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
 
 @pytest.mark.parametrize("way", ["dashboard", "refresh", "token", "logout"])
 async def test_the_first_token_of_a_key_is_no_surprise(
-    worker: Service, home: Settings, clock: TurnedClock, way: str
+    worker: Service, home: Settings, clock: ManualClock, way: str
 ) -> None:
     """A worker that has not looked since reads the ring for it, at every door that takes a token."""
     await worker.registered()
@@ -594,7 +594,7 @@ async def shown_at(service: Service, way: str, browser: httpx2.AsyncClient) -> h
 
 
 async def test_pysec_2026_177_made_up_names_read_the_ring_once_a_second(
-    quiet: Service, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+    quiet: Service, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many tokens with names nobody knows, at once or one by one; and none of them gets in."""
     genuine = Genuine.of((await quiet.registered()).cookies["access_token"], quiet)
@@ -667,7 +667,7 @@ def made_up(genuine: Genuine, *, count: int) -> list[str]:
 
 
 async def test_a_sign_out_waits_for_the_key_it_needs(
-    home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch
+    home: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T5: made-up names have used the second up, and a sign-out by a key of a moment ago ends its session all the same.
 
@@ -733,7 +733,7 @@ async def test_sign_outs_that_wait_in_vain_say_so(quiet: Service, monkeypatch: p
 # --- another algorithm ------------------------------------------------------------------------------------------------
 
 
-async def test_another_algorithm_is_a_rotation(worker: Service, home: Settings, clock: TurnedClock) -> None:
+async def test_another_algorithm_is_a_rotation(worker: Service, home: Settings, clock: ManualClock) -> None:
     """The old key signs until the new one has been published long enough; every token holds all the while."""
     token = (await worker.registered()).cookies["access_token"]
     moved = with_changes(home, jwt_algorithm="EdDSA")
@@ -745,7 +745,7 @@ async def test_another_algorithm_is_a_rotation(worker: Service, home: Settings, 
         for service in (worker, new):
             await service.auth.parts.core.feed.poll()
             assert jwt.get_unverified_header((await signed_in(service)).cookies["access_token"])["alg"] == "ES256"
-        clock.turn(minutes=11)
+        clock.advance(minutes=11)
         for service in (worker, new):
             await service.auth.parts.core.feed.poll()
             browser = await signed_in(service)
@@ -753,7 +753,7 @@ async def test_another_algorithm_is_a_rotation(worker: Service, home: Settings, 
             assert {await sees(worker, browser.cookies["access_token"]), await sees(new, token)} == {200}
 
 
-async def test_a_command_without_the_setting_keeps_the_algorithm(home: Settings, clock: TurnedClock) -> None:
+async def test_a_command_without_the_setting_keeps_the_algorithm(home: Settings, clock: ManualClock) -> None:
     """Whoever rotates from a shell that lacks `JWT_ALGORITHM` does not move the service to the default."""
     plain = Settings.model_validate(home.model_dump(exclude_unset=True, exclude={"jwt_algorithm"}))
     async with opened(plain, clock) as auth:
@@ -763,7 +763,7 @@ async def test_a_command_without_the_setting_keeps_the_algorithm(home: Settings,
 
 
 async def test_an_algorithm_has_to_wait_for_a_rotation_under_way(
-    home: Settings, clock: TurnedClock, caplog: pytest.LogCaptureFixture
+    home: Settings, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is broken off; the log says that a later start will do it."""
     async with opened(home, clock) as auth:
@@ -773,7 +773,7 @@ async def test_an_algorithm_has_to_wait_for_a_rotation_under_way(
         await auth.parts.keys.prepare()
         assert "a rotation is under way" in caplog.text
         assert len(await rows(auth)) == 2
-        clock.turn(minutes=11)
+        clock.advance(minutes=11)
         await auth.parts.keys.prepare()
         assert len(await rows(auth)) == 3
 
@@ -783,7 +783,7 @@ async def test_an_algorithm_has_to_wait_for_a_rotation_under_way(
 NEW_SECRET = "another secret of the suite, long enough"
 
 
-async def test_the_secret_can_be_changed(worker: Service, home: Settings, clock: TurnedClock) -> None:
+async def test_the_secret_can_be_changed(worker: Service, home: Settings, clock: ManualClock) -> None:
     """All is sealed anew at the first start; from then on the old one is refused, while who runs with it goes on."""
     token = (await worker.registered()).cookies["access_token"]
     await worker.auth.parts.keys.rotate(source=OPERATOR)
@@ -799,7 +799,7 @@ async def test_the_secret_can_be_changed(worker: Service, home: Settings, clock:
             await stranger.parts.keys.prepare()
     await worker.auth.parts.core.feed.poll()
     assert await sees(worker, token) == 200
-    clock.turn(minutes=11)
+    clock.advance(minutes=11)
     await worker.auth.parts.core.feed.poll()
     await signed_in(worker)
     async with running_service(with_changes(home, secret=NEW_SECRET), clock) as new:
@@ -807,7 +807,7 @@ async def test_the_secret_can_be_changed(worker: Service, home: Settings, clock:
         assert await sees(worker, (await signed_in(new)).cookies["access_token"]) == 200
 
 
-async def test_both_secrets_may_be_told_in_either_order(home: Settings, clock: TurnedClock) -> None:
+async def test_both_secrets_may_be_told_in_either_order(home: Settings, clock: ManualClock) -> None:
     """A roll-out begins by telling everybody the new one, and no instance is ever without the right one."""
     first_step = with_changes(home, previous_secret=NEW_SECRET)
     second_step = with_changes(home, secret=NEW_SECRET, previous_secret=SECRET)
@@ -818,7 +818,7 @@ async def test_both_secrets_may_be_told_in_either_order(home: Settings, clock: T
                 await auth.parts.ring.reload(connection)
 
 
-async def test_a_crash_while_sealing_anew(home: Settings, clock: TurnedClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crash_while_sealing_anew(home: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is half sealed: the old secret still opens all, and the next start does the whole."""
     changing = with_changes(home, secret=NEW_SECRET, previous_secret=SECRET)
     async with opened(changing, clock) as auth:
@@ -837,7 +837,7 @@ async def test_a_crash_while_sealing_anew(home: Settings, clock: TurnedClock, mo
 
 
 async def test_no_key_is_sealed_under_a_secret_that_the_others_do_not_know(
-    worker: Service, home: Settings, clock: TurnedClock
+    worker: Service, home: Settings, clock: ManualClock
 ) -> None:
     """A shell with another secret makes no key: every worker would stand still before it."""
     before = await rows(worker.auth)
@@ -872,7 +872,7 @@ def intruders() -> Iterator[Any]:
 
 @pytest.mark.parametrize("changes", list(intruders()))
 async def test_a_key_put_there_without_the_secret_verifies_nothing(
-    home: Settings, clock: TurnedClock, changes: dict[str, object]
+    home: Settings, clock: ManualClock, changes: dict[str, object]
 ) -> None:
     """A worker that finds one goes on with what it knows, and lets nobody in when that is too old."""
     async with running_service(home, clock) as worker:
@@ -912,7 +912,7 @@ async def test_the_keys_are_cached_by_whoever_asks(worker: Service) -> None:
     assert changed.headers["etag"] != etag
 
 
-async def test_stock_verifiers_configure_themselves(home: Settings, clock: TurnedClock) -> None:
+async def test_stock_verifiers_configure_themselves(home: Settings, clock: ManualClock) -> None:
     """Issuer and keys by the public URL, whatever Host a request claims; without one there is no such document."""
     path = "/.well-known/openid-configuration"
     async with running_service(home, clock) as service:

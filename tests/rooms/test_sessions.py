@@ -19,7 +19,7 @@ from latchstring.core.keys.settings import Algorithm
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
 from latchstring.foundation.events import OPERATOR
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.service import Service, cheap_settings, credentials, registration, running_service
 
 
@@ -48,7 +48,7 @@ def settings(database_url: str) -> Settings:
 
 
 @pytest.fixture
-async def other(settings: Settings, service: Service, clock: TurnedClock) -> AsyncIterator[Service]:
+async def other(settings: Settings, service: Service, clock: ManualClock) -> AsyncIterator[Service]:
     """Another worker on the same database."""
     async with running_service(settings, clock) as running:
         yield running
@@ -106,7 +106,7 @@ EXPIRED = Ending(401, "token_expired")
 async def test_a_refresh_gives_the_next_generation(service: Service) -> None:
     """Both tokens are new, of the same session, and say the same of how and when the user proved who they are."""
     first = await registered(service)
-    service.clock.turn(minutes=5)
+    service.clock.advance(minutes=5)
     second = pair_of(await refreshed(service, first.refresh))
 
     was, now = claims(first.refresh), claims(second.refresh)
@@ -126,10 +126,10 @@ async def test_a_refresh_gives_the_next_generation(service: Service) -> None:
 async def test_the_previous_generation_gets_the_very_same_tokens(service: Service, other: Service) -> None:
     """A second tab, and a client whose answer was lost, get byte for byte the winner's tokens, from every worker."""
     first = await registered(service)
-    service.clock.turn(minutes=5)
+    service.clock.advance(minutes=5)
     second = pair_of(await refreshed(service, first.refresh))
     for worker, seconds, age in ((service, 0, 0), (other, 0.6, 1), (service, 20, 21), (other, 9.4, 30)):
-        service.clock.turn(seconds=seconds)
+        service.clock.advance(seconds=seconds)
         answer = await refreshed(worker, first.refresh)
         assert pair_of(answer) == second
         assert f"Max-Age={900 - age};" in answer.headers.get_list("set-cookie")[0], "as long as the token, no longer"
@@ -139,17 +139,17 @@ async def test_the_previous_generation_gets_the_very_same_tokens(service: Servic
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "PS256"])
 async def test_a_repeated_answer_says_the_same_under_every_algorithm(
-    algorithm: str, database_url: str, clock: TurnedClock
+    algorithm: str, database_url: str, clock: ManualClock
 ) -> None:
     """Where signatures are random the claims are not: `iat`, `exp` and `jti` come from the row."""
     settings = cheap_settings(database_url, jwt_algorithm=algorithm)
     await prepare(settings)
-    clock.turn(minutes=11)  # past the time for which a new key is published before it signs
+    clock.advance(minutes=11)  # past the time for which a new key is published before it signs
     async with running_service(settings, clock) as service:
         first = await registered(service)
-        clock.turn(minutes=1)
+        clock.advance(minutes=1)
         second = pair_of(await refreshed(service, first.refresh))
-        clock.turn(seconds=29)
+        clock.advance(seconds=29)
         again = pair_of(await refreshed(service, first.refresh))
         assert jwt.get_unverified_header(again.access)["alg"] == algorithm
         assert [claims(token) for token in again] == [claims(token) for token in second]
@@ -157,7 +157,7 @@ async def test_a_repeated_answer_says_the_same_under_every_algorithm(
         assert (await dashboard(service, again.access)).status_code == 200
 
 
-async def test_rotations_within_one_second_are_told_apart(settings: Settings, clock: TurnedClock) -> None:
+async def test_rotations_within_one_second_are_told_apart(settings: Settings, clock: ManualClock) -> None:
     """Generations are counted, not timed: three in the same instant differ, and each is good once (Keycloak 50999)."""
     async with running_service(settings.model_copy(update={"refresh_grace_seconds": 0.0}), clock) as service:
         pairs = [await registered(service)]
@@ -181,7 +181,7 @@ async def test_rotations_within_one_second_are_told_apart(settings: Settings, cl
     ],
 )
 async def test_a_reused_token_ends_the_session_everywhere(
-    grace: float, rotations: int, seconds: float, settings: Settings, clock: TurnedClock
+    grace: float, rotations: int, seconds: float, settings: Settings, clock: ManualClock
 ) -> None:
     """Whoever holds a copy, thief or owner, the session is over: here at once, on another worker by its next poll."""
     settings = settings.model_copy(update={"refresh_grace_seconds": float(grace)})
@@ -191,7 +191,7 @@ async def test_a_reused_token_ends_the_session_everywhere(
         for _ in range(rotations):
             current = pair_of(await refreshed(service, current.refresh))
         assert (await dashboard(other, current.access)).status_code == 200
-        clock.turn(seconds=seconds)
+        clock.advance(seconds=seconds)
 
         assert refusal(await refreshed(service, stolen.refresh)) == REUSED
         for token in (stolen.access, current.access):
@@ -208,12 +208,12 @@ async def test_a_reused_token_ends_the_session_everywhere(
         assert (await refreshed(other, bystander.refresh)).status_code == 200
 
 
-async def test_reuse_is_seen_after_a_restart(settings: Settings, clock: TurnedClock) -> None:
+async def test_reuse_is_seen_after_a_restart(settings: Settings, clock: ManualClock) -> None:
     """Nothing of theft detection lies in a process's memory (CVE-2026-9802)."""
     async with running_service(settings, clock) as before:
         stolen = await registered(before)
         current = pair_of(await refreshed(before, stolen.refresh))
-    clock.turn(seconds=31)
+    clock.advance(seconds=31)
     async with running_service(settings, clock) as after:
         assert (await dashboard(after, current.access)).status_code == 200
         assert refusal(await refreshed(after, stolen.refresh)) == REUSED
@@ -225,7 +225,7 @@ async def test_reuse_is_seen_after_a_restart(settings: Settings, clock: TurnedCl
 # --- expiry -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_session_slides_up_to_its_absolute_end(settings: Settings, clock: TurnedClock) -> None:
+async def test_a_session_slides_up_to_its_absolute_end(settings: Settings, clock: ManualClock) -> None:
     """Each refresh gives a full life again until the session's age is reached, and no token passes that."""
     short = settings.model_copy(update={"session_max_days": 0.1})  # 144 minutes
     async with running_service(short, clock) as service:
@@ -233,14 +233,14 @@ async def test_a_session_slides_up_to_its_absolute_end(settings: Settings, clock
         born = claims(pair.refresh)["iat"]
         end = born + 8640
         for minutes, access_life, refresh_life in ((50, 15, 60), (50, 15, 44), (40, 4, 4)):
-            clock.turn(minutes=minutes)
+            clock.advance(minutes=minutes)
             pair = pair_of(await refreshed(service, pair.refresh))
             for token, life in ((pair.access, access_life), (pair.refresh, refresh_life)):
                 assert claims(token)["exp"] - claims(token)["iat"] == life * 60
                 assert claims(token)["exp"] <= end
-        clock.turn(seconds=239)
+        clock.advance(seconds=239)
         assert (await dashboard(service, pair.access)).status_code == 200
-        clock.turn(seconds=0.5)  # the end is at a whole second, as tokens know no other
+        clock.advance(seconds=0.5)  # the end is at a whole second, as tokens know no other
         assert refusal(await dashboard(service, pair.access)) == EXPIRED
         assert refusal(await refreshed(service, pair.refresh)) == EXPIRED
 
@@ -248,8 +248,8 @@ async def test_a_session_slides_up_to_its_absolute_end(settings: Settings, clock
 async def test_an_unused_session_ends_by_itself(service: Service) -> None:
     """The refresh token's life is the idle time: at its expiry, to the instant, it is worth nothing."""
     pair = await registered(service)
-    service.clock.turn(minutes=60, seconds=-0.501)
-    service.clock.turn(seconds=0.001)
+    service.clock.advance(minutes=60, seconds=-0.501)
+    service.clock.advance(seconds=0.001)
     assert refusal(await refreshed(service, pair.refresh)) == EXPIRED
     assert (await refreshed(service, pair.refresh)).json()["detail"] == "You must refresh"
 
@@ -257,9 +257,9 @@ async def test_an_unused_session_ends_by_itself(service: Service) -> None:
 async def test_an_expired_refresh_token_is_no_theft(service: Service) -> None:
     """A tab that slept shows an old token past its expiry: it is told so, and the session goes on."""
     first = await registered(service)
-    service.clock.turn(minutes=30)
+    service.clock.advance(minutes=30)
     second = pair_of(await refreshed(service, first.refresh))
-    service.clock.turn(minutes=30)
+    service.clock.advance(minutes=30)
     assert refusal(await refreshed(service, first.refresh)) == EXPIRED
     assert "session.refresh_reused" not in await facts(service)
     assert (await refreshed(service, second.refresh)).status_code == 200
@@ -275,7 +275,7 @@ async def test_an_expired_refresh_token_is_no_theft(service: Service) -> None:
     ],
 )
 async def test_a_changed_lifetime_never_brings_a_revoked_token_back(
-    registered_under: int, rotated_under: int, repeated_under: int, settings: Settings, clock: TurnedClock
+    registered_under: int, rotated_under: int, repeated_under: int, settings: Settings, clock: ManualClock
 ) -> None:
     """A revocation outlasts every token of its session, whatever ACCESS_TOKEN_EXPIRE_MINUTES was for each of them."""
     async with contextlib.AsyncExitStack() as stack:
@@ -286,7 +286,7 @@ async def test_a_changed_lifetime_never_brings_a_revoked_token_back(
             for minutes in (1, 30)
         }
         first = await registered(worker[registered_under])
-        clock.turn(seconds=5)
+        clock.advance(seconds=5)
         second = pair_of(await refreshed(worker[rotated_under], first.refresh))
         again = pair_of(await refreshed(worker[repeated_under], first.refresh))
         for ending in (worker[1], worker[30]):
@@ -353,7 +353,7 @@ async def test_a_disabled_user_is_shut_out(service: Service, other: Service) -> 
 
 
 async def test_enabling_brings_the_user_back_and_no_token(
-    settings: Settings, service: Service, other: Service, clock: TurnedClock
+    settings: Settings, service: Service, other: Service, clock: ManualClock
 ) -> None:
     """Old tokens stay dead on workers that saw it, and on one that starts afterwards; a new sign-in works at once."""
     old = await registered(service)

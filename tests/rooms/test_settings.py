@@ -27,13 +27,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pydantic import ValidationError
 
 from latchstring import DEFAULT_FEATURES, Auth, ConfigurationError, LatchstringError, Settings
-from latchstring.apps.data_directory import move_in
+from latchstring.apps.data_directory import prepare_data_directory
 from latchstring.apps.environment import settings_from
 from latchstring.apps.server import prepare
 from latchstring.core.sessions.tables import sessions
 from latchstring.features.password.tables import passwords
 from latchstring.foundation.audit import audit
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.pages import title
 from tests.support.postgres import Postgres
 from tests.support.service import (
@@ -115,7 +115,7 @@ async def refresh_seconds(service: Service) -> int:
 
 async def refresh_seconds_after_fifty_minutes(service: Service) -> int:
     browser = await service.registered()
-    service.clock.turn(minutes=50)
+    service.clock.advance(minutes=50)
     assert (await browser.post("/api/auth/refresh")).status_code == 200
     claims = said_by(browser.cookies["refresh_token"])
     return int(claims["exp"]) - int(claims["iat"])
@@ -152,15 +152,15 @@ async def living_sessions_after_three_sign_ins(service: Service) -> int:
 
 async def sessions_kept_three_days_after_a_logout(service: Service) -> int:
     await (await service.registered()).post("/api/auth/logout")
-    service.clock.turn(days=3)
-    await service.auth.parts.housekeeping.clear_away()
+    service.clock.advance(days=3)
+    await service.auth.parts.housekeeping.clean_up()
     async with service.auth.parts.tools.database.reading() as connection:
         return int(await connection.scalar(sa.select(sa.func.count()).select_from(sessions)) or 0)
 
 
 async def answer_to_an_old_proof(service: Service) -> tuple[int, str | None]:
     browser = await service.registered()
-    service.clock.turn(minutes=2)
+    service.clock.advance(minutes=2)
     answer = await browser.delete("/api/auth/sessions")
     return answer.status_code, answer.headers.get("www-authenticate", "").rpartition(" ")[2]
 
@@ -286,8 +286,8 @@ async def caching_of_the_keys(service: Service) -> str:
 
 async def keys_after_two_days(service: Service) -> int:
     """Returns how many keys are published when a worker has looked after them two days later."""
-    service.clock.turn(days=2)
-    await service.auth.parts.keys.tend()
+    service.clock.advance(days=2)
+    await service.auth.parts.keys.maintain()
     await service.auth.parts.core.feed.poll()
     return await published_keys(service)
 
@@ -417,10 +417,10 @@ async def test_every_setting_bites(
         base = CHEAP | {"LATCHSTRING_SECRET": SECRET, "LATCHSTRING_DATABASE_URL": "sqlite:///prepared.db"}
         variables = filled(base | row.beside | {f"LATCHSTRING_{name.upper()}": value}, known)
         try:
-            settings = move_in(settings_from(variables))
+            settings = prepare_data_directory(settings_from(variables))
             await prepare(settings)
-            clock = TurnedClock()
-            clock.turn(seconds=1)  # it starts within this second, perhaps before the key that was made just now
+            clock = ManualClock()
+            clock.advance(seconds=1)  # it starts within this second, perhaps before the key that was made just now
             async with running_service(settings, clock) as service:
                 return await row.look(service)
         except LatchstringError as error:
@@ -619,7 +619,7 @@ async def test_weak_or_contradictory_settings_refuse_to_start(
     monkeypatch.chdir(tmp_path)
     given = filled({"LATCHSTRING_SECRET": SECRET} | variables)
     with pytest.raises(ConfigurationError) as refusal:
-        Auth.from_settings(move_in(settings_from(given)), features=DEFAULT_FEATURES)
+        Auth.from_settings(prepare_data_directory(settings_from(given)), features=DEFAULT_FEATURES)
     sentence = str(refusal.value)
     assert named in sentence
     assert re.search(r"\b(must|should|takes)\b", sentence)
@@ -666,7 +666,8 @@ async def test_what_stands_at_the_edge_of_a_rule_is_taken(
     """The rules above refuse no more than they say."""
     monkeypatch.chdir(tmp_path)
     auth = Auth.from_settings(
-        move_in(settings_from(filled({"LATCHSTRING_SECRET": SECRET} | variables))), features=DEFAULT_FEATURES
+        prepare_data_directory(settings_from(filled({"LATCHSTRING_SECRET": SECRET} | variables))),
+        features=DEFAULT_FEATURES,
     )
     await auth.close()
 

@@ -13,16 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from latchstring import (
     Auth,
     ConfigurationError,
+    Event,
     EveryoneSignedOut,
-    Fact,
-    GivingFact,
+    GrantingEvent,
     PasswordChanged,
     RefreshRepeatedElsewhere,
     RefreshTokenReused,
     RoleGranted,
     RoleWithdrawn,
+    SessionCreated,
     SessionEnded,
-    SessionOpened,
     SessionProven,
     SessionsEnded,
     Settings,
@@ -35,7 +35,7 @@ from latchstring import (
     UserRenamed,
     users,
 )
-from latchstring.core.revocations.rules import EndReason
+from latchstring.core.revocations.rules import RevocationReason
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation import events as facts
 from latchstring.foundation import subscribers
@@ -77,28 +77,28 @@ async def test_the_hosts_row_is_written_with_the_user(service: Service, auth: Au
     assert await count(auth, profiles) == 1
 
 
-async def fail(_fact: GivingFact, connection: AsyncConnection) -> None:
+async def fail(_fact: GrantingEvent, connection: AsyncConnection) -> None:
     await connection.execute(profiles.insert().values(user_id=UUID(int=7), city="nowhere"))
     raise OSError("the disk is full")
 
 
-async def violate(fact: GivingFact, connection: AsyncConnection) -> None:
+async def violate(fact: GrantingEvent, connection: AsyncConnection) -> None:
     for _ in range(2):
         await connection.execute(profiles.insert().values(user_id=UUID(int=7), city="twice"))
 
 
-async def swallow(_fact: GivingFact, connection: AsyncConnection) -> None:
+async def swallow(_fact: GrantingEvent, connection: AsyncConnection) -> None:
     with contextlib.suppress(sa.exc.IntegrityError):
         await violate(_fact, connection)
     # On PostgreSQL the transaction is broken by now, whatever was caught. SQLite goes on; so this one gives up.
     await connection.execute(sa.text("SELECT nothing FROM nowhere"))
 
 
-async def undo(_fact: GivingFact, connection: AsyncConnection) -> None:
+async def undo(_fact: GrantingEvent, connection: AsyncConnection) -> None:
     await connection.rollback()
 
 
-async def undo_quietly(_fact: GivingFact, connection: AsyncConnection) -> None:
+async def undo_quietly(_fact: GrantingEvent, connection: AsyncConnection) -> None:
     with contextlib.suppress(sa.exc.DBAPIError):
         await connection.execute(sa.text("SELECT nothing FROM nowhere"))
     if connection.dialect.name == "sqlite":
@@ -107,21 +107,21 @@ async def undo_quietly(_fact: GivingFact, connection: AsyncConnection) -> None:
 
 @pytest.mark.parametrize("subscriber", [fail, violate, swallow, undo, undo_quietly])
 async def test_neither_is_where_a_subscriber_fails_inside(
-    subscriber: Callable[[GivingFact, AsyncConnection], Awaitable[None]], service: Service, auth: Auth
+    subscriber: Callable[[GrantingEvent, AsyncConnection], Awaitable[None]], service: Service, auth: Auth
 ) -> None:
     """500, and no user, no row, no session; nothing is heard of it afterwards, and the next one is as good as any."""
-    heard: list[Fact] = []
+    heard: list[Event] = []
     before = await count(auth, audit)
     auth.inside(UserRegistered)(subscriber)
 
-    @auth.after(Fact)
-    async def hear(fact: Fact) -> None:
+    @auth.after(Event)
+    async def hear(fact: Event) -> None:
         heard.append(fact)
 
     with pytest.raises(Exception, match=r"failed inside UserRegistered") as failed:
         await service.browser().post("/api/auth/register", json=registration())
     assert isinstance(failed.value, SubscriberError)
-    await auth.settled()
+    await auth.drained()
     assert [await count(auth, table) for table in (users, profiles, sessions, audit)] == [0, 0, 0, before]
     assert heard == []
     assert (await service.browser().post("/api/auth/login", json=credentials())).status_code == 400
@@ -130,8 +130,8 @@ async def test_neither_is_where_a_subscriber_fails_inside(
 async def test_a_sign_in_that_a_subscriber_fails_opens_nothing(service: Service, auth: Auth) -> None:
     """Who was signed in stays so; nobody comes in; and what takes access away can't be joined at all."""
     browser = await service.registered()
-    auth.inside(SessionOpened)(fail)
-    with pytest.raises(Exception, match="failed inside SessionOpened"):
+    auth.inside(SessionCreated)(fail)
+    with pytest.raises(Exception, match="failed inside SessionCreated"):
         await service.browser().post("/api/auth/login", json=credentials())
     assert (await browser.get("/api/dashboard")).status_code == 200
     assert len((await browser.get("/api/auth/sessions")).json()) == 1
@@ -139,7 +139,7 @@ async def test_a_sign_in_that_a_subscriber_fails_opens_nothing(service: Service,
     assert (await browser.get("/api/dashboard")).status_code == 401
 
 
-FACTS = [kind for kind in vars(facts).values() if isinstance(kind, type) and issubclass(kind, Fact)]
+EVENTS = [kind for kind in vars(facts).values() if isinstance(kind, type) and issubclass(kind, Event)]
 
 
 async def test_a_subscriber_that_fails_locks_nobody_out(settings: Settings) -> None:
@@ -149,8 +149,8 @@ async def test_a_subscriber_that_fails_locks_nobody_out(settings: Settings) -> N
         browser = await service.registered()
         works = False
 
-        @service.auth.inside(GivingFact)
-        async def break_in_between(_fact: GivingFact, _connection: AsyncConnection) -> None:
+        @service.auth.inside(GrantingEvent)
+        async def break_in_between(_fact: GrantingEvent, _connection: AsyncConnection) -> None:
             if not works:
                 raise RuntimeError("no")
 
@@ -162,13 +162,13 @@ async def test_a_subscriber_that_fails_locks_nobody_out(settings: Settings) -> N
         assert (await service.browser().post("/api/auth/login", json=credentials())).status_code == 200
 
 
-TAKING = [kind for kind in FACTS if not issubclass(kind, GivingFact)]
+TAKING = [kind for kind in EVENTS if not issubclass(kind, GrantingEvent)]
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in TAKING if not issubclass(kind, GivingFact)], ids=lambda kind: kind.__name__
+    "kind", [kind for kind in TAKING if not issubclass(kind, GrantingEvent)], ids=lambda kind: kind.__name__
 )
-def test_what_takes_away_cant_be_joined_from_inside(kind: type[GivingFact], tmp_path: object) -> None:
+def test_what_takes_away_cant_be_joined_from_inside(kind: type[GrantingEvent], tmp_path: object) -> None:
     """No sign-out, disabling or withdrawal waits for a subscriber, or is undone by one."""
     auth = Auth(f"sqlite:///{tmp_path}/app.db", secret="a secret of the test suite, long enough")
     with pytest.raises(ConfigurationError, match="after"):
@@ -190,12 +190,12 @@ async def test_after_a_commit_everyone_hears(service: Service, auth: Auth, caplo
     """In order, by kind or all of them; one that fails is logged and keeps nobody else from hearing, or signing in."""
     heard: list[str] = []
 
-    @auth.after(SessionOpened)
-    async def broken(_fact: SessionOpened) -> None:
+    @auth.after(SessionCreated)
+    async def broken(_fact: SessionCreated) -> None:
         raise RuntimeError("no mail today")
 
-    @auth.after(GivingFact)
-    async def hear_giving(fact: GivingFact) -> None:
+    @auth.after(GrantingEvent)
+    async def hear_giving(fact: GrantingEvent) -> None:
         heard.append(f"giving {type(fact).__name__}")
 
     @auth.after(UserRegistered)
@@ -205,10 +205,10 @@ async def test_after_a_commit_everyone_hears(service: Service, auth: Auth, caplo
 
     with caplog.at_level(logging.ERROR):
         await service.registered()
-        await auth.settled()
-    assert heard == ["giving UserRegistered", "ada@example.com visitor", "giving SessionOpened"]
+        await auth.drained()
+    assert heard == ["giving UserRegistered", "ada@example.com visitor", "giving SessionCreated"]
     (line,) = [record for record in caplog.records if record.exc_info]
-    assert "broken failed after session.opened" in line.getMessage()
+    assert "broken failed after session.created" in line.getMessage()
 
 
 async def test_nobody_waits_for_what_comes_after(service: Service, auth: Auth) -> None:
@@ -269,20 +269,20 @@ async def test_a_subscriber_that_hangs_inside_is_an_outage(
 
 async def test_every_fact_has_its_type(service: Service, auth: Auth) -> None:
     """What users do and what is done to them, each once, with whom it speaks of and where it came from."""
-    heard: list[Fact] = []
+    heard: list[Event] = []
 
-    @auth.after(Fact)
-    async def hear(fact: Fact) -> None:
+    @auth.after(Event)
+    async def hear(fact: Event) -> None:
         heard.append(fact)
 
-    async def kinds() -> list[type[Fact]]:
-        await auth.settled()
+    async def kinds() -> list[type[Event]]:
+        await auth.drained()
         found = [type(fact) for fact in heard]
         heard.clear()
         return found
 
     browser = await service.registered()
-    assert await kinds() == [UserRegistered, SessionOpened]
+    assert await kinds() == [UserRegistered, SessionCreated]
     user_id = UUID((await browser.get("/api/auth/me")).json()["id"])
     await browser.patch("/api/auth/me", json={"first_name": "Augusta"})
     assert await kinds() == [UserRenamed]
@@ -293,7 +293,7 @@ async def test_every_fact_has_its_type(service: Service, auth: Auth) -> None:
     await service.browser().post("/api/auth/login", json=credentials())
     body = {"current_password": PASSWORD, "new_password": "another password"}
     await browser.post("/api/auth/password/change", json=body)
-    assert await kinds() == [SessionOpened, SessionEnded, SessionEnded, PasswordChanged]
+    assert await kinds() == [SessionCreated, SessionEnded, SessionEnded, PasswordChanged]
     await auth.users.grant_role(user_id, "editor")
     await auth.users.withdraw_role(user_id, "editor")
     assert await kinds() == [RoleGranted, RoleWithdrawn]
@@ -302,19 +302,19 @@ async def test_every_fact_has_its_type(service: Service, auth: Auth) -> None:
     elsewhere = {"Cookie": f"refresh_token={old}", "User-Agent": "another browser"}
     await service.browser(headers=elsewhere).post("/api/auth/refresh")
     assert await kinds() == [RefreshRepeatedElsewhere]
-    service.clock.turn(minutes=1)
+    service.clock.advance(minutes=1)
     await service.browser(headers={"Cookie": f"refresh_token={old}"}).post("/api/auth/refresh")
     assert await kinds() == [RefreshTokenReused]
-    await auth.sessions.revoke_sessions_of_user(user_id, reason=EndReason.OPERATOR, source=OPERATOR)
+    await auth.sessions.revoke_sessions_of_user(user_id, reason=RevocationReason.OPERATOR, source=OPERATOR)
     await auth.sessions.revoke_everyone(source=OPERATOR)
     assert await kinds() == [SessionsEnded, EveryoneSignedOut]
     await auth.users.disable(user_id)
     await auth.users.enable(user_id)
-    await auth.settled()
+    await auth.drained()
     assert {fact.source.actor for fact in heard} == {"application"}
     assert await kinds() == [UserDisabled, UserEnabled]
     await auth.users.delete(user_id, source=OPERATOR)
-    await auth.settled()
+    await auth.drained()
     (deleted,) = heard
     assert isinstance(deleted, UserDeleted)
     assert (deleted.user_id, deleted.source) == (user_id, OPERATOR)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from latchstring import Caller, Code, ConfigurationError, KeysUnavailableError, RefusedError, RevocationsUnknownError
 from latchstring.features.revocation_feed.actions import FeedTokens
 from latchstring.foundation.events import OPERATOR
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from latchstring.verifier import TokenVerifier
 from latchstring.verifier.issuer import IssuerError
 from tests.support.forge import Genuine, new_key, sign_with
@@ -45,13 +45,13 @@ async def feed_token(service: Service) -> str:
     return token
 
 
-def verifier_of(door: Door, clock: TurnedClock, **changes: Any) -> TokenVerifier:  # noqa: ANN401 -- the constructor's
+def verifier_of(door: Door, clock: ManualClock, **changes: Any) -> TokenVerifier:  # noqa: ANN401 -- the constructor's
     """Returns a verifier of the service behind the door."""
     given = {"issuer": "latchstring", "jwks_url": door.url + KEYS, "allow_http": True, "clock": clock}
     return TokenVerifier(**{**given, **changes})
 
 
-def follower_of(door: Door, clock: TurnedClock, feed_token: str, **changes: Any) -> TokenVerifier:  # noqa: ANN401 -- likewise
+def follower_of(door: Door, clock: ManualClock, feed_token: str, **changes: Any) -> TokenVerifier:  # noqa: ANN401 -- likewise
     """Returns one that follows revocations."""
     return verifier_of(door, clock, revocations_url=door.url + FEED, feed_token=feed_token, **changes)
 
@@ -85,7 +85,7 @@ async def settled(condition: Callable[[], bool]) -> None:
 # --- a token to a caller ----------------------------------------------------------------------------------------------
 
 
-async def test_it_gives_the_callers_that_the_issuer_gives(service: Service, door: Door, clock: TurnedClock) -> None:
+async def test_it_gives_the_callers_that_the_issuer_gives(service: Service, door: Door, clock: ManualClock) -> None:
     """Every claim of the caller is the same on both sides, and nothing but the keys was asked for, once."""
     token = await access_token(service)
     scope = {"type": "http", "method": "GET", "headers": [(b"authorization", f"Bearer {token}".encode())]}
@@ -97,14 +97,14 @@ async def test_it_gives_the_callers_that_the_issuer_gives(service: Service, door
     assert door.asked == [KEYS]
 
 
-async def test_it_needs_no_lifespan_to_verify(service: Service, door: Door, clock: TurnedClock) -> None:
+async def test_it_needs_no_lifespan_to_verify(service: Service, door: Door, clock: ManualClock) -> None:
     """Outside `running()` the keys are fetched when the first token comes."""
     verifier = verifier_of(door, clock)
     assert isinstance(await verifier.verify(await access_token(service)), Caller)
     assert door.asked == [KEYS]
 
 
-async def test_what_is_not_for_it_is_refused(service: Service, door: Door, clock: TurnedClock) -> None:
+async def test_what_is_not_for_it_is_refused(service: Service, door: Door, clock: ManualClock) -> None:
     """Another issuer's or audience's, the other kind, a forged one, an expired one, and anything else."""
     browser = await service.registered()
     token, refresh = browser.cookies["access_token"], browser.cookies["refresh_token"]
@@ -116,11 +116,11 @@ async def test_what_is_not_for_it_is_refused(service: Service, door: Door, clock
     assert await refusal(verifier_of(door, clock, audience="https://other.example"), token) is Code.INVALID_TOKEN
     assert await refusal(verifier_of(door, clock, issuer="https://other.example"), token) is Code.INVALID_TOKEN
     assert isinstance(await verifier.verify(token), Caller)
-    clock.turn(minutes=15)
+    clock.advance(minutes=15)
     assert await refusal(verifier, token) is Code.TOKEN_EXPIRED
 
 
-async def test_the_dependency(service: Service, door: Door, clock: TurnedClock) -> None:
+async def test_the_dependency(service: Service, door: Door, clock: ManualClock) -> None:
     """A route gets the caller; refusals have the status, sentence and headers of the issuer's own routes."""
     verifier = verifier_of(door, clock)
     app = FastAPI()
@@ -176,7 +176,7 @@ def test_what_is_enough() -> None:
 # --- the issuer's keys ------------------------------------------------------------------------------------------------
 
 
-async def test_keys_are_kept_for_their_age(service: Service, door: Door, clock: TurnedClock) -> None:
+async def test_keys_are_kept_for_their_age(service: Service, door: Door, clock: ManualClock) -> None:
     """They are fetched again when `max-age` is over, beside the request that finds it so, and not before."""
     verifier, token = verifier_of(door, clock), await access_token(service)
     async with verifier.running():
@@ -192,7 +192,7 @@ async def test_keys_are_kept_for_their_age(service: Service, door: Door, clock: 
     assert door.asked == [KEYS, KEYS]
 
 
-async def test_an_issuer_that_is_away_changes_nothing(service: Service, door: Door, clock: TurnedClock) -> None:
+async def test_an_issuer_that_is_away_changes_nothing(service: Service, door: Door, clock: ManualClock) -> None:
     """The last good keys go on being used, whatever comes in their place; the issuer is asked every ten seconds."""
     verifier, token = verifier_of(door, clock), await access_token(service)
     genuine = Genuine.of(token, service)
@@ -223,7 +223,7 @@ async def test_an_issuer_that_is_away_changes_nothing(service: Service, door: Do
         assert "/healthz" not in door.asked, "a redirect leads nowhere"
 
 
-async def test_no_keys_nobody_in(service: Service, door: Door, clock: TurnedClock) -> None:
+async def test_no_keys_nobody_in(service: Service, door: Door, clock: ManualClock) -> None:
     """An issuer that was never reached is 503 and not 401; junk is 401, and asks nobody anything."""
     token = await access_token(service)
     verifier = verifier_of(door, clock)
@@ -241,7 +241,7 @@ async def test_no_keys_nobody_in(service: Service, door: Door, clock: TurnedCloc
 
 
 async def test_pysec_2026_177_unknown_kids_make_it_ask_once_a_minute(
-    service: Service, door: Door, clock: TurnedClock
+    service: Service, door: Door, clock: ManualClock
 ) -> None:
     """However many tokens with made-up key ids come: one look at the issuer a minute, shared by all who wait for it."""
     verifier, token = verifier_of(door, clock), await access_token(service)
@@ -260,7 +260,7 @@ async def test_pysec_2026_177_unknown_kids_make_it_ask_once_a_minute(
         assert door.asked == [KEYS, KEYS]
 
 
-async def test_known_keys_never_wait(service: Service, door: Door, clock: TurnedClock) -> None:
+async def test_known_keys_never_wait(service: Service, door: Door, clock: ManualClock) -> None:
     """While a look at the issuer hangs, tokens of known keys, new ones too, are verified at once."""
     verifier, token = verifier_of(door, clock), await access_token(service)
     genuine = Genuine.of(token, service)
@@ -279,7 +279,7 @@ async def test_known_keys_never_wait(service: Service, door: Door, clock: Turned
 
 
 async def test_a_key_retired_at_once_is_known_by_its_successors_first_token(
-    service: Service, door: Door, clock: TurnedClock
+    service: Service, door: Door, clock: ManualClock
 ) -> None:
     """The new key's first token makes the verifier look, and the old key is gone with that look."""
     verifier, old = verifier_of(door, clock), await access_token(service)
@@ -297,7 +297,7 @@ async def test_a_key_retired_at_once_is_known_by_its_successors_first_token(
 
 
 async def test_what_ends_at_the_issuer_ends_here(
-    service: Service, door: Door, clock: TurnedClock, feed_token: str
+    service: Service, door: Door, clock: ManualClock, feed_token: str
 ) -> None:
     """One session, a user's, a deleted user's, everyone's: each with its reason, at the next look."""
     verifier = follower_of(door, clock, feed_token)
@@ -322,7 +322,7 @@ async def test_what_ends_at_the_issuer_ends_here(
 
 
 async def test_a_key_retired_at_once_is_dropped_by_the_feed(
-    service: Service, door: Door, clock: TurnedClock, feed_token: str
+    service: Service, door: Door, clock: ManualClock, feed_token: str
 ) -> None:
     """Whatever the keys' age, and though a cache still showed it: no token of it is taken after the next look."""
     verifier, token = follower_of(door, clock, feed_token), await access_token(service)
@@ -349,7 +349,7 @@ async def test_a_key_retired_at_once_is_dropped_by_the_feed(
 
 
 async def test_nobody_is_let_in_on_stale_knowledge(
-    service: Service, door: Door, clock: TurnedClock, feed_token: str
+    service: Service, door: Door, clock: ManualClock, feed_token: str
 ) -> None:
     """503 when the last good look began longer ago than the limit; good again with the next."""
     verifier, token = follower_of(door, clock, feed_token, max_lag_seconds=10), await access_token(service)
@@ -371,7 +371,7 @@ async def test_nobody_is_let_in_on_stale_knowledge(
 
 
 async def test_a_failure_and_what_it_may_have_hidden(
-    service: Service, door: Door, clock: TurnedClock, feed_token: str
+    service: Service, door: Door, clock: ManualClock, feed_token: str
 ) -> None:
     """After a look that failed, and every five minutes, all is read again; what is known stays known meanwhile."""
     verifier = follower_of(door, clock, feed_token)
@@ -416,7 +416,7 @@ class Told:
         await self._app(scope, receive, send)
 
 
-async def test_it_follows_by_itself(service: Service, door: Door, clock: TurnedClock, feed_token: str) -> None:
+async def test_it_follows_by_itself(service: Service, door: Door, clock: ManualClock, feed_token: str) -> None:
     """Within `running()` a sign-out is soon known, and the feed token goes nowhere else."""
     verifier, browser = follower_of(door, clock, feed_token), await service.registered()
     token = browser.cookies["access_token"]

@@ -1,4 +1,4 @@
-"""Words: which language a visitor reads, that every word is in the catalogues, and that none was forgotten."""
+"""Translations: which language a visitor reads, that every word is in the catalogues, and that none was forgotten."""
 
 import re
 import subprocess
@@ -192,9 +192,9 @@ async def test_no_word_was_forgotten(service: Service, pseudo: Languages) -> Non
         await ada.sends("/account/confirm", {}, **language),
         await ada.sends("/account", {}, **language),
     ]
-    service.clock.turn(minutes=14)
+    service.clock.advance(minutes=14)
     await ada.asks("/renew")
-    service.clock.turn(minutes=2)
+    service.clock.advance(minutes=2)
     pages += [
         await ada.sends("/account/sessions/end-others", {}, **language),
         await ada.sends("/account/sessions/end-others", {"confirm_password": "wrong"}, **language),

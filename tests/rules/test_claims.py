@@ -14,8 +14,8 @@ from latchstring.core.caller import Caller, Proven
 from latchstring.core.tokens.rules import (
     CLOCK_SKEW_SECONDS,
     ClaimsError,
+    Issuer,
     Kind,
-    Party,
     RefreshClaims,
     TokenSession,
     access_claims,
@@ -27,7 +27,7 @@ from latchstring.core.tokens.rules import (
 )
 
 NOW = 1_800_000_000
-PARTY = Party(issuer="https://id.example.com", audience="https://api.example.com")
+ISSUER = Issuer(name="https://id.example.com", audience="https://api.example.com")
 CALLER = Caller(
     user_id=UUID("0195b3c4-0000-7000-8000-000000000001"),
     session_id=UUID("0195b3c4-0000-7000-8000-000000000002"),
@@ -78,8 +78,8 @@ bearers = st.builds(
 @given(callers, versions)
 def test_an_access_token_says_its_caller(caller: Caller, generation: int) -> None:
     """What goes into an access token comes out of it, all of it, and roles are absent where there are none."""
-    claims = access_claims(caller, generation=generation, party=PARTY)
-    assert read_access_claims(claims, party=PARTY, now=caller.issued_at_unix) == caller
+    claims = access_claims(caller, generation=generation, issuer=ISSUER)
+    assert read_access_claims(claims, issuer=ISSUER, now=caller.issued_at_unix) == caller
     assert ("roles" in claims) == bool(caller.roles)
 
 
@@ -87,8 +87,8 @@ def test_an_access_token_says_its_caller(caller: Caller, generation: int) -> Non
 @given(bearers)
 def test_a_refresh_token_says_its_generation(bearer: RefreshClaims) -> None:
     """What goes into a refresh token comes out of it."""
-    claims = refresh_claims(bearer, party=PARTY)
-    assert read_refresh_claims(claims, party=PARTY, now=bearer.issued_at_unix) == bearer
+    claims = refresh_claims(bearer, issuer=ISSUER)
+    assert read_refresh_claims(claims, issuer=ISSUER, now=bearer.issued_at_unix) == bearer
 
 
 Read = Callable[[dict[str, Any], float], object]
@@ -96,17 +96,17 @@ Read = Callable[[dict[str, Any], float], object]
 
 def read_access(claims: dict[str, Any], now: float = NOW) -> object:
     """Reads claims as those of an access token."""
-    return read_access_claims(claims, party=PARTY, now=now)
+    return read_access_claims(claims, issuer=ISSUER, now=now)
 
 
 def read_refresh(claims: dict[str, Any], now: float = NOW) -> object:
     """Reads claims as those of a refresh token."""
-    return read_refresh_claims(claims, party=PARTY, now=now)
+    return read_refresh_claims(claims, issuer=ISSUER, now=now)
 
 
 KINDS: list[tuple[Read, dict[str, Any]]] = [
-    (read_access, access_claims(replace(CALLER, roles=("admin",)), generation=3, party=PARTY)),
-    (read_refresh, refresh_claims(BEARER, party=PARTY)),
+    (read_access, access_claims(replace(CALLER, roles=("admin",)), generation=3, issuer=ISSUER)),
+    (read_refresh, refresh_claims(BEARER, issuer=ISSUER)),
 ]
 REQUIRED = [
     pytest.param(read, claims, name, id=f"{claims['type']}: {name}")
@@ -185,18 +185,18 @@ def test_tokens_of_one_generation_that_say_different_things_have_different_ids()
             {"claims": {"shop:tenant": 1}},
         )
     ]
-    ids = {access_claims(caller, generation=3, party=PARTY)["jti"] for caller in callers}
+    ids = {access_claims(caller, generation=3, issuer=ISSUER)["jti"] for caller in callers}
     bearers = [replace(BEARER, proven=caller.proven) for caller in callers[:3]]
-    ids |= {refresh_claims(bearer, party=PARTY)["jti"] for bearer in bearers}
+    ids |= {refresh_claims(bearer, issuer=ISSUER)["jti"] for bearer in bearers}
     assert len(ids) == len(callers) + len(bearers)
 
 
 def test_a_refresh_token_of_version_0_1_0_says_nothing_of_proofs() -> None:
     """T1: it goes on working. One that says half of it was issued by nobody."""
-    claims = refresh_claims(BEARER, party=PARTY)
+    claims = refresh_claims(BEARER, issuer=ISSUER)
     old = {name: value for name, value in claims.items() if name not in {"auth_time", "amr"}}
-    assert read_refresh_claims(old, party=PARTY, now=NOW) == replace(BEARER, proven=None)
-    assert refresh_claims(replace(BEARER, proven=None), party=PARTY) | {"jti": claims["jti"]} == old
+    assert read_refresh_claims(old, issuer=ISSUER, now=NOW) == replace(BEARER, proven=None)
+    assert refresh_claims(replace(BEARER, proven=None), issuer=ISSUER) | {"jti": claims["jti"]} == old
 
 
 @pytest.mark.parametrize(("read", "claims"), KINDS)
@@ -204,7 +204,7 @@ def test_a_refresh_token_of_version_0_1_0_says_nothing_of_proofs() -> None:
 def test_a_sign_out_looks_at_no_time(read: Read, claims: dict[str, Any], change: dict[str, object]) -> None:
     """T5: kind, issuer and audience decide whose session a genuine token names, and no clock does."""
     kind = Kind(claims["type"])
-    named = read_token_session(claims | change, kind=kind, party=PARTY)
+    named = read_token_session(claims | change, kind=kind, issuer=ISSUER)
     assert named == TokenSession(session_id=CALLER.session_id, user_id=CALLER.user_id)
 
 
@@ -214,7 +214,7 @@ def test_a_sign_out_looks_at_whose_a_token_is(read: Read, claims: dict[str, Any]
     """T5: another service's token, or one of another kind, ends nothing here."""
     for wrong in (None, "", "somebody else", ["a", "b"]):
         with pytest.raises(ClaimsError):
-            read_token_session(claims | {name: wrong}, kind=Kind(claims["type"]), party=PARTY)
+            read_token_session(claims | {name: wrong}, kind=Kind(claims["type"]), issuer=ISSUER)
 
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

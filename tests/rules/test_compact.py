@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latchstring.core.keys.key_set import key_set_from_pems
-from latchstring.core.keys.ring import GivenRing
+from latchstring.core.keys.ring import EnvironmentRing
 from latchstring.core.keys.settings import Algorithm
 from latchstring.core.tokens.compact import MAX_LENGTH, MalformedTokenError, parse
-from latchstring.core.tokens.rules import Party
+from latchstring.core.tokens.rules import Issuer
 from latchstring.core.tokens.tokens import Tokens
 from tests.support.forge import KIND_FOR, always, as_json, b64url, compact, new_key, private_pem, unb64url
 from tests.support.issued import a_caller, bearer_of
@@ -239,8 +239,8 @@ def test_claims_come_out_as_they_went_in(value: dict[str, object]) -> None:
 def issuing(algorithm: Algorithm) -> tuple[Tokens, tuple[str, str]]:
     """Returns an issuer with one key, and a pair of its tokens."""
     private = private_pem(new_key(KIND_FOR[algorithm])).decode()
-    ring = GivenRing(key_set_from_pems(algorithm=algorithm, private=private, public=None, extra_public=None))
-    tokens = Tokens(ring, Party(issuer="latchstring", audience="latchstring"))
+    ring = EnvironmentRing(key_set_from_pems(algorithm=algorithm, private=private, public=None, extra_public=None))
+    tokens = Tokens(ring, Issuer(name="latchstring", audience="latchstring"))
     caller = a_caller(now=NOW)
     pair = tokens.issue(caller, bearer_of(caller))
     return tokens, (pair.access, pair.refresh)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from latchstring.core.keys.rotation import (
-    CLOCKS_DIFFER,
+    MAX_CLOCK_SKEW,
     KeyChange,
     KeyConflict,
     KeyDates,
@@ -88,7 +88,7 @@ def test_a_rotation_is_one_change() -> None:
     plan = planned(rotation([key()], now=START, lead=LEAD))
     (old,) = plan.changed
     assert plan.new_signs_from == old.retired_at == START + LEAD
-    assert old.verifies_until == START + LEAD + LIFE + CLOCKS_DIFFER
+    assert old.verifies_until == START + LEAD + LIFE + MAX_CLOCK_SKEW
     keys = carried_out([key()], plan, now=START)
     for minutes, signs in ((0, "a"), (9.999, "a"), (10, "1"), (60, "1")):
         found = signing_key(keys, now=START + timedelta(minutes=minutes))
@@ -99,7 +99,7 @@ def test_a_rotation_is_one_change() -> None:
 def test_what_each_verb_does_in_each_state() -> None:
     """A conflict says why; a pending key that is withdrawn leaves the one before as it was."""
     rotated = carried_out([key()], planned(rotation([key()], now=START, lead=LEAD)), now=START)
-    later, end = START + LEAD, START + LEAD + LIFE + CLOCKS_DIFFER
+    later, end = START + LEAD, START + LEAD + LIFE + MAX_CLOCK_SKEW
     assert rotation([], now=START, lead=LEAD) is KeyConflict.NOTHING_TO_ROTATE
     assert rotation(rotated, now=START, lead=LEAD) is KeyConflict.UNDER_WAY
     assert isinstance(rotation(rotated, now=later, lead=LEAD), KeyChange)
@@ -110,7 +110,7 @@ def test_what_each_verb_does_in_each_state() -> None:
     def at_once(kid: str, now: datetime) -> KeyChange | KeyConflict:
         return retirement_at_once(rotated, kid, now=now)
 
-    for end_of, gone_from in ((calmly, end), (at_once, end + CLOCKS_DIFFER)):
+    for end_of, gone_from in ((calmly, end), (at_once, end + MAX_CLOCK_SKEW)):
         assert end_of("x", START) is KeyConflict.UNKNOWN
         assert isinstance(end_of("1", gone_from), KeyChange)
         assert end_of("a", gone_from) is KeyConflict.GONE_ALREADY
@@ -175,7 +175,7 @@ def test_tokens_and_caches_that_live_longer_are_noted() -> None:
     longer, hour = timedelta(days=1), timedelta(hours=1)
     changed = living_longer(rotated, now=START + LEAD, token_life=longer, cache_life=hour)
     assert [each.kid for each in changed] == ["a", "1"]
-    assert changed[0].verifies_until == START + LEAD + longer + CLOCKS_DIFFER
+    assert changed[0].verifies_until == START + LEAD + longer + MAX_CLOCK_SKEW
     assert changed[1].verifies_until is None
     assert living_longer(changed, now=START, token_life=LIFE, cache_life=timedelta()) == ()
     assert publication_lead([], cache_life=timedelta(minutes=5)) == timedelta(seconds=610)

@@ -13,14 +13,14 @@ from jwt.algorithms import OKPAlgorithm
 from latchstring.core.keys.key_set import KeySet, key_set_from_pems
 from latchstring.core.keys.settings import Algorithm
 from latchstring.core.tokens import verification
-from latchstring.core.tokens.rules import Kind, Party, access_claims, refresh_claims
+from latchstring.core.tokens.rules import Issuer, Kind, access_claims, refresh_claims
 from latchstring.core.tokens.tokens import signed
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
 from tests.support.forge import KIND_FOR, PrivateKey, compact, new_key, private_pem, sign_with
 from tests.support.issued import a_caller, bearer_of
 
 NOW = 1_800_000_000
-PARTY = Party(issuer="https://id.example.com", audience="https://api.example.com")
+ISSUER = Issuer(name="https://id.example.com", audience="https://api.example.com")
 
 # PyJWT knows the signature by its older name only (RFC 9864), and is told that they are one.
 second = jwt.PyJWT()
@@ -43,8 +43,8 @@ def second_reading(text: str, algorithm: Algorithm) -> dict[str, Any]:
         text,
         key_for(algorithm).public_key(),
         [algorithm.value],
-        audience=PARTY.audience,
-        issuer=PARTY.issuer,
+        audience=ISSUER.audience,
+        issuer=ISSUER.name,
         # Both are told the time; PyJWT has no argument for it.
         options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
     )
@@ -54,7 +54,7 @@ def second_reading(text: str, algorithm: Algorithm) -> dict[str, Any]:
 def claims() -> tuple[dict[str, Any], dict[str, Any]]:
     caller = a_caller(now=NOW, claims_version=3, epoch=2, roles=("admin", "Ω 🗝"), proven_at_unix=NOW - 60)
     bearer = bearer_of(caller)
-    return access_claims(caller, generation=1, party=PARTY), refresh_claims(bearer, party=PARTY)
+    return access_claims(caller, generation=1, issuer=ISSUER), refresh_claims(bearer, issuer=ISSUER)
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)
@@ -73,9 +73,9 @@ def test_what_we_issue_it_verifies(algorithm: Algorithm) -> None:
 def test_what_was_verified_is_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """T38: whoever refreshes all day has ever new tokens, and does not fill the memory with them."""
     monkeypatch.setattr(verification, "_MAX_SEEN", 4)
-    reader, keys = TokenReader(PARTY), keys_for(Algorithm.ES256)
+    reader, keys = TokenReader(ISSUER), keys_for(Algorithm.ES256)
     for generation in range(1, 20):
-        said = access_claims(a_caller(now=NOW), generation=generation, party=PARTY)
+        said = access_claims(a_caller(now=NOW), generation=generation, issuer=ISSUER)
         assert reader.access(signed(keys, Kind.ACCESS, said), keys.verifying, now=NOW) is not None
         assert len(reader._seen) <= 4
 
@@ -83,7 +83,7 @@ def test_what_was_verified_is_remembered_within_bounds(monkeypatch: pytest.Monke
 def agree(text: str, algorithm: Algorithm) -> bool:
     """Tells whether we accept a text; if we do, the second opinion does, and says the same of who it is."""
     try:
-        caller = TokenReader(PARTY).access(text, keys_for(algorithm).verifying, now=NOW)
+        caller = TokenReader(ISSUER).access(text, keys_for(algorithm).verifying, now=NOW)
     except UnknownKeyError:
         return False
     if caller is None:

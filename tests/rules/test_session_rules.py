@@ -14,8 +14,8 @@ from latchstring.core.sessions.rules import (
     TOLERATED_SKEW,
     Client,
     Lifetimes,
-    Presented,
     RefreshLimit,
+    ReuseVerdict,
     Session,
     judge,
     whole_seconds,
@@ -64,30 +64,34 @@ UNTIL_EXPIRY = LIVING.expires_at - ROTATED_AT
 @pytest.mark.parametrize(
     ("row", "generation", "after", "grace", "expected"),
     [
-        pytest.param(LIVING, 2, timedelta(), GRACE, Presented.REPEATED, id="previous, at once"),
-        pytest.param(LIVING, 2, GRACE, GRACE, Presented.REPEATED, id="previous, at the end of the grace"),
-        pytest.param(LIVING, 2, -SKEW, GRACE, Presented.REPEATED, id="previous, on a clock that is a little behind"),
-        pytest.param(LIVING, 2, -SKEW - INSTANT, GRACE, Presented.CLOCKS_DIFFER, id="T16: an instant more"),
-        pytest.param(LIVING, 2, -10 * GRACE, GRACE, Presented.CLOCKS_DIFFER, id="T16: previous, on a clock far behind"),
-        pytest.param(LIVING, 1, -10 * GRACE, GRACE, Presented.REUSED, id="two back, on a clock far behind"),
-        pytest.param(REVOKED, 2, -10 * GRACE, GRACE, Presented.ENDED, id="revoked, on a clock far behind"),
-        pytest.param(LIVING, 2, GRACE + INSTANT, GRACE, Presented.REUSED, id="previous, an instant past the grace"),
-        pytest.param(LIVING, 2, timedelta(), NO_GRACE, Presented.REUSED, id="previous, with no grace"),
-        pytest.param(LIVING, 2, -10 * GRACE, NO_GRACE, Presented.REUSED, id="previous, no grace, a clock behind"),
-        pytest.param(LIVING, 1, timedelta(), GRACE, Presented.REUSED, id="two generations back, at once"),
-        pytest.param(LIVING, 0, timedelta(), GRACE, Presented.REUSED, id="a generation that never was"),
-        pytest.param(LIVING, 3, timedelta(), GRACE, Presented.ENDED, id="the present one, which the row did not take"),
-        pytest.param(BORN_AGAIN, 3, timedelta(), GRACE, Presented.ENDED, id="of a future the database never saw"),
-        pytest.param(LIVING, 2, UNTIL_EXPIRY, DAY, Presented.EXPIRED, id="previous, at the expiry"),
-        pytest.param(LIVING, 1, UNTIL_EXPIRY, GRACE, Presented.EXPIRED, id="older, past the expiry: no theft"),
-        pytest.param(LIVING, 1, UNTIL_EXPIRY - INSTANT, GRACE, Presented.REUSED, id="older, an instant before it"),
-        pytest.param(REVOKED, 2, timedelta(), GRACE, Presented.ENDED, id="previous, revoked"),
-        pytest.param(REVOKED, 1, timedelta(), GRACE, Presented.ENDED, id="older, revoked: theft is told once"),
-        pytest.param(REVOKED, 2, UNTIL_EXPIRY, GRACE, Presented.ENDED, id="revoked and expired"),
+        pytest.param(LIVING, 2, timedelta(), GRACE, ReuseVerdict.REPEATED, id="previous, at once"),
+        pytest.param(LIVING, 2, GRACE, GRACE, ReuseVerdict.REPEATED, id="previous, at the end of the grace"),
+        pytest.param(LIVING, 2, -SKEW, GRACE, ReuseVerdict.REPEATED, id="previous, on a clock that is a little behind"),
+        pytest.param(LIVING, 2, -SKEW - INSTANT, GRACE, ReuseVerdict.CLOCKS_DIFFER, id="T16: an instant more"),
+        pytest.param(
+            LIVING, 2, -10 * GRACE, GRACE, ReuseVerdict.CLOCKS_DIFFER, id="T16: previous, on a clock far behind"
+        ),
+        pytest.param(LIVING, 1, -10 * GRACE, GRACE, ReuseVerdict.REUSED, id="two back, on a clock far behind"),
+        pytest.param(REVOKED, 2, -10 * GRACE, GRACE, ReuseVerdict.ENDED, id="revoked, on a clock far behind"),
+        pytest.param(LIVING, 2, GRACE + INSTANT, GRACE, ReuseVerdict.REUSED, id="previous, an instant past the grace"),
+        pytest.param(LIVING, 2, timedelta(), NO_GRACE, ReuseVerdict.REUSED, id="previous, with no grace"),
+        pytest.param(LIVING, 2, -10 * GRACE, NO_GRACE, ReuseVerdict.REUSED, id="previous, no grace, a clock behind"),
+        pytest.param(LIVING, 1, timedelta(), GRACE, ReuseVerdict.REUSED, id="two generations back, at once"),
+        pytest.param(LIVING, 0, timedelta(), GRACE, ReuseVerdict.REUSED, id="a generation that never was"),
+        pytest.param(
+            LIVING, 3, timedelta(), GRACE, ReuseVerdict.ENDED, id="the present one, which the row did not take"
+        ),
+        pytest.param(BORN_AGAIN, 3, timedelta(), GRACE, ReuseVerdict.ENDED, id="of a future the database never saw"),
+        pytest.param(LIVING, 2, UNTIL_EXPIRY, DAY, ReuseVerdict.EXPIRED, id="previous, at the expiry"),
+        pytest.param(LIVING, 1, UNTIL_EXPIRY, GRACE, ReuseVerdict.EXPIRED, id="older, past the expiry: no theft"),
+        pytest.param(LIVING, 1, UNTIL_EXPIRY - INSTANT, GRACE, ReuseVerdict.REUSED, id="older, an instant before it"),
+        pytest.param(REVOKED, 2, timedelta(), GRACE, ReuseVerdict.ENDED, id="previous, revoked"),
+        pytest.param(REVOKED, 1, timedelta(), GRACE, ReuseVerdict.ENDED, id="older, revoked: theft is told once"),
+        pytest.param(REVOKED, 2, UNTIL_EXPIRY, GRACE, ReuseVerdict.ENDED, id="revoked and expired"),
     ],
 )
 def test_a_token_that_lost_the_rotation_is_judged(
-    row: Session, generation: int, after: timedelta, grace: timedelta, expected: Presented
+    row: Session, generation: int, after: timedelta, grace: timedelta, expected: ReuseVerdict
 ) -> None:
     """Only the previous generation, only within the grace, only of a living session is answered again."""
     assert judge(row, epoch=1, generation=generation, now=ROTATED_AT + after, grace=grace, limit=None) is expected
@@ -97,7 +101,7 @@ def test_a_token_that_lost_the_rotation_is_judged(
 def test_a_new_epoch_ends_every_older_session(generation: int) -> None:
     """Whatever is presented of a session that was opened before everyone was signed out has ended, and is no theft."""
     old = session(epoch=0)
-    assert judge(old, epoch=1, generation=generation, now=ROTATED_AT, grace=GRACE, limit=None) is Presented.ENDED
+    assert judge(old, epoch=1, generation=generation, now=ROTATED_AT, grace=GRACE, limit=None) is ReuseVerdict.ENDED
 
 
 def test_the_rules_tolerate_the_skew_that_tokens_do() -> None:
@@ -111,25 +115,25 @@ HERE = Client.of(address="203.0.113.7", user_agent="Firefox")
 @pytest.mark.parametrize(
     ("address", "user_agent", "expected"),
     [
-        ("203.0.113.7", "Firefox", Presented.REPEATED),
-        ("203.0.113.250", "Firefox", Presented.REPEATED),
-        ("203.0.114.7", "Firefox", Presented.REPEATED_ELSEWHERE),
-        ("2001:db8::1", "Firefox", Presented.REPEATED_ELSEWHERE),
-        ("203.0.113.7", "Chrome", Presented.REPEATED_ELSEWHERE),
-        ("203.0.113.7", None, Presented.REPEATED_ELSEWHERE),
-        (None, "Firefox", Presented.REPEATED),
-        (None, "Chrome", Presented.REPEATED_ELSEWHERE),
+        ("203.0.113.7", "Firefox", ReuseVerdict.REPEATED),
+        ("203.0.113.250", "Firefox", ReuseVerdict.REPEATED),
+        ("203.0.114.7", "Firefox", ReuseVerdict.REPEATED_ELSEWHERE),
+        ("2001:db8::1", "Firefox", ReuseVerdict.REPEATED_ELSEWHERE),
+        ("203.0.113.7", "Chrome", ReuseVerdict.REPEATED_ELSEWHERE),
+        ("203.0.113.7", None, ReuseVerdict.REPEATED_ELSEWHERE),
+        (None, "Firefox", ReuseVerdict.REPEATED),
+        (None, "Chrome", ReuseVerdict.REPEATED_ELSEWHERE),
     ],
 )
 def test_a_repeat_from_elsewhere_is_told_apart(
-    address: str | None, user_agent: str | None, expected: Presented
+    address: str | None, user_agent: str | None, expected: ReuseVerdict
 ) -> None:
     """T4: another IPv4 /24, or another User-Agent, than the rotation; an address that is not known tells nothing."""
     client = Client.of(address=address, user_agent=user_agent)
     row = session(rotated_by=HERE)
     assert judge(row, epoch=1, generation=2, now=ROTATED_AT, grace=GRACE, limit=None, client=client) is expected
     old = judge(LIVING, epoch=1, generation=2, now=ROTATED_AT, grace=GRACE, limit=None, client=client)
-    assert old is Presented.REPEATED, "a row of before does not say who rotated it"
+    assert old is ReuseVerdict.REPEATED, "a row of before does not say who rotated it"
 
 
 def test_an_ipv6_network_is_a_64() -> None:
@@ -147,18 +151,18 @@ FIVE_A_MINUTE = RefreshLimit(times=5, window=MINUTE)
 @pytest.mark.parametrize(
     ("generation", "after", "expected"),
     [
-        pytest.param(3, timedelta(), Presented.TOO_OFTEN, id="the present one"),
-        pytest.param(2, timedelta(), Presented.TOO_OFTEN, id="a repeated answer"),
-        pytest.param(2, MINUTE / 2 - INSTANT, Presented.TOO_OFTEN, id="to the end of the window"),
-        pytest.param(2, MINUTE / 2, Presented.REPEATED, id="and no longer"),
-        pytest.param(1, timedelta(), Presented.REUSED, id="theft is theft, however often"),
+        pytest.param(3, timedelta(), ReuseVerdict.TOO_OFTEN, id="the present one"),
+        pytest.param(2, timedelta(), ReuseVerdict.TOO_OFTEN, id="a repeated answer"),
+        pytest.param(2, MINUTE / 2 - INSTANT, ReuseVerdict.TOO_OFTEN, id="to the end of the window"),
+        pytest.param(2, MINUTE / 2, ReuseVerdict.REPEATED, id="and no longer"),
+        pytest.param(1, timedelta(), ReuseVerdict.REUSED, id="theft is theft, however often"),
     ],
 )
-def test_a_session_refreshed_too_often_goes_on(generation: int, after: timedelta, expected: Presented) -> None:
+def test_a_session_refreshed_too_often_goes_on(generation: int, after: timedelta, expected: ReuseVerdict) -> None:
     """Its client has to wait; it is not taken for a thief, and a thief is not let off."""
     now = ROTATED_AT + after
     assert judge(LIVING, epoch=1, generation=generation, now=now, grace=GRACE, limit=FIVE_A_MINUTE) is expected
-    if expected is Presented.TOO_OFTEN:
+    if expected is ReuseVerdict.TOO_OFTEN:
         assert timedelta() < FIVE_A_MINUTE.wait(LIVING, now=now) <= MINUTE
     assert not RefreshLimit(times=6, window=MINUTE).is_reached(LIVING, now=now)
 
@@ -205,7 +209,7 @@ class Answer:
     """What a holder heard: tokens, or how the token was judged."""
 
     issued: Issued | None
-    judged: Presented | None = None
+    judged: ReuseVerdict | None = None
 
 
 class SessionMachine(RuleBasedStateMachine):
@@ -258,7 +262,7 @@ class SessionMachine(RuleBasedStateMachine):
         """Somebody presents a token, old or new; who gets nothing keeps what they have."""
         rotations_before = self.row.generation
         answer = self._present(token)
-        if answer.judged is Presented.REUSED:
+        if answer.judged is ReuseVerdict.REUSED:
             assert not self.is_over, "theft is told once"
             self._revoke()
         if answer.issued is None:
@@ -273,7 +277,7 @@ class SessionMachine(RuleBasedStateMachine):
         return answer.issued
 
     @rule(target=tokens, token=tokens, comes_along=st.booleans())
-    def prove_anew(self, token: Issued, comes_along: bool) -> Issued:  # noqa: FBT001
+    def confirm(self, token: Issued, comes_along: bool) -> Issued:  # noqa: FBT001
         """Its owner proves again who they are, by any access token that lives; the refresh token may come along."""
         if self.is_over or token.access_expires_at <= self.now or self.row.expires_at <= self.now:
             return token
@@ -324,7 +328,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     def _present(self, token: Issued) -> Answer:
         if token.refresh_expires_at <= self.now:
-            return Answer(None, Presented.EXPIRED)
+            return Answer(None, ReuseVerdict.EXPIRED)
         if self._would_rotate(token) and not self.limit.is_reached(self.row, now=self.now):
             self._count()
             self._next_generation()
@@ -337,7 +341,7 @@ class SessionMachine(RuleBasedStateMachine):
             grace=self.lifetimes.grace,
             limit=self.limit,
         )
-        if judged is Presented.REPEATED:
+        if judged is ReuseVerdict.REPEATED:
             self._count()
             return Answer(self._issue(), judged)
         return Answer(None, judged)

@@ -9,7 +9,7 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
 from latchstring import Auth, CallerDep, CurrentUser, Settings
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 from tests.support.hang import HANG_SECONDS
 from tests.support.service import registration
 
@@ -53,7 +53,7 @@ def host_app() -> FastAPI:
 class Host:
     """A host application that is running, and its Auth."""
 
-    def __init__(self, settings: Settings, clock: TurnedClock) -> None:
+    def __init__(self, settings: Settings, clock: ManualClock) -> None:
         self.app, self.clock = host_app(), clock
         self.auth = Auth.from_settings(settings, clock=clock)
         self.auth.install(self.app, prefix="/auth")

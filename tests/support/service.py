@@ -12,7 +12,7 @@ from latchstring import Auth, Settings
 from latchstring.apps.server import build_app
 from latchstring.errors import UnavailableError
 from latchstring.foundation.background import Background
-from latchstring.testing import TurnedClock
+from latchstring.testing import ManualClock
 
 ADDRESS = "http://localhost:8000"
 SECRET = "a secret of the test suite, long enough"
@@ -25,7 +25,7 @@ class Service:
 
     app: FastAPI
     auth: Auth
-    clock: TurnedClock
+    clock: ManualClock
     settings: Settings
 
     def browser(self, address: str | None = None, headers: Mapping[str, str] | None = None) -> httpx2.AsyncClient:
@@ -44,7 +44,7 @@ class Service:
         return browser
 
 
-def quiet_app(settings: Settings, clock: TurnedClock) -> FastAPI:
+def quiet_app(settings: Settings, clock: ManualClock) -> FastAPI:
     """Returns the application with nothing going on beside the requests: a test looks at the database when it likes."""
     app = build_app(settings, clock=clock)
     background: Background = app.state.latchstring.parts.background
@@ -53,7 +53,7 @@ def quiet_app(settings: Settings, clock: TurnedClock) -> FastAPI:
 
 
 @contextlib.asynccontextmanager
-async def quiet_service(settings: Settings, clock: TurnedClock) -> AsyncIterator[Service]:
+async def quiet_service(settings: Settings, clock: ManualClock) -> AsyncIterator[Service]:
     """Runs one worker that has polled once and polls when told: it sends no statements of its own, to be counted."""
     app = quiet_app(settings, clock)
     service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)
@@ -65,9 +65,9 @@ async def quiet_service(settings: Settings, clock: TurnedClock) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def running_service(settings: Settings, clock: TurnedClock | None = None) -> AsyncIterator[Service]:
+async def running_service(settings: Settings, clock: ManualClock | None = None) -> AsyncIterator[Service]:
     """Runs one worker on a database that is prepared already; several may run on one."""
-    clock = clock or TurnedClock()
+    clock = clock or ManualClock()
     app = build_app(settings, clock=clock)
     async with app.router.lifespan_context(app):
         service = Service(app=app, auth=app.state.latchstring, clock=clock, settings=settings)

@@ -5,16 +5,16 @@ from typing import assert_type
 from starlette.testclient import TestClient
 
 from latchstring import User
-from latchstring.testing import RefreshStorm, SignInAs, StormReport, TurnedClock
+from latchstring.testing import ManualClock, RefreshStorm, SignInAs, StormReport
 
 
-def test_something(client: TestClient, sign_in_as: SignInAs, refresh_storm: RefreshStorm, clock: TurnedClock) -> None:
+def test_something(client: TestClient, sign_in_as: SignInAs, refresh_storm: RefreshStorm, clock: ManualClock) -> None:
     ada = sign_in_as("ada@example.com", roles=["admin"])
     assert_type(ada, TestClient)
     report = refresh_storm(ada, tabs=10)
     assert_type(report, StormReport)
     assert_type(report.everyone_is_signed_in, bool)
-    clock.turn(minutes=16)
+    clock.advance(minutes=16)
 
 
 def test_somebody(sign_in_as: SignInAs, user: User) -> None:

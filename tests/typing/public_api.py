@@ -16,13 +16,13 @@ from latchstring import (
     Caller,
     CallerDep,
     CurrentUser,
-    Fact,
+    Event,
     GuardMiddleware,
     Inspection,
     OptionalUser,
     RoleGranted,
+    SessionCreated,
     SessionEnded,
-    SessionOpened,
     Settings,
     User,
     UserRegistered,
@@ -89,8 +89,8 @@ async def note(fact: SessionEnded) -> None:
     assert_type(fact.reason, str)
 
 
-@auth.after(Fact)
-async def note_all(fact: Fact) -> None:
+@auth.after(Event)
+async def note_all(fact: Event) -> None:
     assert_type(fact.at, datetime)
 
 
@@ -98,12 +98,12 @@ async def note_all(fact: Fact) -> None:
 async def joins_an_end(fact: SessionEnded, connection: AsyncConnection) -> None: ...
 
 
-@auth.after(SessionOpened)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+@auth.after(SessionCreated)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 async def hears_another(fact: RoleGranted) -> None: ...
 
 
-@auth.after(SessionOpened)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-def blocks(fact: SessionOpened) -> None: ...
+@auth.after(SessionCreated)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+def blocks(fact: SessionCreated) -> None: ...
 
 
 async def claims(user: User) -> dict[str, int]:
@@ -137,5 +137,5 @@ async def operate(user_id: UUID) -> None:
     assert_type((await auth.audit(app)).routes[0].access, Access)
     assert_type(await auth.users.grant_role(user_id, "editor"), User | None)
     assert_type(await auth.users.get(user_id), User | None)
-    assert_type(await auth.settled(), None)
+    assert_type(await auth.drained(), None)
     assert_type(await everybody(), int)

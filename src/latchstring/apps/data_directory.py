@@ -16,7 +16,7 @@ _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
 
 
-def move_in(settings: Settings) -> Settings:
+def prepare_data_directory(settings: Settings) -> Settings:
     """Return the settings with what the home provides: its folder made, and its secret, where none was given.
 
     Raises:
@@ -37,7 +37,7 @@ def move_in(settings: Settings) -> Settings:
     return settings.model_copy(update={"secret": SecretStr(_kept_secret(settings.data_dir / SECRET_FILE))})
 
 
-def folder_is_private(folder: Path) -> bool:
+def directory_is_private(folder: Path) -> bool:
     """Tell whether nobody but its owner may enter the folder."""
     return folder.stat().st_mode & 0o077 == 0
 
@@ -45,7 +45,7 @@ def folder_is_private(folder: Path) -> bool:
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        if not folder_is_private(folder):
+        if not directory_is_private(folder):
             _close(folder)
     except OSError as error:
         raise ConfigurationError(

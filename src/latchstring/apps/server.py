@@ -18,7 +18,7 @@ from latchstring import Auth, Pages, Settings
 from latchstring.apps.cors import FrontEndCors
 from latchstring.apps.dashboard.pages import DASHBOARD, dashboard_pages
 from latchstring.apps.dashboard.routes import add_dashboard
-from latchstring.apps.data_directory import move_in
+from latchstring.apps.data_directory import prepare_data_directory
 from latchstring.apps.environment import read_variables, settings_from
 from latchstring.apps.health import health_router
 from latchstring.apps.logs import configure_logging
@@ -34,7 +34,7 @@ AUTH_PREFIX = "/api/auth"
 def create_app() -> FastAPI:
     """Return the application that the environment describes."""
     configure_logging()
-    app = build_app(move_in(settings_from(read_variables())))
+    app = build_app(prepare_data_directory(settings_from(read_variables())))
     # What was imported stays for good. Looked through by each full collection, it would hold the loop for 50 ms.
     gc.collect()
     gc.freeze()
@@ -45,7 +45,7 @@ def create_app() -> FastAPI:
 def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
     """Return the application for `settings`."""
     # Whoever serves has prepared the database, once for all workers.
-    pages = Pages(name=settings.site_name, home=DASHBOARD, links=[(msgid("Dashboard"), DASHBOARD)])
+    pages = Pages(name=settings.site_name, landing_page=DASHBOARD, links=[(msgid("Dashboard"), DASHBOARD)])
     auth = Auth.from_settings(settings, pages=pages if settings.pages else False, migrate=False, clock=clock)
     app = FastAPI(
         title="Latchstring",
@@ -55,7 +55,7 @@ def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
         redoc_url=None,
         # Its redirect would be built from the Host header, which is whatever a visitor sends.
         redirect_slashes=False,
-        exception_handlers={HTTPException: _answer_http_exception},
+        exception_handlers={HTTPException: _http_exception_response},
     )
     add_dashboard(app)
     auth.install(app, prefix=AUTH_PREFIX, pages_prefix="")
@@ -82,7 +82,7 @@ async def prepare(settings: Settings, *, migrate: bool = True) -> None:
         await auth.close()
 
 
-async def _answer_http_exception(request: Request, error: Exception) -> Response:
+async def _http_exception_response(request: Request, error: Exception) -> Response:
     # What routing itself refuses; our routes answer their own.
     auth = Auth.of(request.app)
     pages = auth.mounted.pages if auth and auth.mounted else None

@@ -15,7 +15,7 @@ from latchstring.core.revocations.feed import RevocationFeed
 from latchstring.core.sessions.actions import Sessions
 from latchstring.core.sessions.page_router import PageRouter
 from latchstring.core.sessions.refresh import Refresher
-from latchstring.core.sessions.responses import SignedInAnswer
+from latchstring.core.sessions.responses import SignedInResponse
 from latchstring.core.sessions.step_up import StepUp
 from latchstring.core.sign_in.actions import SignIn
 from latchstring.core.sign_in.token_endpoint import Grant
@@ -48,7 +48,7 @@ class Core:
     sign_in: SignIn
     guard: Guard
     feed: RevocationFeed
-    signed_in_answer: SignedInAnswer
+    signed_in_response: SignedInResponse
 
 
 BuildPages = Callable[[PageRouter], APIRouter]

@@ -1,13 +1,13 @@
-"""The audit trail: every fact, written in the transaction of the change itself.
+"""The audit trail: every event, written in the transaction of the change itself.
 
-Either both are there or neither is. Whoever subscribed to a fact hears of it as that transaction ends.
+Either both are there or neither is. Whoever subscribed to a event hears of it as that transaction ends.
 """
 
 import sqlalchemy as sa
 
 from latchstring.foundation.clock import new_id
-from latchstring.foundation.database import Connection, UtcDateTime, metadata, noted_facts
-from latchstring.foundation.events import Fact
+from latchstring.foundation.database import Connection, UtcDateTime, metadata, recorded_events
+from latchstring.foundation.events import Event
 
 USER_AGENT_MAX_LENGTH = 512
 
@@ -30,22 +30,22 @@ audit = sa.Table(
 _INSERT = audit.insert()
 
 
-async def record(connection: Connection, fact: Fact) -> None:
-    """Write one fact into the open transaction."""
-    source = fact.source
+async def record(connection: Connection, event: Event) -> None:
+    """Write one event into the open transaction."""
+    source = event.source
     await connection.execute(
         _INSERT,
         {
-            "id": new_id(fact.at),
-            "at": fact.at,
-            "fact": fact.name,
-            "reason": None if fact.remark is None else str(getattr(fact, fact.remark)),
-            "user_id": getattr(fact, "user_id", None),
-            "session_id": getattr(fact, "session_id", None),
+            "id": new_id(event.at),
+            "at": event.at,
+            "fact": event.name,
+            "reason": None if event.remark is None else str(getattr(event, event.remark)),
+            "user_id": getattr(event, "user_id", None),
+            "session_id": getattr(event, "session_id", None),
             "actor": source.actor,
             "address": source.address,
             "user_agent": source.user_agent,
             "request_id": source.request_id,
         },
     )
-    noted_facts(connection).append(fact)
+    recorded_events(connection).append(event)

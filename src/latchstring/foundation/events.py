@@ -1,17 +1,17 @@
-"""Facts: what happened to an account, a session or a key. Each is a row of the audit trail, and what subscribers hear.
+"""Events: what happened to an account, a session or a key. Each is a row of the audit trail, and what subscribers hear.
 
-    Fact
-    ├── UserFact      UserRegistered+ · UserRenamed+ · UserDisabled · UserEnabled+ · UserDeleted · SessionsEnded
+    Event
+    ├── UserEvent      UserRegistered+ · UserRenamed+ · UserDisabled · UserEnabled+ · UserDeleted · SessionsEnded
     │   │             PasswordUpgraded
-    │   ├── RoleFact      RoleGranted+ · RoleWithdrawn
-    │   └── SessionFact   SessionOpened+ · SessionProven+ · SessionEnded · RefreshTokenReused
+    │   ├── RoleEvent      RoleGranted+ · RoleWithdrawn
+    │   └── SessionEvent   SessionCreated+ · SessionProven+ · SessionEnded · RefreshTokenReused
     │                     RefreshRepeatedElsewhere · PasswordChanged
-    ├── KeyFact       KeyCreated · KeyRetired · KeyRetiredAtOnce
+    ├── KeyEvent       KeyCreated · KeyRetired · KeyRetiredAtOnce
     └── EveryoneSignedOut · SignInRefused · SecretChanged · FeedTokenCreated · FeedTokenRevoked
 
-    + and a GivingFact
+    + and a GrantingEvent
 
-No fact holds a password, a token or a hash. Facts that take something away must stand whatever a subscriber does, so
+No event holds a password, a token or a hash. Events that take something away must stand whatever a subscriber does, so
 that only giving ones can be joined from inside their transaction.
 """
 
@@ -40,7 +40,7 @@ SYSTEM = Source(actor="system")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fact(InstanceOnly):
+class Event(InstanceOnly):
     """Something that happened, and is committed or will be with the transaction that recorded it."""
 
     name: ClassVar[str]
@@ -52,26 +52,26 @@ class Fact(InstanceOnly):
     source: Source
 
 
-class GivingFact(Fact):
-    """A fact that gives: where it can't be given whole, it isn't."""
+class GrantingEvent(Event):
+    """A event that gives: where it can't be given whole, it isn't."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserFact(Fact):
+class UserEvent(Event):
     """It speaks of a user."""
 
     user_id: UUID
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionFact(UserFact):
+class SessionEvent(UserEvent):
     """It speaks of a session, and whose it is."""
 
     session_id: UUID
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoleFact(UserFact):
+class RoleEvent(UserEvent):
     """It speaks of a role."""
 
     remark: ClassVar[str | None] = "role"
@@ -79,7 +79,7 @@ class RoleFact(UserFact):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeyFact(Fact):
+class KeyEvent(Event):
     """It speaks of a signing key."""
 
     remark: ClassVar[str | None] = "kid"
@@ -90,7 +90,7 @@ class KeyFact(Fact):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserRegistered(UserFact, GivingFact):
+class UserRegistered(UserEvent, GrantingEvent):
     """There is a new user, who signed up or was created."""
 
     name: ClassVar[str] = "user.registered"
@@ -99,44 +99,44 @@ class UserRegistered(UserFact, GivingFact):
     last_name: str
 
 
-class UserRenamed(UserFact, GivingFact):
+class UserRenamed(UserEvent, GrantingEvent):
     """A user's names are other ones now."""
 
     name = "user.renamed"
 
 
-class UserDisabled(UserFact):
+class UserDisabled(UserEvent):
     """A user is shut out, and every session has ended."""
 
     name = "user.disabled"
 
 
-class UserEnabled(UserFact, GivingFact):
+class UserEnabled(UserEvent, GrantingEvent):
     """A user who was shut out may sign in again."""
 
     name = "user.enabled"
 
 
-class UserDeleted(UserFact):
+class UserDeleted(UserEvent):
     """A user is gone for good, and every session has ended."""
 
     name = "user.deleted"
 
 
-class RoleGranted(RoleFact, GivingFact):
+class RoleGranted(RoleEvent, GrantingEvent):
     """A user has one role more."""
 
     name = "role.granted"
 
 
-class RoleWithdrawn(RoleFact):
+class RoleWithdrawn(RoleEvent):
     """A user has one role less."""
 
     name = "role.withdrawn"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PasswordChanged(SessionFact):
+class PasswordChanged(SessionEvent):
     """A user has another password. Every session has ended, and the one that changed it was replaced."""
 
     name: ClassVar[str] = "password.changed"
@@ -145,14 +145,14 @@ class PasswordChanged(SessionFact):
     """The session that changed the password; `session_id` is the new one in its place."""
 
 
-class PasswordUpgraded(UserFact):
+class PasswordUpgraded(UserEvent):
     """The same password is kept as a better hash."""
 
     name = "password.upgraded"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignInRefused(Fact):
+class SignInRefused(Event):
     """Somebody did not prove to be whom they said they are."""
 
     name: ClassVar[str] = "sign_in.refused"
@@ -166,14 +166,14 @@ class SignInRefused(Fact):
 # --- sessions --------------------------------------------------------------------------------------------------------
 
 
-class SessionOpened(SessionFact, GivingFact):
+class SessionCreated(SessionEvent, GrantingEvent):
     """A user has signed in."""
 
-    name = "session.opened"
+    name = "session.created"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionProven(SessionFact, GivingFact):
+class SessionProven(SessionEvent, GrantingEvent):
     """A user has proved anew, within a session, who they are."""
 
     name: ClassVar[str] = "session.proven"
@@ -183,7 +183,7 @@ class SessionProven(SessionFact, GivingFact):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionEnded(SessionFact):
+class SessionEnded(SessionEvent):
     """One session has ended before its time."""
 
     name: ClassVar[str] = "session.ended"
@@ -193,13 +193,13 @@ class SessionEnded(SessionFact):
     `too_many`."""
 
 
-class RefreshTokenReused(SessionFact):
+class RefreshTokenReused(SessionEvent):
     """An old refresh token was shown: somebody has a copy. The session has ended."""
 
     name = "session.refresh_reused"
 
 
-class RefreshRepeatedElsewhere(SessionFact):
+class RefreshRepeatedElsewhere(SessionEvent):
     """Within the grace a refresh was repeated from another network or browser than the one that had rotated.
 
     A telephone that changed its network does that; so does a thief who shares the session.
@@ -209,7 +209,7 @@ class RefreshRepeatedElsewhere(SessionFact):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionsEnded(UserFact):
+class SessionsEnded(UserEvent):
     """Every session of a user has ended."""
 
     name: ClassVar[str] = "sessions.ended"
@@ -218,7 +218,7 @@ class SessionsEnded(UserFact):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EveryoneSignedOut(Fact):
+class EveryoneSignedOut(Event):
     """Every session of every user has ended."""
 
     name: ClassVar[str] = "everyone.signed_out"
@@ -229,26 +229,26 @@ class EveryoneSignedOut(Fact):
 # --- keys ------------------------------------------------------------------------------------------------------------
 
 
-class KeyCreated(KeyFact):
+class KeyCreated(KeyEvent):
     """A signing key is published."""
 
     name = "key.created"
 
 
-class KeyRetired(KeyFact):
+class KeyRetired(KeyEvent):
     """A key ends when its last token has expired."""
 
     name = "key.retired"
 
 
-class KeyRetiredAtOnce(KeyFact):
+class KeyRetiredAtOnce(KeyEvent):
     """A key has ended, and every token it signed."""
 
     name = "key.retired_at_once"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecretChanged(Fact):
+class SecretChanged(Event):
     """The keys are sealed under another secret."""
 
     name: ClassVar[str] = "secret.changed"
@@ -257,13 +257,13 @@ class SecretChanged(Fact):
     """Names the secret without revealing it."""
 
 
-class FeedTokenCreated(Fact):
+class FeedTokenCreated(Event):
     """Another service may follow the revocation feed."""
 
     name = "feed_token.created"
 
 
-class FeedTokenRevoked(Fact):
+class FeedTokenRevoked(Event):
     """It may no longer."""
 
     name = "feed_token.revoked"

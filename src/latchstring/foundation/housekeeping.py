@@ -25,7 +25,7 @@ _PURPOSE = "latchstring_housekeeping"
 _log = logging.getLogger(__name__)
 
 
-class Chore(Protocol):
+class Cleanup(Protocol):
     """Something that has to be deleted now and then."""
 
     async def __call__(self, connection: Connection, *, now: datetime, most: int) -> int:
@@ -33,23 +33,28 @@ class Chore(Protocol):
         ...
 
 
-Duty = Callable[[], Awaitable[object]]
+PeriodicTask = Callable[[], Awaitable[object]]
 """Something else to look after once a minute, in every worker."""
 
 
 class Housekeeping:
-    """Does the chores, and the duties."""
+    """Does the cleanups, and the periodic_tasks."""
 
     def __init__(
-        self, database: Database, clock: Clock, chores: Sequence[Chore], *, duties: Sequence[Duty] = ()
+        self,
+        database: Database,
+        clock: Clock,
+        cleanups: Sequence[Cleanup],
+        *,
+        periodic_tasks: Sequence[PeriodicTask] = (),
     ) -> None:
         self._database = database
         self._clock = clock
-        self._chores = chores
-        self._duties = duties
+        self._cleanups = cleanups
+        self._periodic_tasks = periodic_tasks
 
-    async def clear_away(self, *, ending: asyncio.Event | None = None) -> int:
-        """Do every chore until nothing is left to do, or another worker is at it; return how many rows went.
+    async def clean_up(self, *, ending: asyncio.Event | None = None) -> int:
+        """Do every cleanup until nothing is left to do, or another worker is at it; return how many rows went.
 
         Args:
             ending: when set, no further batch is begun.
@@ -58,12 +63,12 @@ class Housekeeping:
             UnavailableError: the database was away; the next time will do.
         """
         cleared = 0
-        for chore in self._chores:
+        for cleanup in self._cleanups:
             while ending is None or not ending.is_set():
                 async with self._database.transaction() as connection:
                     if not await lock_if_free(connection, _PURPOSE):
                         return cleared
-                    deleted = await chore(connection, now=self._clock.now(), most=BATCH_SIZE)
+                    deleted = await cleanup(connection, now=self._clock.now(), most=BATCH_SIZE)
                 cleared += deleted
                 if deleted < BATCH_SIZE:
                     break
@@ -71,7 +76,7 @@ class Housekeeping:
         return cleared
 
     @contextlib.asynccontextmanager
-    async def going_on(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
         """Clear away once a minute as long as the block runs."""
         ending = asyncio.Event()
         task = asyncio.create_task(self._go_on(ending), name="latchstring housekeeping")
@@ -87,7 +92,7 @@ class Housekeeping:
         wait = INTERVAL_SECONDS * (0.5 + secrets.randbelow(1000) / 1000)
         while not await happens(ending, within_seconds=wait):
             wait = INTERVAL_SECONDS
-            works: list[Duty] = [*self._duties, partial(self.clear_away, ending=ending)]
+            works: list[PeriodicTask] = [*self._periodic_tasks, partial(self.clean_up, ending=ending)]
             for work in works:
                 try:
                     await work()

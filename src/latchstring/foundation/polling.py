@@ -9,18 +9,18 @@ from latchstring.foundation.clock import happens
 
 
 @contextlib.asynccontextmanager
-async def following(
-    look: Callable[[], Awaitable[None]],
+async def polling(
+    poll: Callable[[], Awaitable[None]],
     *,
     what: str,
     every_seconds: float,
     expected: type[Exception],
     log: logging.Logger,
 ) -> AsyncIterator[None]:
-    """Call `look` as long as the block runs. The first has been tried when it begins.
+    """Call `poll` as long as the block runs. The first has been tried when it begins.
 
     Args:
-        look: what to call; it keeps itself how recent its last success is.
+        poll: what to call; it keeps itself how recent its last success is.
         what: what is followed, for the log, in the plural. Of several failures the first is told, and their end.
         every_seconds: the pause between two.
         expected: what it raises where there is nothing to see for now. Anything else is logged with its traceback.
@@ -29,7 +29,7 @@ async def following(
 
     async def succeeds(*, quiet: bool) -> bool:
         try:
-            await look()
+            await poll()
         except expected as error:
             if not quiet:
                 log.warning("%s can't be followed: %s", what, error)

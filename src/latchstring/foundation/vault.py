@@ -36,7 +36,7 @@ class Vault:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + self._aeads[0].encrypt(nonce, plaintext, context.encode())
 
-    def open(self, sealed: bytes, *, context: str) -> bytes:
+    def unseal(self, sealed: bytes, *, context: str) -> bytes:
         """Return what was sealed.
 
         Raises:

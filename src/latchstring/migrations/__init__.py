@@ -24,7 +24,7 @@ HEAD = "0004"
 _LOCK_ID = 0x6C61_7463_6873_7472  # "latchstr": of several instances that start at once, one migrates
 
 # Alembic's `op` is global to the process: two coroutines that migrate at once would mix.
-_turn_to_migrate = LoopLock()
+_migration_lock = LoopLock()
 
 
 async def schema_revision(database: Database) -> str | None:
@@ -111,7 +111,7 @@ async def upgrade(database: Database) -> None:
         command.upgrade(_config(connection), "head")
 
     try:
-        async with _turn_to_migrate, database.engine.begin() as connection:
+        async with _migration_lock, database.engine.begin() as connection:
             await connection.run_sync(run)
     except (sa.exc.OperationalError, sa.exc.InterfaceError, OSError) as error:
         raise DatabaseUnavailableError("the database is away") from error

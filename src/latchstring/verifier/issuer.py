@@ -15,14 +15,14 @@ class IssuerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class IssuerResponse:
     """A body, and for how long it may be kept."""
 
     body: bytes
     max_age_seconds: float | None
 
 
-class Issuer:
+class IssuerClient:
     """Asks; within `connected`, over connections that are kept."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Issuer:
             finally:
                 self._client = None
 
-    async def get(self, url: str, *, max_bytes: int, headers: Mapping[str, str] | None = None) -> Answer:
+    async def get(self, url: str, *, max_bytes: int, headers: Mapping[str, str] | None = None) -> IssuerResponse:
         """Return the answer to a GET.
 
         Raises:
@@ -48,9 +48,9 @@ class Issuer:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 if self._client is not None:
-                    return await _asked(self._client, url, max_bytes=max_bytes, headers=headers or {})
+                    return await _fetch(self._client, url, max_bytes=max_bytes, headers=headers or {})
                 async with await _client() as client:
-                    return await _asked(client, url, max_bytes=max_bytes, headers=headers or {})
+                    return await _fetch(client, url, max_bytes=max_bytes, headers=headers or {})
         except TimeoutError:
             raise IssuerError(f"no answer within {TIMEOUT_SECONDS:.0f} s") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
@@ -62,7 +62,7 @@ async def _client() -> httpx2.AsyncClient:
     return await asyncio.to_thread(httpx2.AsyncClient, trust_env=False, timeout=TIMEOUT_SECONDS)
 
 
-async def _asked(client: httpx2.AsyncClient, url: str, *, max_bytes: int, headers: Mapping[str, str]) -> Answer:
+async def _fetch(client: httpx2.AsyncClient, url: str, *, max_bytes: int, headers: Mapping[str, str]) -> IssuerResponse:
     asked = {"Accept-Encoding": "identity", **headers}
     async with client.stream("GET", url, headers=asked, follow_redirects=False) as response:
         if response.status_code != httpx2.codes.OK:
@@ -74,7 +74,7 @@ async def _asked(client: httpx2.AsyncClient, url: str, *, max_bytes: int, header
             body += chunk
             if len(body) > max_bytes:
                 raise IssuerError(f"more than {max_bytes} bytes")
-        return Answer(body=bytes(body), max_age_seconds=_max_age(response.headers.get("cache-control", "")))
+        return IssuerResponse(body=bytes(body), max_age_seconds=_max_age(response.headers.get("cache-control", "")))
 
 
 def _max_age(cache_control: str) -> float | None:

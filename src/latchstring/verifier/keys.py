@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from latchstring.core.keys.key_set import KeySetError, key_set_from_jwks
 from latchstring.core.tokens.verification import VerifyingKeys
 from latchstring.foundation.clock import Clock
-from latchstring.verifier.issuer import Issuer, IssuerError
+from latchstring.verifier.issuer import IssuerClient, IssuerError
 
 MAX_BYTES = 256 * 1024
 LOOK_UP_INTERVAL_SECONDS = 60.0
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 class IssuerKeys:
     """The keys as last fetched, without those that were retired at once."""
 
-    def __init__(self, url: str, issuer: Issuer, clock: Clock) -> None:
+    def __init__(self, url: str, issuer: IssuerClient, clock: Clock) -> None:
         self._url = url
         self._issuer = issuer
         self._clock = clock
@@ -97,14 +97,14 @@ class IssuerKeys:
         fetch_at = max(self._fetch_at or 0.0, self._clock.uptime() + retry)
         try:
             # Caches on the way would tell of a key that was retired a moment ago, and not of the new one.
-            answer = await self._issuer.get(self._url, max_bytes=MAX_BYTES, headers={"Cache-Control": "no-cache"})
-            self._use(key_set_from_jwks(answer.body))
+            response = await self._issuer.get(self._url, max_bytes=MAX_BYTES, headers={"Cache-Control": "no-cache"})
+            self._use(key_set_from_jwks(response.body))
         except (IssuerError, KeySetError) as error:
             self._fail("the issuer's keys can't be fetched, those known go on being used: %s", error)
         except Exception:  # noqa: BLE001 -- whatever it was, the keys that are known are good
             self._fail("the issuer's keys can't be fetched, those known go on being used", exc_info=True)
         else:
-            given = MAX_AGE_SECONDS if answer.max_age_seconds is None else answer.max_age_seconds
+            given = MAX_AGE_SECONDS if response.max_age_seconds is None else response.max_age_seconds
             age = min(max(given, _SHORTEST_AGE_SECONDS), _LONGEST_AGE_SECONDS)
             if not self._retired.isdisjoint(self._fetched):
                 # An answer of before, however long it may be kept: who gave it does not know yet which key signs now.

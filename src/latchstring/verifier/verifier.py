@@ -13,7 +13,7 @@ from latchstring.annotations import NotFromRequest
 from latchstring.core.caller import Caller
 from latchstring.core.guard.credentials import bearer_token
 from latchstring.core.revocations.rules import refusal_after
-from latchstring.core.tokens.rules import Party
+from latchstring.core.tokens.rules import Issuer
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
 from latchstring.errors import (
     Code,
@@ -26,9 +26,9 @@ from latchstring.errors import (
 from latchstring.foundation.clock import Clock, SystemClock
 from latchstring.foundation.web.dependency import SecurityDependency
 from latchstring.foundation.web.problem import ProblemError
-from latchstring.verifier.following import FollowedRevocations
-from latchstring.verifier.issuer import Issuer
+from latchstring.verifier.issuer import IssuerClient
 from latchstring.verifier.keys import IssuerKeys
+from latchstring.verifier.revocations import PolledRevocations
 
 WELL_KNOWN_KEYS = "/.well-known/jwks.json"
 
@@ -87,12 +87,12 @@ class TokenVerifier(SecurityDependency):
             raise ConfigurationError("max_lag_seconds must be at least 1")
         keys_url = _checked(jwks_url or issuer.rstrip("/") + WELL_KNOWN_KEYS, "jwks_url", allow_http=allow_http)
         self._clock = clock or SystemClock()
-        self._issuer = Issuer()
-        self._reader = TokenReader(Party(issuer=issuer, audience=audience or issuer))
+        self._issuer = IssuerClient()
+        self._reader = TokenReader(Issuer(name=issuer, audience=audience or issuer))
         self._keys = IssuerKeys(keys_url, self._issuer, self._clock)
-        self._revocations: FollowedRevocations | None = None
+        self._revocations: PolledRevocations | None = None
         if revocations_url is not None and feed_token is not None:
-            self._revocations = FollowedRevocations(
+            self._revocations = PolledRevocations(
                 _checked(revocations_url, "revocations_url", allow_http=allow_http),
                 SecretStr(feed_token) if isinstance(feed_token, str) else feed_token,
                 self._issuer,
@@ -145,7 +145,7 @@ class TokenVerifier(SecurityDependency):
         if caller.expires_at_unix <= now:
             raise RefusedError(Code.TOKEN_EXPIRED)
         if self._revocations is not None:
-            reason = self._revocations.ended_because(caller)
+            reason = self._revocations.revocation_reason(caller)
             if reason is not None:
                 raise RefusedError(refusal_after(reason))
         return caller
@@ -161,7 +161,7 @@ class TokenVerifier(SecurityDependency):
             try:
                 async with contextlib.AsyncExitStack() as stack:
                     if self._revocations is not None:
-                        await stack.enter_async_context(self._revocations.following())
+                        await stack.enter_async_context(self._revocations.polling())
                     yield
             finally:
                 await self._keys.close()

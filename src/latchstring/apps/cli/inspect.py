@@ -12,7 +12,7 @@ from latchstring import Auth, Inspection, Settings
 from latchstring.apps.cli.application import auth_of, loaded
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_record
 from latchstring.apps.cli.target import application, environment_settings, refuse_application, run
-from latchstring.apps.data_directory import folder_is_private, move_in
+from latchstring.apps.data_directory import directory_is_private, prepare_data_directory
 from latchstring.apps.environment import read_variables, settings_from, unknown_variables, variable_name
 from latchstring.apps.server import build_app
 from latchstring.errors import ConfigurationError, KeysUnavailableError, UnavailableError
@@ -122,7 +122,7 @@ def config(as_json: JsonOption = False) -> None:
 async def _checks() -> list[Check]:
     variables = read_variables()
     try:
-        settings = move_in(settings_from(variables))
+        settings = prepare_data_directory(settings_from(variables))
         auth = Auth.from_settings(settings, features=())
     except ConfigurationError as error:
         return [Check("settings", "failure", str(error))]
@@ -156,7 +156,7 @@ def _development_checks(settings: Settings) -> list[Check]:
         checks.append(
             Check("limits", "warning", "LATCHSTRING_LIMITS is off: whoever guesses passwords may go on for ever")
         )
-    if settings.data_dir.exists() and not folder_is_private(settings.data_dir):
+    if settings.data_dir.exists() and not directory_is_private(settings.data_dir):
         checks.append(Check("data folder", "failure", f"others may enter {settings.data_dir}: chmod 700"))
     return checks
 

@@ -14,7 +14,7 @@ from latchstring import Auth, Settings
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, say
 from latchstring.apps.cli.target import chosen_auth, environment_settings, refuse_application, run
 from latchstring.apps.connections import LimitedHeadProtocol
-from latchstring.apps.data_directory import move_in
+from latchstring.apps.data_directory import prepare_data_directory
 from latchstring.apps.logs import configure_logging
 from latchstring.apps.server import prepare
 from latchstring.errors import ConfigurationError
@@ -34,7 +34,7 @@ def serve(
     refuse_application("serve it as you serve any FastAPI application, such as by uvicorn")
     settings = environment_settings()
     _refuse_development_in_public(settings, host)
-    settings = move_in(settings)
+    settings = prepare_data_directory(settings)
     asyncio.run(prepare(settings, migrate=migrate))
     config = uvicorn.Config(
         "latchstring.apps.server:create_app",

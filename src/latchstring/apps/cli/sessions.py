@@ -7,7 +7,7 @@ import typer
 
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_table
 from latchstring.apps.cli.target import find_user, opened_parts, run
-from latchstring.core.revocations.rules import EndReason
+from latchstring.core.revocations.rules import RevocationReason
 from latchstring.foundation.events import OPERATOR
 
 sessions = typer.Typer(no_args_is_help=True, help="Look at sessions, and end them.")
@@ -61,11 +61,13 @@ def revoke(
         async with opened_parts() as parts:
             if user is not None:
                 found = await find_user(parts, user)
-                await parts.core.sessions.revoke_sessions_of_user(found.id, reason=EndReason.OPERATOR, source=OPERATOR)
+                await parts.core.sessions.revoke_sessions_of_user(
+                    found.id, reason=RevocationReason.OPERATOR, source=OPERATOR
+                )
                 return f"all of {found.email}"
             if session_id is not None:
                 if not await parts.core.sessions.revoke_session(
-                    _parsed(session_id), reason=EndReason.OPERATOR, source=OPERATOR
+                    _parsed(session_id), reason=RevocationReason.OPERATOR, source=OPERATOR
                 ):
                     _no_session(session_id)
                 return session_id

@@ -13,7 +13,7 @@ from uuid import UUID
 from latchstring import Auth, Settings, User
 from latchstring.apps.cli.application import auth_of, loaded
 from latchstring.apps.cli.output import Exit, fail
-from latchstring.apps.data_directory import move_in
+from latchstring.apps.data_directory import prepare_data_directory
 from latchstring.apps.environment import read_variables, settings_from
 from latchstring.core.accounts.rules import InvalidEmailError, canonical_email
 from latchstring.migrations import schema_is_current
@@ -35,7 +35,7 @@ def chosen_auth() -> Auth:
     """Return the Auth that is meant: the application's that `--app` names, or else the environment's."""
     named = application.get()
     if named is None:
-        return Auth.from_settings(move_in(environment_settings()), features=())
+        return Auth.from_settings(prepare_data_directory(environment_settings()), features=())
     return auth_of(loaded(named))
 
 

@@ -43,7 +43,7 @@ def dashboard_pages(app: FastAPI, pages: PageRouter) -> APIRouter:
             "dashboard.html",
             visitor,
             proven_at=caller.proven_at,
-            methods=method_words(caller.methods, renderer.words(request.scope)),
+            methods=method_words(caller.methods, renderer.translations(request.scope)),
             expires_at=datetime.fromtimestamp(caller.expires_at_unix, UTC),
             guarded=guarded(),
             greeting=GREETING.message,

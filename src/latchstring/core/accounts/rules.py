@@ -14,7 +14,7 @@ from latchstring.annotations import InstanceOnly
 EMAIL_MAX_LENGTH = 254
 NAME_MAX_LENGTH = 100
 ROLE_MAX_LENGTH = 32
-MOST_ROLES = 24
+MAX_ROLES = 24
 """All of them ride in every access token, which a cookie must hold."""
 
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", re.ASCII)
@@ -62,8 +62,8 @@ def with_role(roles: tuple[str, ...], role: str) -> tuple[str, ...]:
         )
     if role in roles:
         return roles
-    if len(roles) >= MOST_ROLES:
-        raise InvalidRoleError(f"a user has at most {MOST_ROLES} roles")
+    if len(roles) >= MAX_ROLES:
+        raise InvalidRoleError(f"a user has at most {MAX_ROLES} roles")
     return tuple(sorted((*roles, role)))
 
 

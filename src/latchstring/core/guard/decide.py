@@ -12,7 +12,7 @@ from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
 from latchstring.core.guard.credentials import RawHeaders, bearer_token, cookie_token, every_token
 from latchstring.core.guard.rules import is_fresh
-from latchstring.core.guard.sockets import OpenSocket, Sockets
+from latchstring.core.guard.sockets import ConnectedSocket, Sockets
 from latchstring.core.revocations.feed import RevocationFeed
 from latchstring.core.revocations.rules import refusal_after
 from latchstring.core.tokens.tokens import Tokens
@@ -81,13 +81,13 @@ class Guard:
         except ProblemError as problem:
             if problem.code is Code.REVOCATIONS_UNKNOWN:
                 await self._edge.begin()
-            elif problem.code is not Code.INVALID_TOKEN or not await self._learns_keys(scope["headers"]):
+            elif problem.code is not Code.INVALID_TOKEN or not await self._reloads_keys_for(scope["headers"]):
                 raise
         return self._caller(scope)
 
-    async def _learns_keys(self, headers: RawHeaders) -> bool:
+    async def _reloads_keys_for(self, headers: RawHeaders) -> bool:
         try:
-            return await self._tokens.learn_keys_of(*every_token(headers, [self._cookie_name]))
+            return await self._tokens.reload_keys_for(*every_token(headers, [self._cookie_name]))
         except UnavailableError as error:
             raise ProblemError(error.code) from error
 
@@ -130,7 +130,9 @@ class Guard:
             raise ProblemError(Code.ROLE_REQUIRED)
         return caller
 
-    def watching(self, caller: Caller, receive: Receive, send: Send) -> contextlib.AbstractContextManager[OpenSocket]:
+    def watching(
+        self, caller: Caller, receive: Receive, send: Send
+    ) -> contextlib.AbstractContextManager[ConnectedSocket]:
         """Close a WebSocket if its caller would be let in no longer while the block runs."""
         return self._sockets.watching(caller, receive, send)
 
@@ -163,7 +165,7 @@ class Guard:
                 raise ProblemError(Code.CREDENTIALS_CONFLICT)
         if caller.expires_at_unix <= now:
             raise ProblemError(Code.TOKEN_EXPIRED, token_sent=True)
-        reason = self._feed.ended_because(caller)
+        reason = self._feed.revocation_reason(caller)
         if reason is not None:
             raise ProblemError(refusal_after(reason), token_sent=True)
         return caller

@@ -44,7 +44,7 @@ class GuardDependency(SecurityDependency):
     """
 
     instead: ClassVar[str] = "For a visitor who may be signed out, use OptionalUser; as a return type, User or Caller."
-    lets_everyone_in = False
+    allows_anonymous = False
     refusals: Collection[Code] = GUARD_REFUSALS
 
     def __init__(self, guard: Guard | None = None, *asked: Hashable) -> None:
@@ -175,7 +175,7 @@ CurrentUser = Annotated[User, current_user]
 class OptionalUserDependency(GuardDependency):
     """The user who is asking, or None."""
 
-    lets_everyone_in = True
+    allows_anonymous = True
     refusals = OPEN_REFUSALS
 
     def __str__(self) -> str:

@@ -56,7 +56,7 @@ class PageDependency(GuardDependency):
     def __init__(self, asked: GuardDependency) -> None:
         super().__init__(None, asked)
         self._dependency = asked
-        self.lets_everyone_in = asked.lets_everyone_in
+        self.allows_anonymous = asked.allows_anonymous
         self.refusals = asked.refusals
 
     def __str__(self) -> str:

@@ -27,7 +27,7 @@ CLOSED_TRY_AGAIN = 1013
 _PAGE_SIZE = 500
 
 
-class OpenSocket:
+class ConnectedSocket:
     """One open socket, and who is at its other end.
 
     A route has it with our `receive` and `send` in place of the server's, so that it hears of the end at once: a server
@@ -82,7 +82,7 @@ class OpenSocket:
             return
 
 
-class LivingSessions(Protocol):
+class ActiveSessions(Protocol):
     """Asks the database which sessions live."""
 
     def __call__(self, session_ids: Collection[UUID], *, now: datetime) -> Awaitable[Mapping[UUID, datetime]]:
@@ -94,42 +94,42 @@ class Sockets:
     """Those that are open in this process."""
 
     def __init__(
-        self, living_sessions: LivingSessions, feed: RevocationFeed, clock: Clock, *, asked_every: timedelta
+        self, active_sessions: ActiveSessions, feed: RevocationFeed, clock: Clock, *, asked_every: timedelta
     ) -> None:
-        self._living_sessions = living_sessions
+        self._active_sessions = active_sessions
         self._feed = feed
         self._clock = clock
         self._asked_every = asked_every
-        self._open: set[OpenSocket] = set()
+        self._connected: set[ConnectedSocket] = set()
         self._closing: set[asyncio.Task[None]] = set()
-        feed.listen(self.look)
+        feed.listen(self.recheck_all)
 
     @contextlib.contextmanager
-    def watching(self, caller: Caller, receive: Receive, send: Send) -> Iterator[OpenSocket]:
+    def watching(self, caller: Caller, receive: Receive, send: Send) -> Iterator[ConnectedSocket]:
         """Close a socket, by its server's `send`, if its caller would be let in no longer while the block runs."""
-        socket = OpenSocket(caller, receive, send, keys_epoch=self._feed.keys_epoch)
-        self._open.add(socket)
+        socket = ConnectedSocket(caller, receive, send, keys_epoch=self._feed.keys_epoch)
+        self._connected.add(socket)
         # What was learnt since the caller was judged, such as while their user was read, has looked past this one.
         self._judge(socket)
         try:
             yield socket
         finally:
-            self._open.discard(socket)
+            self._connected.discard(socket)
             socket.forget()
 
-    def look(self) -> None:
+    def recheck_all(self) -> None:
         """Judge each of them again, by what this process knows."""
         try:
             self._feed.refuse_if_stale()
         except RevocationsUnknownError as error:
-            for socket in list(self._open):
+            for socket in list(self._connected):
                 self._close(socket, CLOSED_TRY_AGAIN, error.code)
             return
-        for socket in list(self._open):
+        for socket in list(self._connected):
             self._judge(socket)
 
-    def _judge(self, socket: OpenSocket) -> None:
-        reason = self._feed.ended_because(socket.caller)
+    def _judge(self, socket: ConnectedSocket) -> None:
+        reason = self._feed.revocation_reason(socket.caller)
         if reason is not None:
             self._close(socket, CLOSED_UNAUTHORIZED, refusal_after(reason))
         elif socket.keys_epoch < self._feed.keys_epoch:
@@ -137,17 +137,17 @@ class Sockets:
             # moment ago, or of a thief who made it with the key that was retired. Let in anew, only the first is.
             self._close(socket, CLOSED_TRY_AGAIN, Code.REVOCATIONS_UNKNOWN)
 
-    async def tend(self) -> None:
+    async def recheck(self) -> None:
         """Ask the database about those whose token would have expired by now: a session may end by itself.
 
         Raises:
             UnavailableError: the database is away; the next time will do.
         """
         now = self._clock.now()
-        due = [socket for socket in self._open if socket.holds_until_unix <= now.timestamp()]
+        due = [socket for socket in self._connected if socket.holds_until_unix <= now.timestamp()]
         for start in range(0, len(due), _PAGE_SIZE):
             page = due[start : start + _PAGE_SIZE]
-            living = await self._living_sessions({socket.caller.session_id for socket in page}, now=now)
+            living = await self._active_sessions({socket.caller.session_id for socket in page}, now=now)
             for socket in page:
                 ends_at = living.get(socket.caller.session_id)
                 if ends_at is not None:
@@ -155,8 +155,8 @@ class Sockets:
                 else:
                     self._close(socket, CLOSED_UNAUTHORIZED, Code.SESSION_ENDED)
 
-    def _close(self, socket: OpenSocket, close_code: int, code: Code) -> None:
-        self._open.discard(socket)
+    def _close(self, socket: ConnectedSocket, close_code: int, code: Code) -> None:
+        self._connected.discard(socket)
         task = asyncio.create_task(socket.close(close_code, code), name="latchstring socket")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

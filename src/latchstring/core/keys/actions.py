@@ -1,6 +1,6 @@
 """What can be done with keys: prepare, rotate, retire, and tend while the service runs.
 
-GivenKeys      PEMs from the environment: changed where they come from, and only there
+EnvironmentKeys      PEMs from the environment: changed where they come from, and only there
 DatabaseKeys   rows of the database; each verb is one transaction, under one lock for all keys of all instances
 """
 
@@ -81,7 +81,7 @@ class Keys(Protocol):
         """Make what is missing: run before the workers start, by whoever serves."""
         ...
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """See that no key grows too old, nor ends before its tokens: run once a minute by every worker."""
         ...
 
@@ -104,13 +104,13 @@ class Keys(Protocol):
         ...
 
 
-class GivenKeys:
+class EnvironmentKeys:
     """Keys that the environment gave."""
 
     async def prepare(self) -> None:
         """Do nothing: they are made elsewhere."""
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Do nothing: likewise."""
 
     async def rotate(self, *, source: Source, dry_run: bool = False) -> NoReturn:  # noqa: ARG002 -- the protocol's
@@ -177,7 +177,7 @@ class DatabaseKeys:
                 await self._make_wanted(connection, keys, draft)
         await self._note_lives()
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Note how long tokens and caches live here, and rotate the key that has signed for long enough.
 
         Raises:
@@ -198,7 +198,7 @@ class DatabaseKeys:
             await self._lock(connection)
             keys, now = await store.all_keys(connection), self._clock.now()
             plan = rotation(keys, now=now, lead=self._lead(keys))
-            return await self._carried_out(connection, plan, draft, fact=KeyRetired, source=source)
+            return await self._carried_out(connection, plan, draft, event=KeyRetired, source=source)
 
     async def retire(self, kid: str, *, source: Source, dry_run: bool = False) -> KeyChange | KeyConflict:
         """End a key calmly: every token it signed holds until it expires."""
@@ -207,7 +207,7 @@ class DatabaseKeys:
             await self._lock(connection)
             keys, now = await store.all_keys(connection), self._clock.now()
             plan = retirement(keys, kid, now=now, lead=self._lead(keys))
-            return await self._carried_out(connection, plan, draft, fact=KeyRetired, source=source)
+            return await self._carried_out(connection, plan, draft, event=KeyRetired, source=source)
 
     async def draft(self) -> KeyDraft:
         """Make a key, off the event loop."""
@@ -221,7 +221,7 @@ class DatabaseKeys:
         """End a key that was stolen, and all others with it, in the open transaction; without a draft, only tell."""
         await self._lock(connection)
         plan = retirement_at_once(await store.all_keys(connection), kid, now=self._clock.now())
-        return await self._carried_out(connection, plan, draft, fact=KeyRetiredAtOnce, source=source)
+        return await self._carried_out(connection, plan, draft, event=KeyRetiredAtOnce, source=source)
 
     async def _lock(self, connection: Connection) -> None:
         """Let nobody else change keys, and refuse to seal one under a secret that the others do not go by."""
@@ -238,7 +238,7 @@ class DatabaseKeys:
         plan: KeyChange | KeyConflict,
         draft: KeyDraft | None,
         *,
-        fact: type[KeyRetired | KeyRetiredAtOnce],
+        event: type[KeyRetired | KeyRetiredAtOnce],
         source: Source,
     ) -> KeyChange | KeyConflict:
         """Write what is planned; without a draft it is only told."""
@@ -248,7 +248,7 @@ class DatabaseKeys:
         await store.update_dates(connection, plan.changed)
         for key in plan.changed:
             if key.retired_at is not None:
-                await record(connection, fact(at=now, source=source, kid=key.kid))
+                await record(connection, event(at=now, source=source, kid=key.kid))
         if plan.new_signs_from is None:
             return plan
         await self._publish(connection, draft, signs_from=plan.new_signs_from, now=now, source=source)
@@ -306,7 +306,7 @@ class DatabaseKeys:
             return
         plan = rotation(keys, now=now, lead=self._lead(keys))
         if isinstance(plan, KeyChange):
-            await self._carried_out(connection, plan, draft, fact=KeyRetired, source=SYSTEM)
+            await self._carried_out(connection, plan, draft, event=KeyRetired, source=SYSTEM)
             _log.info("a key for %s is published, and signs from %s", draft.algorithm, plan.new_signs_from)
         else:
             _log.warning("no key for %s is made: %s; start again when it is over", draft.algorithm, plan)
@@ -343,7 +343,7 @@ class DatabaseKeys:
 
     def _opened(self, sealed: bytes, *, context: str) -> bytes:
         try:
-            return self._vault.open(sealed, context=context)
+            return self._vault.unseal(sealed, context=context)
         except SealedValueError:
             raise ConfigurationError(
                 "LATCHSTRING_SECRET is not the one this database's keys were sealed under: set that one, or name it in "

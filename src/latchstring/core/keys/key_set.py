@@ -23,7 +23,7 @@ from latchstring.errors import ConfigurationError
 RSA_MIN_BITS = 2048
 RSA_BITS = 3072
 _RSA_MIN_LETTERS = math.ceil(RSA_MIN_BITS / 6)
-_MOST_KEYS = 100
+_MAX_KEYS = 100
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 Key = RSAKey | ECKey | OKPKey
@@ -178,7 +178,7 @@ def key_set_from_jwks(document: bytes) -> dict[str, TokenKey]:
     except (ValueError, RecursionError):
         raise KeySetError("no JSON that says everything once") from None
     published = members.get("keys") if isinstance(members, dict) else None
-    if not isinstance(published, list) or len(published) > _MOST_KEYS:
+    if not isinstance(published, list) or len(published) > _MAX_KEYS:
         raise KeySetError("no key set")
     keys: dict[str, TokenKey] = {}
     for jwk in published:

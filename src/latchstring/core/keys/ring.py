@@ -1,6 +1,6 @@
 """The key ring: the set of keys in force in this process.
 
-    GivenRing      PEMs from the environment: known from the start, never changes
+    EnvironmentRing      PEMs from the environment: known from the start, never changes
     DatabaseRing   rows of `latchstring_keys`, sealed under the secret; re-read when the feed sees that one changed
 
 `current` is a read of an attribute. A set that did not change stays the same object, so that each PEM is parsed
@@ -56,7 +56,7 @@ class KeyRing(Protocol):
         """Read the keys again, if `revision` is not the one they were read at."""
         ...
 
-    def turn(self) -> None:
+    def advance(self) -> None:
         """Let keys come and go whose time has come, without reading anything."""
         ...
 
@@ -81,7 +81,7 @@ class KeyRing(Protocol):
         ...
 
 
-class GivenRing:
+class EnvironmentRing:
     """Keys that the environment gave."""
 
     def __init__(self, keys: KeySet) -> None:
@@ -95,7 +95,7 @@ class GivenRing:
     async def reload(self, connection: Connection, *, revision: int | None = None) -> None:
         """Do nothing: the environment does not change while a process runs."""
 
-    def turn(self) -> None:
+    def advance(self) -> None:
         """Do nothing: likewise."""
 
     async def catch_up(self, *, is_urgent: bool = False) -> None:
@@ -142,9 +142,9 @@ class DatabaseRing:
         self._revision: int | None = None
         self._private: dict[str, TokenKey] = {}
         # One at a time: of two, the one that read earlier must not have the last word.
-        self._turn_to_read = LoopLock()
+        self._read_lock = LoopLock()
         self._caught_up_at: float | None = None
-        self._turn_to_wait = LoopLock()
+        self._wait_lock = LoopLock()
         self._begun = 0
         self._last = _WaitedRead(number=0, succeeded=True)
 
@@ -158,17 +158,17 @@ class DatabaseRing:
     async def reload(self, connection: Connection, *, revision: int | None = None) -> None:
         """Read the keys, unless they are those of `revision`; where nothing changed, keep the very set."""
         if revision is None or revision != self._revision:
-            async with self._turn_to_read:
+            async with self._read_lock:
                 await self._read(connection)
 
-    def turn(self) -> None:
+    def advance(self) -> None:
         """Let keys come and go whose time has come."""
         if self._keys is not None:
             self._choose(self._rows)
 
     async def catch_up(self, *, is_urgent: bool = False) -> None:
         """Read the keys; unless it is urgent, once for all who ask at the same time, and at most once a second."""
-        async with self._turn_to_read:
+        async with self._read_lock:
             since = self._clock.uptime() - CATCH_UP_INTERVAL_SECONDS
             if not is_urgent and self._caught_up_at is not None and self._caught_up_at > since:
                 return
@@ -182,7 +182,7 @@ class DatabaseRing:
     async def catch_up_anew(self) -> None:
         """Wait for a read that begins after this call: in a second at most, and one for all who wait."""
         begun_before = self._begun
-        async with self._turn_to_wait:
+        async with self._wait_lock:
             if self._last.number <= begun_before:
                 await self._catch_up_when_due()
             elif not self._last.succeeded:
@@ -281,7 +281,7 @@ class DatabaseRing:
 
     def _unsealed(self, key: StoredKey) -> bytes:
         try:
-            return self._vault.open(key.private_sealed, context=seal_context(key.kid))
+            return self._vault.unseal(key.private_sealed, context=seal_context(key.kid))
         except SealedValueError:
             raise KeysUnavailableError("a key was sealed under another LATCHSTRING_SECRET: set that one") from None
 

@@ -17,12 +17,12 @@ from enum import StrEnum
 
 from latchstring.core.keys.settings import Algorithm
 
-CLOCKS_DIFFER = timedelta(hours=1)
+MAX_CLOCK_SKEW = timedelta(hours=1)
 """More than instances' clocks ever differ: so much longer than its last token a retired key verifies."""
 
-_CLOCKS_DIFFER_A_LITTLE = timedelta(seconds=10)
+_USUAL_CLOCK_SKEW = timedelta(seconds=10)
 
-KEYS_KEPT = timedelta(days=30)
+KEY_RETENTION = timedelta(days=30)
 """How long a key that is gone can still be looked at."""
 
 
@@ -90,7 +90,7 @@ def publication_lead(keys: Sequence[KeyDates], *, cache_life: timedelta) -> time
     A cache that got the keys just before may keep them for their whole age, and one behind it as long again; then there
     are clocks that differ a little.
     """
-    return 2 * max(cache_life, *(key.cache_life for key in keys), timedelta()) + _CLOCKS_DIFFER_A_LITTLE
+    return 2 * max(cache_life, *(key.cache_life for key in keys), timedelta()) + _USUAL_CLOCK_SKEW
 
 
 def signing_key(keys: Sequence[KeyDates], *, now: datetime) -> KeyDates | None:
@@ -137,7 +137,7 @@ def retirement_at_once(keys: Sequence[KeyDates], kid: str, *, now: datetime) -> 
     Whoever got at one of them, in the database or in a process's memory, got at the pending and the retired ones too.
     """
     # Those as well that are over by the operator's clock, but not yet by that of an instance which is behind.
-    living = [key for key in keys if key.state(now=now - CLOCKS_DIFFER) is not KeyState.GONE]
+    living = [key for key in keys if key.state(now=now - MAX_CLOCK_SKEW) is not KeyState.GONE]
     if _named(keys, kid) is None:
         return KeyConflict.UNKNOWN
     if _named(living, kid) is None:
@@ -175,7 +175,7 @@ def _retiring(key: KeyDates, *, at: datetime) -> KeyDates:
 
 
 def _last_token_expires(retired_at: datetime, token_life: timedelta) -> datetime:
-    return retired_at + token_life + CLOCKS_DIFFER
+    return retired_at + token_life + MAX_CLOCK_SKEW
 
 
 def _ended(key: KeyDates, *, now: datetime) -> KeyDates:

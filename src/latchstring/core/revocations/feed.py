@@ -17,12 +17,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from latchstring.core.caller import Caller
 from latchstring.core.keys.ring import KeyRing
 from latchstring.core.revocations import store
-from latchstring.core.revocations.revoked import Ended, newest_epoch
+from latchstring.core.revocations.revoked import RevokedSet, newest_epoch
 from latchstring.core.revocations.rules import FeedPage, Revocation
 from latchstring.errors import RevocationsUnknownError, UnavailableError
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database
-from latchstring.foundation.polling import following
+from latchstring.foundation.polling import polling
 
 POLL_INTERVAL_SECONDS = 0.25
 POLL_TIMEOUT_SECONDS = 2.0
@@ -47,7 +47,7 @@ class RevocationFeed:
         self._reloading_after: int | None = None
         self._day_at_boot = 0.0
         self._current_as_of: float | None = None
-        self._ended = Ended()
+        self._revoked = RevokedSet()
         self._keys_epoch = 0
         self._listeners: list[Callable[[], None]] = []
 
@@ -64,16 +64,16 @@ class RevocationFeed:
         if self._current_as_of is None or self._clock.uptime() - self._current_as_of > self._max_lag:
             raise RevocationsUnknownError("revocations have not been read recently")
 
-    def ended_because(self, caller: Caller) -> str | None:
-        """Return why the caller's session has ended, an `EndReason` as far as this version knows; None: it lives."""
-        return self._ended.because(caller)
+    def revocation_reason(self, caller: Caller) -> str | None:
+        """Return why the caller's session has ended; None if it lives. A newer version may write a reason unknown here."""
+        return self._revoked.reason_for(caller)
 
     @property
     def keys_epoch(self) -> int:
         """The newest epoch that had begun when this process last read the keys."""
         return self._keys_epoch
 
-    def has_heard_of(self, epoch: int) -> bool:
+    def knows_epoch(self, epoch: int) -> bool:
         """Tell whether this process has read the keys since an epoch began.
 
         An epoch that this process began itself does not count until its next poll: another process may have retired a
@@ -84,9 +84,9 @@ class RevocationFeed:
     def apply(self, revocations: Iterable[Revocation]) -> None:
         """Take entries into memory; knowing one already changes nothing, and nothing known is lost."""
         revocations = tuple(revocations)
-        self._ended.add(revocations)
+        self._revoked.add(revocations)
         if revocations:
-            self._tell_listeners()
+            self._notify_listeners()
 
     async def poll(self) -> None:
         """Look at the database once: for what is new, or, where no cursor can be trusted, for all.
@@ -98,39 +98,39 @@ class RevocationFeed:
         if self._clock_was_set(began):
             self._cursor = None
         try:
-            self._ring.turn()
+            self._ring.advance()
             if self._cursor is None:
                 await self._load(began=began)
             else:
                 await self._go_on(self._cursor, began=began)
         except BaseException as error:
             self._cursor = None
-            self._tell_listeners()
+            self._notify_listeners()
             if isinstance(error, TimeoutError):
                 raise RevocationsUnknownError("the database did not answer in time") from None
             raise
         self._current_as_of = began
 
-    def _tell_listeners(self) -> None:
+    def _notify_listeners(self) -> None:
         for listener in self._listeners:
             listener()
 
     async def _load(self, *, began: float) -> None:
         # The cursor first: what commits while the pages are read is found from there.
-        async with self._looking() as connection:
+        async with self._reading() as connection:
             cursor = await store.revocations_cursor(connection)
         self._reloading_after, self._reloaded_at = store.BEFORE_ALL, began
         has_more = True
         while has_more:
-            async with self._looking() as connection:
+            async with self._reading() as connection:
                 has_more = await self._read_page(connection, after=self._reloading_after)
         self._cursor = cursor
 
     async def _go_on(self, cursor: str, *, began: float) -> None:
-        async with self._looking() as connection:
-            news = await store.revocations_since(connection, cursor)
-            self._cursor = news.cursor
-            await self._take_in(connection, news.entries, keys_revision=news.keys_revision)
+        async with self._reading() as connection:
+            result = await store.revocations_since(connection, cursor)
+            self._cursor = result.cursor
+            await self._take_in(connection, result.entries, keys_revision=result.keys_revision)
             if self._reloading_after is None and began - self._reloaded_at >= RELOAD_INTERVAL_SECONDS:
                 self._reloading_after, self._reloaded_at = store.BEFORE_ALL, began
             if self._reloading_after is not None:
@@ -145,7 +145,7 @@ class RevocationFeed:
         else:
             self.apply(entries)
         if self._reloading_after is None:
-            self._ended.forget_expired(now=self._clock.now().timestamp())
+            self._revoked.forget_expired(now=self._clock.now().timestamp())
         return self._reloading_after is not None
 
     async def _take_in(
@@ -172,15 +172,15 @@ class RevocationFeed:
         """
         self.refuse_if_stale()
         cursor, _, number = (after or "").partition("-")
-        async with self._looking() as connection:
+        async with self._reading() as connection:
             if cursor and number:
                 return await self._page_of_all(connection, cursor, after=int(number))
-            news = await store.revocations_since(connection, cursor) if cursor else None
+            result = await store.revocations_since(connection, cursor) if cursor else None
             # A cursor from the future is one of another database: this one was restored from a copy.
-            if news is None or int(news.cursor) < int(cursor) or len(news.entries) > PAGE_SIZE:
+            if result is None or int(result.cursor) < int(cursor) or len(result.entries) > PAGE_SIZE:
                 cursor = await store.revocations_cursor(connection)
                 return await self._page_of_all(connection, cursor, after=store.BEFORE_ALL)
-        return self._page(news.cursor, news.entries)
+        return self._page(result.cursor, result.entries)
 
     async def _page_of_all(self, connection: Connection, cursor: str, *, after: int) -> FeedPage:
         entries, last = await store.revocations_page(connection, after=after, most=PAGE_SIZE, now=self._clock.now())
@@ -199,7 +199,7 @@ class RevocationFeed:
         )
 
     @contextlib.asynccontextmanager
-    async def _looking(self) -> AsyncIterator[Connection]:
+    async def _reading(self) -> AsyncIterator[Connection]:
         async with asyncio.timeout(POLL_TIMEOUT_SECONDS), self._database.reading() as connection:
             yield connection
 
@@ -209,11 +209,11 @@ class RevocationFeed:
         self._day_at_boot = day_at_boot
         return abs(day_at_boot - before) > _CLOCK_STEP_SECONDS
 
-    def following(self) -> contextlib.AbstractAsyncContextManager[None]:
+    def polling(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Follow the database as long as the block runs. The first poll has been tried when it begins."""
         # Begun anew, it may be another database, or this one long after.
-        self._cursor, self._current_as_of, self._ended, self._keys_epoch = None, None, Ended(), 0
+        self._cursor, self._current_as_of, self._revoked, self._keys_epoch = None, None, RevokedSet(), 0
         # Until one succeeds, and when none has for too long, `refuse_if_stale` keeps the door shut.
-        return following(
+        return polling(
             self.poll, what="revocations", every_seconds=POLL_INTERVAL_SECONDS, expected=UnavailableError, log=_log
         )

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from latchstring.core.caller import Caller
-from latchstring.core.revocations.rules import EndReason, Revocation, RevocationKind
+from latchstring.core.revocations.rules import Revocation, RevocationKind, RevocationReason
 
 
 def _weight(reason: str) -> int:
     """Tell which of a user's entries counts first: a deleted one is not found, one with other claims lives."""
-    return {EndReason.USER_DELETED.value: 0, EndReason.CLAIMS_CHANGED.value: 2}.get(reason, 1)
+    return {RevocationReason.USER_DELETED.value: 0, RevocationReason.CLAIMS_CHANGED.value: 2}.get(reason, 1)
 
 
 def newest_epoch(revocations: Iterable[Revocation]) -> int:
@@ -21,7 +21,7 @@ def newest_epoch(revocations: Iterable[Revocation]) -> int:
     return max(begun, default=0)
 
 
-class Ended:
+class RevokedSet:
     """Knows what has ended, for as long as a token of it could still be shown."""
 
     def __init__(self) -> None:
@@ -35,20 +35,20 @@ class Ended:
         """The epoch in force, as far as is known."""
         return self._epoch
 
-    def because(self, caller: Caller) -> str | None:
-        """Return why the caller's session has ended, an `EndReason` as far as this version knows; None: it lives."""
+    def reason_for(self, caller: Caller) -> str | None:
+        """Return why the caller's session has ended; None if it lives. A newer version may write a reason unknown here."""
         of_user: str | None = None
         if self._users:
             entries = self._users.get(caller.user_id)
             if entries is not None:
                 reasons = [reason for reason, (below, _) in entries.items() if caller.claims_version < below]
                 of_user = min(reasons, key=_weight, default=None)
-                if of_user is not None and of_user != EndReason.CLAIMS_CHANGED:
+                if of_user is not None and of_user != RevocationReason.CLAIMS_CHANGED:
                     return of_user
         if caller.session_id.int in self._sessions:
-            return EndReason.LOGOUT
+            return RevocationReason.LOGOUT
         if caller.epoch < self._epoch:
-            return EndReason.OPERATOR
+            return RevocationReason.OPERATOR
         # Other claims come last: whoever was told to refresh, and does so in vain, was told the wrong thing.
         return of_user
 

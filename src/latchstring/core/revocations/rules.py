@@ -11,7 +11,7 @@ from latchstring.errors import Code
 REVOCATION_MARGIN = timedelta(seconds=60)
 """How much longer than the last token a revocation is remembered: instances' clocks differ."""
 
-REVOCATIONS_KEPT = timedelta(days=1)
+REVOCATION_RETENTION = timedelta(days=1)
 """How much longer it stays in the database: a clock that is far ahead must not delete what others still need."""
 
 NEVER = datetime(9000, 1, 1, tzinfo=UTC)
@@ -21,7 +21,7 @@ EVERYONE = "everyone"
 """The kind of entry that begins an epoch."""
 
 
-class EndReason(StrEnum):
+class RevocationReason(StrEnum):
     """Why sessions ended, or what tokens say is out of date."""
 
     CLAIMS_CHANGED = "claims_changed"
@@ -45,9 +45,9 @@ class EndReason(StrEnum):
 def refusal_after(reason: str) -> Code:
     """Return what a caller hears of whom the feed says so."""
     match reason:
-        case EndReason.USER_DELETED:
+        case RevocationReason.USER_DELETED:
             return Code.USER_NOT_FOUND
-        case EndReason.CLAIMS_CHANGED:
+        case RevocationReason.CLAIMS_CHANGED:
             return Code.CLAIMS_CHANGED
         case _:
             return Code.SESSION_ENDED
@@ -70,7 +70,7 @@ class Revocation:
     user_id: UUID | None
     below_version: int | None
     reason: str
-    """An `EndReason`, or one that a newer version of this package wrote."""
+    """An `RevocationReason`, or one that a newer version of this package wrote."""
     expires_at: datetime
     """When no token it speaks of can be presented any more."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from latchstring.core.keys.store import REVISION
-from latchstring.core.revocations.rules import EVERYONE, NEVER, EndReason, Revocation, RevocationKind
+from latchstring.core.revocations.rules import EVERYONE, NEVER, Revocation, RevocationKind, RevocationReason
 from latchstring.core.revocations.tables import revocations
 from latchstring.foundation.database import Connection, is_postgresql, xid8
 
@@ -60,7 +60,7 @@ async def insert_revocations(connection: Connection, entries: Sequence[Revocatio
     await connection.execute(insert, rows)
 
 
-async def begin_epoch(connection: Connection, *, reason: EndReason, now: datetime) -> Revocation:
+async def begin_epoch(connection: Connection, *, reason: RevocationReason, now: datetime) -> Revocation:
     """Begin the next epoch: whatever was opened in an earlier one has ended. The caller lets nobody else do so."""
     entry = Revocation(
         kind=RevocationKind.EVERYONE,
@@ -129,7 +129,7 @@ BEFORE_ALL = -(2**63)
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class PollResult:
     """What a poll finds."""
 
     entries: list[Revocation]
@@ -152,11 +152,11 @@ async def revocations_page(
     return _entries(rows), rows[-1].sequence if len(rows) == most else None
 
 
-async def revocations_since(connection: Connection, cursor: str) -> News:
+async def revocations_since(connection: Connection, cursor: str) -> PollResult:
     """Read the entries that a read which returned `cursor` may not have seen."""
     statement = _POSTGRESQL_SINCE if is_postgresql(connection) else _SQLITE_SINCE
     rows = (await connection.execute(statement, {"cursor": cursor})).all()
-    return News(entries=_entries(rows), cursor=rows[0].cursor, keys_revision=rows[0].keys_revision)
+    return PollResult(entries=_entries(rows), cursor=rows[0].cursor, keys_revision=rows[0].keys_revision)
 
 
 def _entries(rows: Sequence[Any]) -> list[Revocation]:

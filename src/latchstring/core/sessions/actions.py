@@ -8,7 +8,7 @@ from latchstring.core.accounts import store as accounts
 from latchstring.core.caller import Caller
 from latchstring.core.keys.actions import Keys
 from latchstring.core.keys.rotation import KeyChange, KeyConflict
-from latchstring.core.revocations.rules import EndReason, Revocation
+from latchstring.core.revocations.rules import Revocation, RevocationReason
 from latchstring.core.revocations.store import begin_epoch
 from latchstring.core.sessions import store
 from latchstring.core.sessions.revoking import Revoker
@@ -40,7 +40,7 @@ class Sessions:
             return await store.list_sessions(connection, user_id, now=self._clock.now())
 
     async def revoke_session(
-        self, session_id: UUID, *, user_id: UUID | None = None, reason: EndReason, source: Source
+        self, session_id: UUID, *, user_id: UUID | None = None, reason: RevocationReason, source: Source
     ) -> bool:
         """End one session, of one user where given; False where there is none, or it has ended."""
         revoked: list[Revocation] = []
@@ -59,21 +59,21 @@ class Sessions:
             await accounts.lock_user(connection, caller.user_id)
             if await self.living(connection, caller) is None:
                 return False
-            revoked = await self.end_others(connection, caller, reason=EndReason.REVOKED, source=source)
+            revoked = await self.end_others(connection, caller, reason=RevocationReason.REVOKED, source=source)
         self._revoker.announce(revoked)
         return True
 
     async def living(self, connection: Connection, caller: Caller) -> Session | None:
         """Read the caller's session, whose user is held locked; None where it has ended."""
-        return await store.living_session(connection, caller.session_id, user_id=caller.user_id, now=self._clock.now())
+        return await store.active_session(connection, caller.session_id, user_id=caller.user_id, now=self._clock.now())
 
-    async def living_among(self, session_ids: Collection[UUID], *, now: datetime) -> Mapping[UUID, datetime]:
+    async def active_among(self, session_ids: Collection[UUID], *, now: datetime) -> Mapping[UUID, datetime]:
         """Return the living ones among `session_ids`, each with when it ends unless it is refreshed."""
         async with self._database.reading() as connection:
-            return await store.living_among(connection, session_ids, now=now)
+            return await store.active_among(connection, session_ids, now=now)
 
     async def end_others(
-        self, connection: Connection, caller: Caller, *, reason: EndReason, source: Source
+        self, connection: Connection, caller: Caller, *, reason: RevocationReason, source: Source
     ) -> list[Revocation]:
         """End every session of the caller's user, whom the caller of this holds locked, but the caller's own."""
         now = self._clock.now()
@@ -83,7 +83,7 @@ class Sessions:
         return await self._revoker.revoke_sessions(connection, ended, caller.user_id, reason, now=now, source=source)
 
     async def end_all(
-        self, connection: Connection, user_id: UUID, *, reason: EndReason, source: Source
+        self, connection: Connection, user_id: UUID, *, reason: RevocationReason, source: Source
     ) -> list[Revocation]:
         """End every session of a user, held locked, one by one: whoever creates one afterwards keeps it."""
         now = self._clock.now()
@@ -94,12 +94,14 @@ class Sessions:
         self, connection: Connection, user_id: UUID, *, most: int, now: datetime, source: Source
     ) -> list[Revocation]:
         """End the oldest living sessions of a user, held locked, so that `most` are left."""
-        ended = await store.end_oldest_sessions(connection, user_id, most=most, now=now, reason=EndReason.TOO_MANY)
+        ended = await store.end_oldest_sessions(
+            connection, user_id, most=most, now=now, reason=RevocationReason.TOO_MANY
+        )
         return await self._revoker.revoke_sessions(
-            connection, ended, user_id, EndReason.TOO_MANY, now=now, source=source
+            connection, ended, user_id, RevocationReason.TOO_MANY, now=now, source=source
         )
 
-    async def revoke_sessions_of_user(self, user_id: UUID, *, reason: EndReason, source: Source) -> bool:
+    async def revoke_sessions_of_user(self, user_id: UUID, *, reason: RevocationReason, source: Source) -> bool:
         """End every session of a user, who may sign in again; False where there is no such user."""
         async with self._database.transaction() as connection:
             user = await accounts.lock_user(connection, user_id)
@@ -131,8 +133,8 @@ class Sessions:
     async def _end_everyones(self, connection: Connection, *, source: Source) -> Revocation:
         await lock_exclusively(connection, "latchstring_epoch")
         now = self._clock.now()
-        revocation = await begin_epoch(connection, reason=EndReason.OPERATOR, now=now)
-        await record(connection, EveryoneSignedOut(at=now, source=source, reason=EndReason.OPERATOR))
+        revocation = await begin_epoch(connection, reason=RevocationReason.OPERATOR, now=now)
+        await record(connection, EveryoneSignedOut(at=now, source=source, reason=RevocationReason.OPERATOR))
         return revocation
 
     async def sign_out(self, shown: Iterable[str], *, source: Source) -> None:
@@ -141,8 +143,8 @@ class Sessions:
         No time in a token is looked at: by a clock that differs a session would survive its sign-out.
         """
         shown = tuple(shown)
-        await self._tokens.learn_keys_of(*shown, wait=True)
-        await self._end_shown(shown, EndReason.LOGOUT, source=source)
+        await self._tokens.reload_keys_for(*shown, wait=True)
+        await self._end_shown(shown, RevocationReason.LOGOUT, source=source)
 
     async def end_former(self, shown: Iterable[str], *, kept_id: UUID, source: Source) -> None:
         """End the sessions that a browser had, by the tokens in its cookies, which a new sign-in replaces.
@@ -152,10 +154,10 @@ class Sessions:
             kept_id: the new session.
             source: where it came from.
         """
-        await self._end_shown(shown, EndReason.SIGNED_IN_AGAIN, kept_id=kept_id, source=source)
+        await self._end_shown(shown, RevocationReason.SIGNED_IN_AGAIN, kept_id=kept_id, source=source)
 
     async def _end_shown(
-        self, shown: Iterable[str], reason: EndReason, *, kept_id: UUID | None = None, source: Source
+        self, shown: Iterable[str], reason: RevocationReason, *, kept_id: UUID | None = None, source: Source
     ) -> None:
         named = {token for text in shown if (token := self._tokens.session_of(text)) is not None}
         # One at a time: nobody holds two sessions' rows without their user's, so that nobody waits in a circle.

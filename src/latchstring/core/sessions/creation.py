@@ -9,10 +9,10 @@ from latchstring.core.sessions.rules import Lifetimes, Session
 from latchstring.foundation.audit import record
 from latchstring.foundation.clock import new_id
 from latchstring.foundation.database import Connection
-from latchstring.foundation.events import SessionOpened, Source
+from latchstring.foundation.events import SessionCreated, Source
 
 
-async def open_session(
+async def create_session(
     connection: Connection,
     user: User,
     proven: Proven,
@@ -24,7 +24,7 @@ async def open_session(
     """Create a session for `user`, whose row the caller holds locked, and record the event."""
     ends_at = lifetimes.session_end(now)
     session = await _inserted(connection, user, proven, lifetimes=lifetimes, ends_at=ends_at, now=now, source=source)
-    await record(connection, SessionOpened(at=now, source=source, user_id=user.id, session_id=session.id))
+    await record(connection, SessionCreated(at=now, source=source, user_id=user.id, session_id=session.id))
     return session
 
 
@@ -40,7 +40,7 @@ async def replace_session(
 ) -> Session:
     """Create a session in the place of one that ends, with its absolute end; the caller records why.
 
-    Nobody has signed in, so there is no `SessionOpened`: an application's subscriber to that takes part in the
+    Nobody has signed in, so there is no `SessionCreated`: an application's subscriber to that takes part in the
     transaction, and could undo what ended the others.
     """
     ends_at = replaced.ends_at

@@ -17,7 +17,7 @@ ClaimsHook = Callable[[User], Awaitable[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class KnownClaims:
+class HookClaims:
     """What an application's hook said of a user as it was then."""
 
     user: User
@@ -46,16 +46,16 @@ class TokenIssuer:
         """Whether the application has a claims hook."""
         return self._claims is not None
 
-    async def claims_of(self, user: User) -> KnownClaims:
+    async def claims_of(self, user: User) -> HookClaims:
         """Ask the application's hook, with no connection held.
 
         Raises:
             ConfigurationError: it said what no token can say.
         """
-        return KnownClaims(user, custom_claims(await self._claims(user)) if self._claims else NO_CLAIMS)
+        return HookClaims(user, custom_claims(await self._claims(user)) if self._claims else NO_CLAIMS)
 
     async def issue(
-        self, user: User, session: Session, proven: Proven, *, known: KnownClaims | None = None
+        self, user: User, session: Session, proven: Proven, *, hook_claims: HookClaims | None = None
     ) -> SignedIn:
         """Sign both tokens of the session's present generation; the same row and proof give the same claims every time.
 
@@ -64,10 +64,10 @@ class TokenIssuer:
             session: whose.
             proven: by the client that gets the tokens, and never by another one: a thief who shares the session must
                 not be given the owner's fresh proof.
-            known: the application's own claims, where they were asked for already.
+            hook_claims: the application's own claims, where they were asked for already.
         """
-        if known is None or known.user != user:
-            known = await self.claims_of(user)
+        if hook_claims is None or hook_claims.user != user:
+            hook_claims = await self.claims_of(user)
         # A proof given within the generation came after its beginning, and a token can't speak of the future.
         issued_at = max(int(session.rotated_at.timestamp()), proven.at_unix)
         caller = Caller(
@@ -80,7 +80,7 @@ class TokenIssuer:
             proven_at_unix=proven.at_unix,
             issued_at_unix=issued_at,
             expires_at_unix=int(session.generation_access_expires_at.timestamp()),
-            claims=known.claims,
+            claims=hook_claims.claims,
         )
         bearer = RefreshClaims(
             user_id=user.id,
@@ -90,9 +90,9 @@ class TokenIssuer:
             generation=session.generation,
             proven=proven,
         )
-        if not self._feed.has_heard_of(session.epoch):
+        if not self._feed.knows_epoch(session.epoch):
             # Everyone was signed out a moment ago, perhaps because the key was stolen that would sign these tokens.
-            await self._tokens.learn_keys()
+            await self._tokens.reload_keys()
         # Two RSA signatures take two milliseconds, in which the loop would serve nobody; a thread lets go of the GIL.
         tokens = await asyncio.to_thread(self._tokens.issue, caller, bearer)
         return SignedIn(user=user, session=session, tokens=tokens)

@@ -12,7 +12,7 @@ from latchstring.core.guard.dependencies import OptionalUserDependency
 from latchstring.core.guard.pages import VisitorDependency
 from latchstring.core.sessions.issuing import SignedIn
 from latchstring.core.sessions.redirects import Redirects
-from latchstring.core.sessions.responses import SignedInAnswer
+from latchstring.core.sessions.responses import SignedInResponse
 from latchstring.core.sessions.step_up import StepUpPages
 from latchstring.core.sessions.visitor_page import VisitorPage
 from latchstring.errors import Code
@@ -36,7 +36,7 @@ class PageRouter:
     step_up: StepUpPages | None
     """How a visitor proves once more who they are, where a feature offers it."""
     web: WebContext
-    answer: SignedInAnswer
+    signed_in_response: SignedInResponse
     visitor: VisitorDependency
     optional_user: OptionalUserDependency
 
@@ -54,9 +54,9 @@ class PageRouter:
             renderer = pages.renderer
             web = pages.web
 
-            async def answered(self, request: Request, handle: Handler) -> Response:
+            async def respond(self, request: Request, handle: Handler) -> Response:
                 try:
-                    return await super().answered(request, handle)
+                    return await super().respond(request, handle)
                 except ProblemError as problem:
                     if pages.step_up is None or not pages.step_up.handles(request, problem):
                         raise
@@ -80,7 +80,7 @@ class PageRouter:
         """Redirect a browser that has just signed in to its destination, or to the landing page."""
         location = destination or self.urls.landing_page(request.scope)
         response = Response(status_code=status, headers={"Location": location})
-        self.answer.put_cookies(response, signed_in)
+        self.signed_in_response.set_cookies(response, signed_in)
         return response
 
     def refused(self, request: Request, code: Code, *, headers: Mapping[str, str]) -> Response:

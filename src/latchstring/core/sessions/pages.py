@@ -16,7 +16,7 @@ from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
 from latchstring.core.guard.credentials import cookie_token, every_token
 from latchstring.core.guard.pages import Visitor
-from latchstring.core.revocations.rules import EndReason
+from latchstring.core.revocations.rules import RevocationReason
 from latchstring.core.sessions.actions import Sessions
 from latchstring.core.sessions.page_router import PageRouter
 from latchstring.core.sessions.refresh import Refresher
@@ -26,7 +26,7 @@ from latchstring.errors import Code, Refused
 from latchstring.foundation.web.origin import is_navigation
 from latchstring.foundation.web.pages.agents import named
 from latchstring.foundation.web.pages.destination import is_local
-from latchstring.foundation.web.pages.translations import Words, msgid
+from latchstring.foundation.web.pages.translations import Translations, msgid
 from latchstring.foundation.web.pages.urls import see_other
 from latchstring.foundation.web.problem import ProblemError
 
@@ -42,7 +42,7 @@ _NOT_OVER = frozenset({Code.DUPLICATE_COOKIE, Code.TOO_MANY_REQUESTS})
 
 
 @dataclass(frozen=True, slots=True)
-class ShownSession:
+class SessionEntry:
     """A session, as the page shows it."""
 
     id: str
@@ -58,9 +58,9 @@ class ShownSession:
     """When a refresh was last repeated from another network or browser."""
 
 
-def method_words(methods: Sequence[str], words: Words) -> list[str]:
+def method_words(methods: Sequence[str], translate: Translations) -> list[str]:
     """Return how somebody proved who they are, for people."""
-    return [words(_METHODS[method]) if method in _METHODS else method for method in methods]
+    return [translate(_METHODS[method]) if method in _METHODS else method for method in methods]
 
 
 def sessions_pages(
@@ -199,9 +199,9 @@ def _add_list(
     @router.get("/account/sessions")
     async def show_sessions(request: Request, visitor: PageVisitor) -> Response:
         found = await sessions.list_sessions(visitor.user.id)
-        words = renderer.words(request.scope)
+        translate = renderer.translations(request.scope)
         # Names are read off by hundreds of rules: not in the loop.
-        shown = await asyncio.to_thread(_shown, found, visitor.caller, words)
+        shown = await asyncio.to_thread(_shown, found, visitor.caller, translate)
         return pages.visitor_page(
             request, "sessions.html", visitor, sessions=shown, notice=renderer.notice(request, _NOTICES)
         )
@@ -213,7 +213,7 @@ def _add_list(
             raise ProblemError(Code.SESSION_NOT_FOUND)
         # One that is over already, or somebody else's, ends in the same words: the list shows what there is.
         await sessions.revoke_session(
-            wanted, user_id=visitor.user.id, reason=EndReason.REVOKED, source=web.source(request)
+            wanted, user_id=visitor.user.id, reason=RevocationReason.REVOKED, source=web.source(request)
         )
         if wanted == visitor.caller.session_id:
             response = see_other(urls.url(request.scope, "/signed-out"))
@@ -228,17 +228,17 @@ def _add_list(
         return see_other(urls.url(request.scope, "/account/sessions", done="others"))
 
 
-def _shown(found: Sequence[ListedSession], caller: Caller, words: Words) -> list[ShownSession]:
+def _shown(found: Sequence[ListedSession], caller: Caller, translate: Translations) -> list[SessionEntry]:
     shown = [
-        ShownSession(
+        SessionEntry(
             id=str(listed.session.id),
-            browser=named(listed.user_agent, words),
+            browser=named(listed.user_agent, translate),
             user_agent=listed.user_agent,
             first_seen=listed.session.created_at,
             last_seen=listed.session.rotated_at,
             expires_at=listed.session.expires_at,
             address=listed.address,
-            methods=method_words(listed.session.methods, words),
+            methods=method_words(listed.session.methods, translate),
             is_current=listed.session.id == caller.session_id,
             elsewhere_at=listed.session.repeated_elsewhere_at,
         )

@@ -8,15 +8,15 @@ from latchstring.core.accounts import store as accounts
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller, Proven
 from latchstring.core.revocations.feed import RevocationFeed
-from latchstring.core.revocations.rules import EndReason, Revocation
+from latchstring.core.revocations.rules import Revocation, RevocationReason
 from latchstring.core.sessions import store
 from latchstring.core.sessions.issuing import SignedIn, TokenIssuer
 from latchstring.core.sessions.revoking import Revoker
 from latchstring.core.sessions.rules import (
     Client,
     Lifetimes,
-    Presented,
     RefreshLimit,
+    ReuseVerdict,
     Session,
     is_from_the_future,
     judge,
@@ -64,7 +64,7 @@ class Refresher:
         """Exchange a refresh token for the next pair; the previous one, within the grace, for the same pair again."""
         now = self._clock.now()
         bearer = self._tokens.read_refresh(refresh_token, now=now.timestamp())
-        if bearer is None and await self._tokens.learn_keys_of(refresh_token):
+        if bearer is None and await self._tokens.reload_keys_for(refresh_token):
             bearer = self._tokens.read_refresh(refresh_token, now=now.timestamp())
         if bearer is None:
             return Refused(Code.INVALID_TOKEN)
@@ -72,7 +72,7 @@ class Refresher:
             return Refused(Code.TOKEN_EXPIRED)
         # Asked before the token is used up: an application's hook that fails must not make a thief of an honest client.
         asked = await accounts.read_user(self._database, bearer.user_id) if self._issuer.has_hook else None
-        known = await self._issuer.claims_of(asked) if asked else None
+        hook_claims = await self._issuer.claims_of(asked) if asked else None
         revoked: list[Revocation] = []
         async with self._database.transaction() as connection:
             outcome = await self._rotate(connection, bearer, now=now, source=source, revoked=revoked)
@@ -82,12 +82,14 @@ class Refresher:
         if isinstance(outcome, Refused):
             return outcome
         user, session = outcome
-        if not self._feed.has_heard_of(session.epoch):
-            await self._tokens.learn_keys()
+        if not self._feed.knows_epoch(session.epoch):
+            await self._tokens.reload_keys()
             # Verified with the keys of before, it may be a thief's, who would get a pair of the next key for it.
             if self._tokens.read_refresh(refresh_token, now=now.timestamp()) is None:
                 return Refused(Code.INVALID_TOKEN)
-        return await self._issuer.issue(user, session, bearer.proven or proven_before_claims(session), known=known)
+        return await self._issuer.issue(
+            user, session, bearer.proven or proven_before_claims(session), hook_claims=hook_claims
+        )
 
     async def _rotate(
         self, connection: Connection, bearer: RefreshClaims, *, now: datetime, source: Source, revoked: list[Revocation]
@@ -125,25 +127,25 @@ class Refresher:
         verdict = judge(
             session, epoch=epoch, generation=bearer.generation, now=now, grace=grace, limit=limit, client=client
         )
-        reason = EndReason.REFRESH_REUSED
+        reason = RevocationReason.REFRESH_REUSED
         match verdict:
-            case Presented.REPEATED:
+            case ReuseVerdict.REPEATED:
                 return await self._repeated(connection, session, limit=limit, is_elsewhere=False, now=now)
-            case Presented.REPEATED_ELSEWHERE:
-                fact = RefreshRepeatedElsewhere(at=now, source=source, user_id=session.user_id, session_id=session.id)
-                await record(connection, fact)
+            case ReuseVerdict.REPEATED_ELSEWHERE:
+                event = RefreshRepeatedElsewhere(at=now, source=source, user_id=session.user_id, session_id=session.id)
+                await record(connection, event)
                 if not self._ends_repeats_elsewhere:
                     return await self._repeated(connection, session, limit=limit, is_elsewhere=True, now=now)
-                reason = EndReason.REFRESH_REPEATED_ELSEWHERE
-            case Presented.REUSED:
+                reason = RevocationReason.REFRESH_REPEATED_ELSEWHERE
+            case ReuseVerdict.REUSED:
                 pass
-            case Presented.TOO_OFTEN:
+            case ReuseVerdict.TOO_OFTEN:
                 return _too_often(session, limit, now=now)
-            case Presented.CLOCKS_DIFFER:
+            case ReuseVerdict.CLOCKS_DIFFER:
                 return _clocks_differ(session, now=now)
-            case Presented.EXPIRED:
+            case ReuseVerdict.EXPIRED:
                 return Refused(Code.TOKEN_EXPIRED)
-            case Presented.ENDED:
+            case ReuseVerdict.ENDED:
                 return Refused(Code.SESSION_ENDED)
         ended = await store.end_session(connection, session.id, user_id=session.user_id, now=now, reason=reason)
         # Of several copies that come at once, one finds the session alive.
@@ -160,7 +162,7 @@ class Refresher:
         ):
             return session
         # It may have ended between the reading and this.
-        living = await store.living_session(connection, session.id, user_id=session.user_id, now=now)
+        living = await store.active_session(connection, session.id, user_id=session.user_id, now=now)
         return Refused(Code.SESSION_ENDED) if living is None else _too_often(session, limit, now=now)
 
     def refresh_claims(self, caller: Caller, shown: str | None) -> RefreshClaims | None:
@@ -170,7 +172,7 @@ class Refresher:
         is_theirs = bearer is not None and bearer.session_id == caller.session_id and bearer.expires_at_unix > now
         return bearer if is_theirs else None
 
-    async def prove_anew(
+    async def confirm(
         self,
         connection: Connection,
         caller: Caller,
@@ -227,7 +229,7 @@ class Refresher:
         if session is not None:
             return session
         now = rotation.now
-        found = await store.living_session(connection, caller.session_id, user_id=caller.user_id, now=now)
+        found = await store.active_session(connection, caller.session_id, user_id=caller.user_id, now=now)
         return _clocks_differ(found, now=now) if found is not None and is_from_the_future(found, now=now) else None
 
     async def _rotate_proven(

@@ -30,7 +30,7 @@ class TokenResponse(BaseModel):
     refresh_token: str
 
 
-class SignedInAnswer:
+class SignedInResponse:
     """Turns a `SignedIn` into a response."""
 
     def __init__(self, web: WebContext, clock: Clock) -> None:
@@ -41,7 +41,7 @@ class SignedInAnswer:
         """Return the user's JSON, with both cookies."""
         user = UserResponse.of(signed_in.user).model_dump_json()
         response = Response(user, status_code=status, media_type="application/json")
-        self.put_cookies(response, signed_in)
+        self.set_cookies(response, signed_in)
         return response
 
     def in_body(self, signed_in: SignedIn) -> Response:
@@ -67,10 +67,10 @@ class SignedInAnswer:
         is_bearer = isinstance(bearer_token(request.scope["headers"]), str)
         response = self.in_body(signed_in) if is_bearer else by_cookie
         if has_cookie or not is_bearer:
-            self.put_cookies(response, signed_in)
+            self.set_cookies(response, signed_in)
         return response
 
-    def put_cookies(self, response: Response, signed_in: SignedIn) -> None:
+    def set_cookies(self, response: Response, signed_in: SignedIn) -> None:
         """Put both cookies on a response."""
         tokens = signed_in.tokens
         self._edge.cookies.set(

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from latchstring.core.accounts.rules import User
 from latchstring.core.revocations.feed import RevocationFeed
-from latchstring.core.revocations.rules import REVOCATION_MARGIN, EndReason, Revocation, RevocationKind
+from latchstring.core.revocations.rules import REVOCATION_MARGIN, Revocation, RevocationKind, RevocationReason
 from latchstring.core.revocations.store import insert_revocations
 from latchstring.core.sessions import store
 from latchstring.core.sessions.store import EndedSession
@@ -35,7 +35,7 @@ class Revoker:
         connection: Connection,
         ended: Sequence[EndedSession],
         user_id: UUID,
-        reason: EndReason,
+        reason: RevocationReason,
         *,
         now: datetime,
         source: Source,
@@ -53,15 +53,17 @@ class Revoker:
         ]
         await insert_revocations(connection, revoked, now=now)
         for session in ended:
-            if reason is EndReason.REFRESH_REUSED:
+            if reason is RevocationReason.REFRESH_REUSED:
                 reused = RefreshTokenReused(at=now, source=source, user_id=user_id, session_id=session.id)
                 await record(connection, reused)
             else:
-                fact = SessionEnded(at=now, source=source, user_id=user_id, session_id=session.id, reason=reason)
-                await record(connection, fact)
+                event = SessionEnded(at=now, source=source, user_id=user_id, session_id=session.id, reason=reason)
+                await record(connection, event)
         return revoked
 
-    async def revoke_user(self, connection: Connection, user: User, reason: EndReason, *, now: datetime) -> Revocation:
+    async def revoke_user(
+        self, connection: Connection, user: User, reason: RevocationReason, *, now: datetime
+    ) -> Revocation:
         ended = await store.end_sessions_of_user(connection, user.id, now=now, reason=reason)
         # Sessions ended before may have tokens left that were refused for another reason: they get this one, too.
         latest = max([now + self._access_life, *(session.access_expires_at for session in ended)])
@@ -84,7 +86,7 @@ class Revoker:
             session_id=None,
             user_id=user.id,
             below_version=user.claims_version + 1,
-            reason=EndReason.CLAIMS_CHANGED,
+            reason=RevocationReason.CLAIMS_CHANGED,
             expires_at=max(now + self._access_life, latest or now) + REVOCATION_MARGIN,
         )
         await insert_revocations(connection, [revocation], now=now)

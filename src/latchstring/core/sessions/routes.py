@@ -12,10 +12,10 @@ from latchstring.core.caller import Caller
 from latchstring.core.guard.credentials import RawHeaders, bearer_token, cookie_token, every_token
 from latchstring.core.guard.decide import GUARD_REFUSALS
 from latchstring.core.guard.dependencies import CallerDep, fresh
-from latchstring.core.revocations.rules import EndReason
+from latchstring.core.revocations.rules import RevocationReason
 from latchstring.core.sessions.actions import Sessions
 from latchstring.core.sessions.refresh import Refresher
-from latchstring.core.sessions.responses import SignedInAnswer
+from latchstring.core.sessions.responses import SignedInResponse
 from latchstring.core.sessions.rules import session_id_from
 from latchstring.core.sessions.schemas import SessionResponse, SignedOutResponse
 from latchstring.core.sessions.settings import SessionSettings
@@ -31,7 +31,7 @@ def renewal_router(
     refresher: Refresher,
     *,
     tokens: Tokens,
-    answer: SignedInAnswer,
+    signed_in_response: SignedInResponse,
     web: WebContext,
     clock: Clock,
     settings: SessionSettings,
@@ -53,7 +53,7 @@ def renewal_router(
         # The cookies are left as they are: the loser of a race must not clear the winner's.
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome, token_sent=True)
-        return answer(outcome)
+        return signed_in_response(outcome)
 
     for method in ("POST", "GET"):
         router.add_api_route(
@@ -133,7 +133,7 @@ def sessions_router(sessions: Sessions, web: WebContext, *, settings: SessionSet
         """End one of the caller's sessions; another user's is not found."""
         wanted = session_id_from(request.path_params["session_id"])
         if wanted is None or not await sessions.revoke_session(
-            wanted, user_id=caller.user_id, reason=EndReason.REVOKED, source=web.source(request)
+            wanted, user_id=caller.user_id, reason=RevocationReason.REVOKED, source=web.source(request)
         ):
             raise ProblemError(Code.SESSION_NOT_FOUND)
         response = Response(status_code=204)
@@ -167,7 +167,9 @@ def sessions_router(sessions: Sessions, web: WebContext, *, settings: SessionSet
         source = web.source(request)
         response = Response(status_code=204)
         if all:
-            if not await sessions.revoke_sessions_of_user(caller.user_id, reason=EndReason.REVOKED, source=source):
+            if not await sessions.revoke_sessions_of_user(
+                caller.user_id, reason=RevocationReason.REVOKED, source=source
+            ):
                 raise ProblemError(Code.USER_NOT_FOUND)
             web.cookies.clear(response)
         elif not await sessions.revoke_other_sessions(caller, source=source):
@@ -191,7 +193,7 @@ async def _presented_token(headers: RawHeaders, *, cookie: str, tokens: Tokens, 
         return Refused(Code.MISSING_REFRESH_TOKEN) if in_cookie is None else in_cookie
     if in_cookie is None:
         return in_header
-    await tokens.learn_keys_of(in_header, in_cookie)
+    await tokens.reload_keys_for(in_header, in_cookie)
     access = tokens.read_access(in_header, now=now)
     named = access or tokens.read_refresh(in_header, now=now)
     other = tokens.read_refresh(in_cookie, now=now)

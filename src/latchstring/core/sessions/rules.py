@@ -10,7 +10,7 @@ from uuid import UUID
 
 from latchstring.core.caller import Proven
 
-CLOCKS_DIFFER = timedelta(hours=1)
+MAX_CLOCK_SKEW = timedelta(hours=1)
 """More than instances' clocks ever differ: what ended by itself no longer ago may live by another one."""
 
 TOLERATED_SKEW = timedelta(seconds=5)
@@ -140,7 +140,7 @@ def is_from_the_future(session: Session, *, now: datetime) -> bool:
     return session.rotated_at - now > TOLERATED_SKEW
 
 
-class Presented(StrEnum):
+class ReuseVerdict(StrEnum):
     """What a refresh token that did not win the rotation turned out to be."""
 
     REPEATED = auto()
@@ -166,7 +166,7 @@ def judge(
     grace: timedelta,
     limit: RefreshLimit | None,
     client: Client = UNKNOWN_CLIENT,
-) -> Presented:
+) -> ReuseVerdict:
     """Tell what presenting `generation` means, now that the row did not take it as the current one.
 
     Args:
@@ -179,22 +179,22 @@ def judge(
         client: who presents it.
     """
     if session.revoked_at is not None or session.epoch < epoch:
-        return Presented.ENDED
+        return ReuseVerdict.ENDED
     if now >= session.expires_at:
-        return Presented.EXPIRED
+        return ReuseVerdict.EXPIRED
     is_previous = generation == session.generation - 1 and bool(grace) and now - session.rotated_at <= grace
     if is_previous and is_from_the_future(session, now=now):
         # An instance whose clock is ahead rotated it. Were this one to answer, the grace would last as long again.
-        return Presented.CLOCKS_DIFFER
+        return ReuseVerdict.CLOCKS_DIFFER
     # Asked before anything else of a token that is no copy: a client that asks too often is no thief.
     if (is_previous or generation == session.generation) and limit and limit.is_reached(session, now=now):
-        return Presented.TOO_OFTEN
+        return ReuseVerdict.TOO_OFTEN
     if generation >= session.generation:
         # From a future this database never saw (it was restored from a copy), or the row changed under our feet.
-        return Presented.ENDED
+        return ReuseVerdict.ENDED
     if not is_previous:
-        return Presented.REUSED
-    return Presented.REPEATED_ELSEWHERE if client.differs_from(session.rotated_by) else Presented.REPEATED
+        return ReuseVerdict.REUSED
+    return ReuseVerdict.REPEATED_ELSEWHERE if client.differs_from(session.rotated_by) else ReuseVerdict.REPEATED
 
 
 def whole_seconds(instant: datetime) -> datetime:

@@ -10,7 +10,7 @@ from latchstring.core.caller import Caller
 from latchstring.core.guard.decide import Guard
 from latchstring.core.guard.pages import Visitor
 from latchstring.core.sessions.issuing import SignedIn
-from latchstring.core.sessions.responses import SignedInAnswer
+from latchstring.core.sessions.responses import SignedInResponse
 from latchstring.core.sessions.visitor_page import VisitorPage
 from latchstring.errors import Code, Refused
 from latchstring.foundation.web.context import WebContext
@@ -52,14 +52,14 @@ class StepUpPages:
         *,
         renderer: Renderer,
         visitor_page: VisitorPage,
-        answer: SignedInAnswer,
+        signed_in_response: SignedInResponse,
         web: WebContext,
     ) -> None:
         self._step_up = step_up
         self._guard = guard
         self._renderer = renderer
         self._visitor_page = visitor_page
-        self._answer = answer
+        self._signed_in_response = signed_in_response
         self._cookies = web.cookies
 
     def handles(self, request: Request, problem: ProblemError) -> bool:
@@ -68,13 +68,13 @@ class StepUpPages:
 
     async def confirmed(self, request: Request, problem: ProblemError, handle: Handler) -> Response:
         """Ask for a proof on a page that holds the form which was stopped; once it is right, do what the form asks."""
-        step_up, words = self._step_up, self._renderer.words(request.scope)
+        step_up, translate = self._step_up, self._renderer.translations(request.scope)
         caller = await self._guard.caller(request.scope)
         fields = dict(await self._renderer.form(request))
         shown = fields.pop(step_up.field, None)
         was_asked = [fields.pop(name) for name in step_up.beside if name in fields]
         if shown is None and was_asked:
-            form = Form(summary=words(step_up.missing))
+            form = Form(summary=translate(step_up.missing))
             return await self._confirm_page(request, caller, fields, form=form, status=422)
         if shown is None:
             response = await self._confirm_page(request, caller, fields, form=Form(), status=401)
@@ -85,7 +85,7 @@ class StepUpPages:
             if outcome.code is not Code.INVALID_CREDENTIALS:
                 raise ProblemError.of(outcome, token_sent=True)
             return await self._confirm_page(
-                request, caller, fields, form=Form(summary=words(step_up.wrong)), status=422
+                request, caller, fields, form=Form(summary=translate(step_up.wrong)), status=422
             )
         # Whatever becomes of the form: the session is one generation on, and its tokens have to reach the browser.
         request.scope[_SIGNED_IN] = outcome
@@ -105,7 +105,7 @@ class StepUpPages:
             action=urls.requested(scope) or urls.current_page(scope),
             carried=list(carried.items()),
             cancel=urls.current_page(scope),
-            purpose=renderer.words(scope)(
+            purpose=renderer.translations(scope)(
                 msgid("What you asked for is done as soon as you have confirmed that it is you.")
             ),
         )
@@ -123,4 +123,4 @@ class StepUpPages:
         names = (self._cookies.access_name, self._cookies.refresh_name)
         said = [value for name, value in response.raw_headers if name == b"set-cookie"]
         if signed_in is not None and not any(each.startswith(name.encode() + b"=") for each in said for name in names):
-            self._answer.put_cookies(response, signed_in)
+            self._signed_in_response.set_cookies(response, signed_in)

@@ -8,9 +8,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from latchstring.core.revocations.rules import EndReason
+from latchstring.core.revocations.rules import RevocationReason
 from latchstring.core.revocations.store import EPOCH
-from latchstring.core.sessions.rules import CLOCKS_DIFFER, Client, ListedSession, RefreshLimit, Session
+from latchstring.core.sessions.rules import MAX_CLOCK_SKEW, Client, ListedSession, RefreshLimit, Session
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.database import Connection
 from latchstring.foundation.events import Source
@@ -76,7 +76,7 @@ def _earlier(column: sa.Column[datetime], instant: sa.BindParameter[datetime]) -
 
 _NOW = _instant("now")
 _NEW_ACCESS_EXPIRY = _earlier(sessions.c.ends_at, _instant("access_expiry"))
-_LIVING = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > _NOW, sessions.c.epoch >= EPOCH)
+_ACTIVE = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > _NOW, sessions.c.epoch >= EPOCH)
 _OF_USER = (sessions.c.id == sa.bindparam("session_id"), sessions.c.user_id == sa.bindparam("owner_id"))
 
 _WINDOW_IS_OVER = sessions.c.refreshes_since <= _instant("window_began")
@@ -107,28 +107,28 @@ _IS_NOT_REPEATED = (sessions.c.rotated_at < _instant("next_second")) | (sessions
 
 _ROTATE = (
     sessions.update()
-    .where(*_OF_USER, _IS_CURRENT, *_LIVING, _MAY_REFRESH)
+    .where(*_OF_USER, _IS_CURRENT, *_ACTIVE, _MAY_REFRESH)
     .values(_NEXT_GENERATION | _COUNTED)
     .returning(*_COLUMNS)
 )
 _ROTATE_PROVEN = (
-    sessions.update().where(*_OF_USER, _IS_CURRENT, *_LIVING).values(_NEXT_GENERATION | _PROVEN).returning(*_COLUMNS)
+    sessions.update().where(*_OF_USER, _IS_CURRENT, *_ACTIVE).values(_NEXT_GENERATION | _PROVEN).returning(*_COLUMNS)
 )
 _ROTATE_UNSEEN = (
     sessions.update()
-    .where(*_OF_USER, _IS_NOT_REPEATED, *_LIVING)
+    .where(*_OF_USER, _IS_NOT_REPEATED, *_ACTIVE)
     .values(_NEXT_GENERATION | _PROVEN)
     .returning(*_COLUMNS)
 )
-_PROVE = sessions.update().where(*_OF_USER, *_LIVING).values(_PROVEN).returning(*_COLUMNS)
+_PROVE = sessions.update().where(*_OF_USER, *_ACTIVE).values(_PROVEN).returning(*_COLUMNS)
 _REPEATED = {
     "repeats": sessions.c.repeats + 1,
     "repeated_elsewhere_at": sa.func.coalesce(_instant("elsewhere_at"), sessions.c.repeated_elsewhere_at),
 }
-_COUNT_REPEAT = sessions.update().where(*_OF_USER, *_LIVING).values(_REPEATED).returning(sessions.c.repeats)
+_COUNT_REPEAT = sessions.update().where(*_OF_USER, *_ACTIVE).values(_REPEATED).returning(sessions.c.repeats)
 _COUNT_LIMITED_REPEAT = (
     sessions.update()
-    .where(*_OF_USER, *_LIVING, _MAY_REFRESH)
+    .where(*_OF_USER, *_ACTIVE, _MAY_REFRESH)
     .values(_COUNTED | _REPEATED)
     .returning(sessions.c.repeats)
 )
@@ -270,7 +270,7 @@ async def session_of_user(connection: Connection, session_id: UUID, *, user_id: 
     return (_session(row), row.epoch_now) if row else None
 
 
-async def living_session(connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime) -> Session | None:
+async def active_session(connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime) -> Session | None:
     """Read one session of one user; None where there is none, or it has ended."""
     found = await session_of_user(connection, session_id, user_id=user_id)
     if found is None:
@@ -288,10 +288,10 @@ async def owner_of(connection: Connection, session_id: UUID) -> UUID | None:
 
 _TODAY = sa.bindparam("today", type_=sa.Date())
 # The day is what the index knows: who has thousands of sessions that ended by themselves is answered as quickly.
-_LIVING_OF_USER = (sessions.c.user_id == sa.bindparam("owner_id"), sessions.c.expires_by >= _TODAY, *_LIVING)
+_ACTIVE_OF_USER = (sessions.c.user_id == sa.bindparam("owner_id"), sessions.c.expires_by >= _TODAY, *_ACTIVE)
 _LIST = (
     sa.select(*_COLUMNS, sessions.c.user_agent, sessions.c.address)
-    .where(*_LIVING_OF_USER)
+    .where(*_ACTIVE_OF_USER)
     .order_by(sessions.c.rotated_at.desc(), sessions.c.id.desc())
 )
 
@@ -313,14 +313,14 @@ async def latest_access_expiry(connection: Connection, user_id: UUID) -> datetim
     return latest
 
 
-_LIVING_AMONG = sa.select(sessions.c.id, sessions.c.expires_at).where(
-    sessions.c.id.in_(sa.bindparam("ids", expanding=True)), *_LIVING
+_ACTIVE_AMONG = sa.select(sessions.c.id, sessions.c.expires_at).where(
+    sessions.c.id.in_(sa.bindparam("ids", expanding=True)), *_ACTIVE
 )
 
 
-async def living_among(connection: Connection, session_ids: Collection[UUID], *, now: datetime) -> dict[UUID, datetime]:
+async def active_among(connection: Connection, session_ids: Collection[UUID], *, now: datetime) -> dict[UUID, datetime]:
     """Return which of these sessions live, each with when it ends unless it is refreshed."""
-    rows = await connection.execute(_LIVING_AMONG, {"ids": list(session_ids), "now": now})
+    rows = await connection.execute(_ACTIVE_AMONG, {"ids": list(session_ids), "now": now})
     return {row.id: row.expires_at for row in rows}
 
 
@@ -350,42 +350,42 @@ _END_ALL = (
     .returning(sessions.c.id, sessions.c.access_expires_at)
 )
 _END_OTHERS = _END_ALL.where(sessions.c.id != sa.bindparam("kept_id"))
-_BEYOND = sa.select(sessions.c.id).where(*_LIVING_OF_USER).order_by(sessions.c.id.desc()).offset(sa.bindparam("most"))
+_BEYOND = sa.select(sessions.c.id).where(*_ACTIVE_OF_USER).order_by(sessions.c.id.desc()).offset(sa.bindparam("most"))
 _END_OLDEST = _END_ALL.where(sessions.c.id.in_(_BEYOND))
 
 
 async def end_session(
-    connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime, reason: EndReason
+    connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime, reason: RevocationReason
 ) -> list[EndedSession]:
     """End one session; none where it had ended already."""
     return await _end(connection, _END, session_id=session_id, owner_id=user_id, now=now, reason=reason)
 
 
 async def end_sessions_of_user(
-    connection: Connection, user_id: UUID, *, now: datetime, reason: EndReason
+    connection: Connection, user_id: UUID, *, now: datetime, reason: RevocationReason
 ) -> list[EndedSession]:
     """End every session of a user of which a token may be left."""
     return await _end(connection, _END_ALL, owner_id=user_id, now=now, reason=reason)
 
 
 async def end_other_sessions(
-    connection: Connection, user_id: UUID, *, kept_id: UUID, now: datetime, reason: EndReason
+    connection: Connection, user_id: UUID, *, kept_id: UUID, now: datetime, reason: RevocationReason
 ) -> list[EndedSession]:
     """End every session of a user of which a token may be left, but one."""
     return await _end(connection, _END_OTHERS, owner_id=user_id, kept_id=kept_id, now=now, reason=reason)
 
 
 async def end_oldest_sessions(
-    connection: Connection, user_id: UUID, *, most: int, now: datetime, reason: EndReason
+    connection: Connection, user_id: UUID, *, most: int, now: datetime, reason: RevocationReason
 ) -> list[EndedSession]:
     """End the living sessions of a user that were opened before the `most` newest ones."""
     return await _end(connection, _END_OLDEST, owner_id=user_id, most=most, now=now, reason=reason)
 
 
 async def _end(
-    connection: Connection, statement: sa.Executable, *, now: datetime, reason: EndReason, **which: object
+    connection: Connection, statement: sa.Executable, *, now: datetime, reason: RevocationReason, **which: object
 ) -> list[EndedSession]:
-    long_ago = now - CLOCKS_DIFFER
+    long_ago = now - MAX_CLOCK_SKEW
     parameters = {
         "now": now,
         "today": now.date(),

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from latchstring.core.accounts import store as accounts
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller, Proven
-from latchstring.core.revocations.rules import EndReason, Revocation
+from latchstring.core.revocations.rules import Revocation, RevocationReason
 from latchstring.core.sessions.actions import Sessions
-from latchstring.core.sessions.creation import open_session, replace_session
-from latchstring.core.sessions.issuing import KnownClaims, SignedIn, TokenIssuer
+from latchstring.core.sessions.creation import create_session, replace_session
+from latchstring.core.sessions.issuing import HookClaims, SignedIn, TokenIssuer
 from latchstring.core.sessions.refresh import Refresher
 from latchstring.core.sessions.revoking import Revoker
 from latchstring.core.sessions.rules import Lifetimes, Session
@@ -23,7 +23,7 @@ from latchstring.foundation.events import SessionProven, Source
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class Admitted:
     """A session created, or proven anew, in a transaction that has yet to commit."""
 
     user: User
@@ -63,7 +63,7 @@ class SignIn:
         self._lifetimes = lifetimes
         self._sessions_per_user = sessions_per_user
 
-    async def open(self, connection: Connection, proof: Proof, *, source: Source) -> Opened | Refused:
+    async def create_session(self, connection: Connection, proof: Proof, *, source: Source) -> Admitted | Refused:
         """Create a session within the caller's transaction, if the proof is enough.
 
         The user's row stays locked until the transaction ends, so that disabling the user, or changing the password,
@@ -77,12 +77,12 @@ class SignIn:
             connection, user.id, most=self._sessions_per_user - 1, now=now, source=source
         )
         proven = Proven(int(proof.proven_at.timestamp()), (proof.method,))
-        session = await open_session(connection, user, proven, lifetimes=self._lifetimes, now=now, source=source)
-        return Opened(user, session, proven, revoked)
+        session = await create_session(connection, user, proven, lifetimes=self._lifetimes, now=now, source=source)
+        return Admitted(user, session, proven, revoked)
 
     async def confirm(
         self, connection: Connection, proof: Proof, caller: Caller, *, bearer: RefreshClaims | None, source: Source
-    ) -> Opened | Stolen | Refused:
+    ) -> Admitted | Stolen | Refused:
         """Prove the caller's session anew within the caller's transaction, if the proof is enough.
 
         A refresh token that was used before ends the session: somebody has a copy. That has to be committed, and
@@ -100,22 +100,22 @@ class SignIn:
             return user
         proven = caller.proven.merged(proof.method, at_unix=int(proof.proven_at.timestamp()))
         revoked: list[Revocation] = []
-        session = await self._refresher.prove_anew(
+        session = await self._refresher.confirm(
             connection, caller, proven, bearer=bearer, source=source, revoked=revoked
         )
         if isinstance(session, Refused):
             if session.code is Code.REFRESH_TOKEN_REUSED:
                 return Stolen(revoked)
             return Refused(Code.SESSION_ENDED) if session.code is Code.TOKEN_EXPIRED else session
-        fact = SessionProven(
+        event = SessionProven(
             at=self._clock.now(), source=source, user_id=user.id, session_id=session.id, method=proof.method
         )
-        await record(connection, fact)
-        return Opened(user, session, proven, revoked)
+        await record(connection, event)
+        return Admitted(user, session, proven, revoked)
 
-    async def replace_every(
-        self, connection: Connection, proof: Proof, caller: Caller, *, reason: EndReason, source: Source
-    ) -> Opened | Refused:
+    async def replace_sessions(
+        self, connection: Connection, proof: Proof, caller: Caller, *, reason: RevocationReason, source: Source
+    ) -> Admitted | Refused:
         """End every session of the caller's user within the caller's transaction; create one in place of the caller's.
 
         Whoever shares the caller's session is out, too. The new one has the proofs of the caller's, with their times,
@@ -144,29 +144,29 @@ class SignIn:
             now=self._clock.now(),
             source=source,
         )
-        return Opened(user, session, caller.proven, revoked)
+        return Admitted(user, session, caller.proven, revoked)
 
     def announce(self, stolen: Stolen) -> None:
         """Let this worker know of the end of a stolen session, whose transaction has committed."""
         self._revoker.announce(stolen.revoked)
 
-    async def claims_of(self, user: User) -> KnownClaims:
+    async def claims_of(self, user: User) -> HookClaims:
         """Ask what the application has to say of a user, before a session is created or goes on: that may fail."""
         return await self._issuer.claims_of(user)
 
-    async def welcome(
-        self, opened: Opened, *, known: KnownClaims | None = None, former: Iterable[str] = (), source: Source
+    async def issue_tokens(
+        self, admitted: Admitted, *, hook_claims: HookClaims | None = None, former: Iterable[str] = (), source: Source
     ) -> SignedIn:
         """Return the tokens of a session whose transaction has committed.
 
         Args:
-            opened: the session.
-            known: the application's claims, where they were asked for already.
+            admitted: the session.
+            hook_claims: the application's claims, where they were asked for already.
             former: the tokens in the browser's cookies, which the new ones replace: their session ends, so that a new
                 sign-in leaves none behind that nobody holds any more (ASVS 5.0, 7.2.4).
             source: where the proof came from.
         """
-        self._revoker.announce(opened.revoked)
-        signed_in = await self._issuer.issue(opened.user, opened.session, opened.proven, known=known)
-        await self._sessions.end_former(former, kept_id=opened.session.id, source=source)
+        self._revoker.announce(admitted.revoked)
+        signed_in = await self._issuer.issue(admitted.user, admitted.session, admitted.proven, hook_claims=hook_claims)
+        await self._sessions.end_former(former, kept_id=admitted.session.id, source=source)
         return signed_in

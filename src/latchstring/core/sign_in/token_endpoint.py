@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from latchstring.core.sessions.issuing import SignedIn
 from latchstring.core.sessions.refresh import Refresher
-from latchstring.core.sessions.responses import SignedInAnswer, TokenResponse
+from latchstring.core.sessions.responses import SignedInResponse, TokenResponse
 from latchstring.core.tokens.rules import CLIENT_ID
 from latchstring.errors import Code, Refused
 from latchstring.foundation.events import Source
@@ -77,7 +77,7 @@ class TokenProblem(BaseModel):
 
 
 def token_router(
-    refresher: Refresher, answer: SignedInAnswer, web: WebContext, *, grants: Mapping[str, Grant]
+    refresher: Refresher, signed_in_response: SignedInResponse, web: WebContext, *, grants: Mapping[str, Grant]
 ) -> APIRouter:
     """Return `POST /token`; `grants` are those that features offer, beside the refresh token."""
     router = web.credential_router(tags=["auth"], refuse=_refuse)
@@ -108,7 +108,7 @@ def token_router(
         outcome = await grant(form, source=web.source(request))
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome)
-        return answer.in_body(outcome)
+        return signed_in_response.in_body(outcome)
 
     return router
 

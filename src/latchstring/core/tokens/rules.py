@@ -64,20 +64,22 @@ class TokenSession:
 
 
 @dataclass(frozen=True, slots=True)
-class Party:
+class Issuer:
     """Who issues tokens, and for whom; compared exactly."""
 
-    issuer: str
+    name: str
+    """The claim `iss`."""
     audience: str
+    """The claim `aud`."""
 
 
-def access_claims(caller: Caller, *, generation: int, party: Party) -> dict[str, Any]:
+def access_claims(caller: Caller, *, generation: int, issuer: Issuer) -> dict[str, Any]:
     """Return the JSON claims of an access token."""
     says = _proven(caller.proven) | {"ver": caller.claims_version}
     if caller.roles:
         says["roles"] = list(caller.roles)
     claims = {
-        **_registered(caller, kind=Kind.ACCESS, generation=generation, party=party, says={**says, **caller.claims}),
+        **_registered(caller, kind=Kind.ACCESS, generation=generation, issuer=issuer, says={**says, **caller.claims}),
         **says,
         "client_id": CLIENT_ID,
     }
@@ -87,15 +89,15 @@ def access_claims(caller: Caller, *, generation: int, party: Party) -> dict[str,
     return {**caller.claims, **claims}
 
 
-def refresh_claims(bearer: RefreshClaims, *, party: Party) -> dict[str, Any]:
+def refresh_claims(bearer: RefreshClaims, *, issuer: Issuer) -> dict[str, Any]:
     """Return the JSON claims of a refresh token."""
     # Two clients may hold tokens of one generation that differ in what was proven: their `jti` differs as well.
     says = {} if bearer.proven is None else _proven(bearer.proven)
-    claims = _registered(bearer, kind=Kind.REFRESH, generation=bearer.generation, party=party, says=says)
+    claims = _registered(bearer, kind=Kind.REFRESH, generation=bearer.generation, issuer=issuer, says=says)
     return {**claims, **says, "gen": bearer.generation}
 
 
-def read_access_claims(claims: Mapping[str, Any], *, party: Party, now: float) -> Caller:
+def read_access_claims(claims: Mapping[str, Any], *, issuer: Issuer, now: float) -> Caller:
     """Check the claims of an access token whose signature held.
 
     Expiry is not looked at: the caller does, at every use, because it is the one check that changes with time.
@@ -103,7 +105,7 @@ def read_access_claims(claims: Mapping[str, Any], *, party: Party, now: float) -
     Raises:
         ClaimsError: something is missing, of another type, from or for somebody else, or not valid yet.
     """
-    _check_registered(claims, kind=Kind.ACCESS, party=party, now=now)
+    _check_registered(claims, kind=Kind.ACCESS, issuer=issuer, now=now)
     if _text(claims, "client_id") != CLIENT_ID:
         raise ClaimsError("client_id")
     return Caller(
@@ -120,13 +122,13 @@ def read_access_claims(claims: Mapping[str, Any], *, party: Party, now: float) -
     )
 
 
-def read_refresh_claims(claims: Mapping[str, Any], *, party: Party, now: float) -> RefreshClaims:
+def read_refresh_claims(claims: Mapping[str, Any], *, issuer: Issuer, now: float) -> RefreshClaims:
     """Check the claims of a refresh token whose signature held; expiry is the caller's, as above.
 
     Raises:
         ClaimsError: something is missing, of another type, from or for somebody else, or not valid yet.
     """
-    _check_registered(claims, kind=Kind.REFRESH, party=party, now=now)
+    _check_registered(claims, kind=Kind.REFRESH, issuer=issuer, now=now)
     return RefreshClaims(
         user_id=_uuid(claims, "sub"),
         session_id=_uuid(claims, "sid"),
@@ -137,7 +139,7 @@ def read_refresh_claims(claims: Mapping[str, Any], *, party: Party, now: float) 
     )
 
 
-def read_token_session(claims: Mapping[str, Any], *, kind: Kind, party: Party) -> TokenSession:
+def read_token_session(claims: Mapping[str, Any], *, kind: Kind, issuer: Issuer) -> TokenSession:
     """Return which session a token belongs to whose signature held, whatever it says of times.
 
     For a sign-out alone: a clock that differs must not let a session survive it (SECURITY.md, "Sign-out signs out").
@@ -145,7 +147,7 @@ def read_token_session(claims: Mapping[str, Any], *, kind: Kind, party: Party) -
     Raises:
         ClaimsError: something is missing, of another type, or from or for somebody else.
     """
-    _check_party(claims, kind=kind, party=party)
+    _check_issuer(claims, kind=kind, issuer=issuer)
     return TokenSession(session_id=_uuid(claims, "sid"), user_id=_uuid(claims, "sub"))
 
 
@@ -206,11 +208,11 @@ def _read_proven(claims: Mapping[str, Any]) -> Proven:
 
 
 def _registered(
-    bearer: Caller | RefreshClaims, *, kind: Kind, generation: int, party: Party, says: Mapping[str, Any]
+    bearer: Caller | RefreshClaims, *, kind: Kind, generation: int, issuer: Issuer, says: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
-        "iss": party.issuer,
-        "aud": party.audience,
+        "iss": issuer.name,
+        "aud": issuer.audience,
         "sub": str(bearer.user_id),
         "sid": str(bearer.session_id),
         "iat": bearer.issued_at_unix,
@@ -221,17 +223,17 @@ def _registered(
     }
 
 
-def _check_party(claims: Mapping[str, Any], *, kind: Kind, party: Party) -> None:
+def _check_issuer(claims: Mapping[str, Any], *, kind: Kind, issuer: Issuer) -> None:
     if _text(claims, "type") != kind:
         raise ClaimsError("type")
-    if _text(claims, "iss") != party.issuer:
+    if _text(claims, "iss") != issuer.name:
         raise ClaimsError("iss")
-    if _text(claims, "aud") != party.audience:
+    if _text(claims, "aud") != issuer.audience:
         raise ClaimsError("aud")
 
 
-def _check_registered(claims: Mapping[str, Any], *, kind: Kind, party: Party, now: float) -> None:
-    _check_party(claims, kind=kind, party=party)
+def _check_registered(claims: Mapping[str, Any], *, kind: Kind, issuer: Issuer, now: float) -> None:
+    _check_issuer(claims, kind=kind, issuer=issuer)
     _text(claims, "jti")
     # Instances' clocks differ a little; a token from further ahead is not honest.
     if max(_time(claims, "iat"), _time(claims, "nbf")) > now + CLOCK_SKEW_SECONDS:

@@ -8,7 +8,7 @@ from latchstring.core.caller import Caller
 from latchstring.core.keys.key_set import KeySet
 from latchstring.core.keys.ring import KeyRing
 from latchstring.core.tokens.compact import MalformedTokenError, parse
-from latchstring.core.tokens.rules import Kind, Party, RefreshClaims, TokenSession, access_claims, refresh_claims
+from latchstring.core.tokens.rules import Issuer, Kind, RefreshClaims, TokenSession, access_claims, refresh_claims
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
 
 
@@ -25,10 +25,10 @@ class TokenPair:
 class Tokens:
     """Issues and reads; knows nothing of sessions that have ended."""
 
-    def __init__(self, ring: KeyRing, party: Party) -> None:
+    def __init__(self, ring: KeyRing, issuer: Issuer) -> None:
         self._ring = ring
-        self._party = party
-        self._reader = TokenReader(party)
+        self._issuer = issuer
+        self._reader = TokenReader(issuer)
 
     def issue(self, caller: Caller, bearer: RefreshClaims) -> TokenPair:
         """Sign an access token that says `caller`, and the refresh token of the same generation.
@@ -37,8 +37,8 @@ class Tokens:
             KeysUnavailableError: the keys have not been read yet.
         """
         keys = self._ring.current
-        access = access_claims(caller, generation=bearer.generation, party=self._party)
-        refresh = refresh_claims(bearer, party=self._party)
+        access = access_claims(caller, generation=bearer.generation, issuer=self._issuer)
+        refresh = refresh_claims(bearer, issuer=self._issuer)
         return TokenPair(
             access=signed(keys, Kind.ACCESS, access),
             access_expires_at_unix=caller.expires_at_unix,
@@ -76,7 +76,7 @@ class Tokens:
         """
         return self._reader.session(text, self._ring.current.verifying)
 
-    async def learn_keys(self) -> None:
+    async def reload_keys(self) -> None:
         """Read the ring again now, for one who is to sign with a key that holds.
 
         Raises:
@@ -84,7 +84,7 @@ class Tokens:
         """
         await self._ring.catch_up(is_urgent=True)
 
-    async def learn_keys_of(self, *texts: str, wait: bool = False) -> bool:
+    async def reload_keys_for(self, *texts: str, wait: bool = False) -> bool:
         """Read the ring again, if one of the texts names a key that is not in it; tell whether one of them now is.
 
         Another worker may have begun to sign with a key a quarter of a second ago, where the one before was retired at

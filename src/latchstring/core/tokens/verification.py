@@ -10,8 +10,8 @@ from latchstring.core.keys.key_set import TokenKey
 from latchstring.core.tokens.compact import CompactToken, MalformedTokenError, parse
 from latchstring.core.tokens.rules import (
     ClaimsError,
+    Issuer,
     Kind,
-    Party,
     RefreshClaims,
     TokenSession,
     read_access_claims,
@@ -57,8 +57,8 @@ def verified(text: str, kind: Kind, keys: VerifyingKeys) -> CompactToken:
 class TokenReader:
     """Reads tokens of one issuer for one audience."""
 
-    def __init__(self, party: Party) -> None:
-        self._party = party
+    def __init__(self, issuer: Issuer) -> None:
+        self._issuer = issuer
         # What was verified against one set of keys, and goes with it.
         self._seen_with: VerifyingKeys | None = None
         self._seen: dict[str, Caller] = {}
@@ -78,7 +78,7 @@ class TokenReader:
             return caller
         try:
             token = verified(text, Kind.ACCESS, keys)
-            caller = read_access_claims(token.claims, party=self._party, now=now)
+            caller = read_access_claims(token.claims, issuer=self._issuer, now=now)
         except UnknownKeyError:
             raise
         except (MalformedTokenError, ClaimsError):
@@ -96,7 +96,7 @@ class TokenReader:
             UnknownKeyError: it names a key that is not in the set.
         """
         try:
-            return read_refresh_claims(verified(text, Kind.REFRESH, keys).claims, party=self._party, now=now)
+            return read_refresh_claims(verified(text, Kind.REFRESH, keys).claims, issuer=self._issuer, now=now)
         except UnknownKeyError:
             raise
         except (MalformedTokenError, ClaimsError):
@@ -109,7 +109,7 @@ class TokenReader:
             return TokenSession(session_id=known.session_id, user_id=known.user_id)
         for kind in Kind:
             try:
-                return read_token_session(verified(text, kind, keys).claims, kind=kind, party=self._party)
+                return read_token_session(verified(text, kind, keys).claims, kind=kind, issuer=self._issuer)
             except (MalformedTokenError, ClaimsError):
                 continue
         return None

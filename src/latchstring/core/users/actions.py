@@ -6,7 +6,7 @@ from uuid import UUID
 
 from latchstring.core.accounts import store
 from latchstring.core.accounts.rules import User, with_role
-from latchstring.core.revocations.rules import EndReason
+from latchstring.core.revocations.rules import RevocationReason
 from latchstring.core.sessions.revoking import Revoker
 from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock
@@ -72,7 +72,7 @@ class Users:
             if user is None or user.is_disabled:
                 return user
             now = self._clock.now()
-            revocation = await self._revoker.revoke_user(connection, user, EndReason.USER_DISABLED, now=now)
+            revocation = await self._revoker.revoke_user(connection, user, RevocationReason.USER_DISABLED, now=now)
             await store.update_disabled(connection, user_id, disabled_at=now)
             await record(connection, UserDisabled(at=now, source=source, user_id=user_id))
             disabled = await store.user_by_id(connection, user_id)
@@ -96,7 +96,7 @@ class Users:
             if user is None:
                 return False
             now = self._clock.now()
-            revocation = await self._revoker.revoke_user(connection, user, EndReason.USER_DELETED, now=now)
+            revocation = await self._revoker.revoke_user(connection, user, RevocationReason.USER_DELETED, now=now)
             await store.delete_user(connection, user_id)
             await record(connection, UserDeleted(at=now, source=source, user_id=user_id))
         self._revoker.announce([revocation])

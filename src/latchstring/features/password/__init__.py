@@ -33,7 +33,7 @@ class PasswordFeature:
         step_up = password_step_up(passwords, core.refresher, tools.web)
         return FeatureParts(
             name="password",
-            router=password_router(passwords, core.refresher, core.signed_in_answer, tools.web),
+            router=password_router(passwords, core.refresher, core.signed_in_response, tools.web),
             pages=partial(password_pages, passwords, step_up),
             links=((msgid("Password"), "/account/password"),),
             step_up=step_up,

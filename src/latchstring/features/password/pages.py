@@ -102,13 +102,13 @@ def _add_sign_up(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
     @router.post("/sign-up")
     async def sign_up(request: Request) -> Response:
         fields = await renderer.form(request)
-        words = renderer.words(request.scope)
+        translate = renderer.translations(request.scope)
         destination = urls.destination(fields.get("next"))
         kept = without(fields, {"password"})
         try:
             filled = SignUpForm.model_validate({name: fields[name] for name in _SIGN_UP_FIELDS if name in fields})
         except ValidationError as error:
-            form = Form(kept, problems_of(error, words, blank=_SIGN_UP_FIELDS))
+            form = Form(kept, problems_of(error, translate, blank=_SIGN_UP_FIELDS))
             return wrong(request, destination=destination, form=form)
         outcome = await passwords.register_user(
             email=filled.email,
@@ -121,7 +121,7 @@ def _add_sign_up(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
         if isinstance(outcome, Refused):
             if outcome.code is not Code.EMAIL_TAKEN:
                 raise ProblemError.of(outcome)
-            taken = words(msgid("There is an account with this address already. Sign in with it."))
+            taken = translate(msgid("There is an account with this address already. Sign in with it."))
             return wrong(request, destination=destination, form=Form(kept, (FieldProblem("email", taken),)))
         return pages.to_destination(request, outcome, destination=destination)
 
@@ -144,17 +144,17 @@ def _add_sign_in(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
         if way is not None:
             return way
         why = _WHY.get(request.query_params.get("why", ""))
-        said = renderer.words(request.scope)(why) if why else None
+        said = renderer.translations(request.scope)(why) if why else None
         return renderer.public_page(request, "sign_in.html", destination=destination, why=said)
 
     @router.post("/sign-in")
     async def sign_in(request: Request) -> Response:
         fields = await renderer.form(request)
-        words = renderer.words(request.scope)
+        translate = renderer.translations(request.scope)
         destination = urls.destination(fields.get("next"))
         kept = without(fields, {"password"})
         missing = tuple(
-            FieldProblem(name, words(blank)) for name, blank in _SIGN_IN_FIELDS.items() if name not in fields
+            FieldProblem(name, translate(blank)) for name, blank in _SIGN_IN_FIELDS.items() if name not in fields
         )
         if missing:
             return wrong(request, destination=destination, form=Form(kept, missing))
@@ -162,7 +162,7 @@ def _add_sign_in(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
         if isinstance(outcome, Refused):
             if outcome.code is not Code.INVALID_CREDENTIALS:
                 raise ProblemError.of(outcome)
-            return wrong(request, destination=destination, form=Form(kept, summary=words(_NOT_RIGHT)))
+            return wrong(request, destination=destination, form=Form(kept, summary=translate(_NOT_RIGHT)))
         return pages.to_destination(request, outcome, destination=destination)
 
     async def _signed_in(passwords: Passwords, fields: dict[str, str], request: Request) -> SignedIn | Refused:
@@ -203,11 +203,11 @@ def _add_change(router: APIRouter, passwords: Passwords, pages: PageRouter) -> N
     @router.post("/account/password")
     async def change_password(request: Request, visitor: PageVisitor) -> Response:
         fields = await renderer.form(request)
-        words = renderer.words(request.scope)
+        translate = renderer.translations(request.scope)
         try:
             filled = ChangeForm.model_validate({name: fields[name] for name in _CHANGE_FIELDS if name in fields})
         except ValidationError as error:
-            form = Form({}, problems_of(error, words, blank=_CHANGE_FIELDS))
+            form = Form({}, problems_of(error, translate, blank=_CHANGE_FIELDS))
             return shown(request, visitor, form=form, status=422)
         current, new = filled.current_password.get_secret_value(), filled.new_password.get_secret_value()
         outcome: SignedIn | Refused = Refused(Code.INVALID_CREDENTIALS)
@@ -220,7 +220,7 @@ def _add_change(router: APIRouter, passwords: Passwords, pages: PageRouter) -> N
             return pages.to_destination(request, outcome, destination=there)
         if outcome.code is not Code.INVALID_CREDENTIALS:
             raise ProblemError.of(outcome, token_sent=True)
-        wrong = FieldProblem("current_password", words(_PASSWORD_NOT_RIGHT))
+        wrong = FieldProblem("current_password", translate(_PASSWORD_NOT_RIGHT))
         return shown(request, visitor, form=Form({}, (wrong,)), status=422)
 
 
@@ -267,17 +267,17 @@ def _add_confirm(router: APIRouter, step_up: StepUp, pages: PageRouter) -> None:
     @router.post("/account/confirm")
     async def confirm(request: Request, visitor: PageVisitor) -> Response:
         fields = await renderer.form(request)
-        words = renderer.words(request.scope)
+        translate = renderer.translations(request.scope)
         destination = urls.destination(fields.get("next"))
         password = fields.get(_CONFIRM_FIELD)
         if password is None:
-            form = Form({}, (FieldProblem(_CONFIRM_FIELD, words(_NO_PASSWORD)),))
+            form = Form({}, (FieldProblem(_CONFIRM_FIELD, translate(_NO_PASSWORD)),))
             return shown(request, visitor, destination=destination, form=form, status=422)
         outcome = await step_up.prove(request, visitor.caller, password)
         if isinstance(outcome, Refused):
             if outcome.code is not Code.INVALID_CREDENTIALS:
                 raise ProblemError.of(outcome, token_sent=True)
-            form = Form({}, (FieldProblem(_CONFIRM_FIELD, words(_PASSWORD_NOT_RIGHT)),))
+            form = Form({}, (FieldProblem(_CONFIRM_FIELD, translate(_PASSWORD_NOT_RIGHT)),))
             return shown(request, visitor, destination=destination, form=form, status=422)
         return pages.to_destination(request, outcome, destination=destination)
 

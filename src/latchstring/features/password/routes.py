@@ -12,7 +12,7 @@ from latchstring.core.guard.decide import GUARD_REFUSALS
 from latchstring.core.guard.dependencies import CallerDep
 from latchstring.core.sessions.issuing import SignedIn
 from latchstring.core.sessions.refresh import Refresher
-from latchstring.core.sessions.responses import SignedInAnswer, TokenResponse
+from latchstring.core.sessions.responses import SignedInResponse, TokenResponse
 from latchstring.core.sign_in.token_endpoint import Form, Grant, required
 from latchstring.core.tokens.rules import RefreshClaims
 from latchstring.errors import Code, Refused
@@ -26,15 +26,19 @@ from latchstring.foundation.web.route import BODY_REFUSALS
 _AWAY = (Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE)
 
 
-def password_router(passwords: Passwords, refresher: Refresher, answer: SignedInAnswer, web: WebContext) -> APIRouter:
+def password_router(
+    passwords: Passwords, refresher: Refresher, signed_in_response: SignedInResponse, web: WebContext
+) -> APIRouter:
     """Return the ways in, and what a signed-in user does with a password."""
     router = web.credential_router(tags=["auth"])
-    _add_ways_in(router, passwords, answer, web)
-    _add_proofs(router, passwords, refresher, answer, web)
+    _add_ways_in(router, passwords, signed_in_response, web)
+    _add_proofs(router, passwords, refresher, signed_in_response, web)
     return router
 
 
-def _add_ways_in(router: APIRouter, passwords: Passwords, answer: SignedInAnswer, web: WebContext) -> None:
+def _add_ways_in(
+    router: APIRouter, passwords: Passwords, signed_in_response: SignedInResponse, web: WebContext
+) -> None:
     ours = [name.encode() for name in web.cookies.names]
 
     @router.post(
@@ -66,7 +70,7 @@ def _add_ways_in(router: APIRouter, passwords: Passwords, answer: SignedInAnswer
         )
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome)
-        return answer(outcome, status=201)
+        return signed_in_response(outcome, status=201)
 
     @router.post(
         "/login",
@@ -87,11 +91,11 @@ def _add_ways_in(router: APIRouter, passwords: Passwords, answer: SignedInAnswer
         )
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome)
-        return answer(outcome)
+        return signed_in_response(outcome)
 
 
 def _add_proofs(
-    router: APIRouter, passwords: Passwords, refresher: Refresher, answer: SignedInAnswer, web: WebContext
+    router: APIRouter, passwords: Passwords, refresher: Refresher, signed_in_response: SignedInResponse, web: WebContext
 ) -> None:
     refresh_cookie = web.cookies.refresh_name.encode()
 
@@ -124,7 +128,7 @@ def _add_proofs(
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome, token_sent=True)
         user = Response(UserResponse.of(outcome.user).model_dump_json(), media_type="application/json")
-        return answer.to_caller(request, outcome, by_cookie=user, has_cookie=bearer is not None)
+        return signed_in_response.to_caller(request, outcome, by_cookie=user, has_cookie=bearer is not None)
 
     @router.post(
         "/password/change",
@@ -149,7 +153,7 @@ def _add_proofs(
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome, token_sent=True)
         done = Response(status_code=204)
-        return answer.to_caller(request, outcome, by_cookie=done, has_cookie=bearer is not None)
+        return signed_in_response.to_caller(request, outcome, by_cookie=done, has_cookie=bearer is not None)
 
 
 def password_grant(passwords: Passwords) -> Grant:

@@ -53,7 +53,7 @@ def profile_pages(users: Users, pages: PageRouter) -> APIRouter:
         try:
             names = NamesForm.model_validate({name: fields[name] for name in _FIELDS if name in fields})
         except ValidationError as error:
-            form = Form(fields, problems_of(error, renderer.words(request.scope), blank=_FIELDS))
+            form = Form(fields, problems_of(error, renderer.translations(request.scope), blank=_FIELDS))
             return pages.visitor_page(request, "account.html", visitor, status=422, form=form)
         user = await users.rename(
             visitor.user.id, first_name=names.first_name, last_name=names.last_name, source=web.source(request)

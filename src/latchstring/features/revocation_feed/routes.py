@@ -22,7 +22,7 @@ Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}(-[0-9]{1,18})?$", de
 class _Follower(SecurityBase):
     """Lets in who shows a feed token."""
 
-    lets_everyone_in = False
+    allows_anonymous = False
 
     def __init__(self, tokens: FeedTokens) -> None:
         self._tokens = tokens

@@ -15,7 +15,7 @@ begins with BEGIN IMMEDIATE, so that a transaction that has read never finds, to
 
 from latchstring.foundation.database.columns import UtcDateTime, insert_or_ignore, metadata, xid8
 from latchstring.foundation.database.connection import Connection, Engine, is_postgresql
-from latchstring.foundation.database.engine import Database, Listener, noted_facts
+from latchstring.foundation.database.engine import Database, Listener, recorded_events
 from latchstring.foundation.database.failures import is_disconnection
 from latchstring.foundation.database.locks import lock_each, lock_exclusively, lock_if_free
 from latchstring.foundation.database.urls import postgresql_url
@@ -33,7 +33,7 @@ __all__ = [
     "lock_exclusively",
     "lock_if_free",
     "metadata",
-    "noted_facts",
     "postgresql_url",
+    "recorded_events",
     "xid8",
 ]

@@ -3,7 +3,7 @@
     async with database.transaction() as connection:   a write: commits at the end, or nothing happened
     async with database.reading() as connection:       single statements, each seeing what is committed
 
-Listeners hear of the facts that a transaction recorded, at its end and after it.
+Listeners hear of the events that a transaction recorded, at its end and after it.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ from latchstring.foundation.database.failures import failures_translated
 from latchstring.foundation.database.pragmas import begin_sqlite, prepare_sqlite
 from latchstring.foundation.database.sqlite import OneTripConnection, connect
 from latchstring.foundation.database.urls import CONNECT_ARGUMENTS, checked_url
-from latchstring.foundation.events import Fact
+from latchstring.foundation.events import Event
 from latchstring.foundation.loop_lock import LoopLock
 
 _POOL_SIZE = 8
 
 
 class Listener(Protocol):
-    """Who hears of the facts of a transaction."""
+    """Who hears of the events of a transaction."""
 
-    async def tell_inside(self, facts: Sequence[Fact], connection: Connection) -> None:
+    async def notify_inside(self, events: Sequence[Event], connection: Connection) -> None:
         """Hear of them while the transaction is open; raise to undo it all."""
         ...
 
-    def tell_after(self, facts: Sequence[Fact]) -> None:
+    def notify_after(self, events: Sequence[Event]) -> None:
         """Hear of them once they are committed."""
         ...
 
@@ -87,20 +87,20 @@ class Database:
         Raises:
             DatabaseUnavailableError: the database is away or did not answer within five seconds.
         """
-        facts: list[Fact] = []
+        events: list[Event] = []
         with failures_translated():
             async with (
                 asyncio.timeout(TIMEOUT_SECONDS),
-                self._turn_to_write(),
+                self._write_lock(),
                 self._connected(self._writing) as connection,
                 connection.begin(),
             ):
-                _sync(connection).execution_options(**{_FACTS: facts})
+                _sync(connection).execution_options(**{_EVENTS: events})
                 yield connection
-                if self._listener is not None and facts:
-                    await self._listener.tell_inside(facts, connection)
-        if self._listener is not None and facts:
-            self._listener.tell_after(facts)
+                if self._listener is not None and events:
+                    await self._listener.notify_inside(events, connection)
+        if self._listener is not None and events:
+            self._listener.notify_after(events)
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
@@ -143,7 +143,7 @@ class Database:
             await self.engine.dispose()
 
     @contextlib.asynccontextmanager
-    async def _turn_to_write(self) -> AsyncIterator[None]:
+    async def _write_lock(self) -> AsyncIterator[None]:
         if not self.is_sqlite:
             yield
             return
@@ -196,10 +196,10 @@ async def _close_when_open(opening: "asyncio.Task[Connection]") -> None:
         await (await opening).close()
 
 
-def noted_facts(connection: Connection) -> list[Fact]:
-    """Return the facts that this transaction has recorded so far, to be added to."""
-    facts: list[Fact] = _sync(connection).get_execution_options()[_FACTS]
-    return facts
+def recorded_events(connection: Connection) -> list[Event]:
+    """Return the events that this transaction has recorded so far, to be added to."""
+    events: list[Event] = _sync(connection).get_execution_options()[_EVENTS]
+    return events
 
 
 def _sync(connection: Connection) -> sa.Connection:
@@ -209,7 +209,7 @@ def _sync(connection: Connection) -> sa.Connection:
 
 
 # Our own execution option of SQLAlchemy: what a transaction recorded.
-_FACTS = "latchstring_facts"
+_EVENTS = "latchstring_events"
 
 # Whatever a server's default is: a statement that waited for another transaction has to see what that one did.
 _POSTGRESQL_OPTIONS: dict[str, Any] = {"isolation_level": "READ COMMITTED"}

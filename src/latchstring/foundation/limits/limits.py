@@ -15,12 +15,12 @@ from latchstring.foundation.limits.settings import LimitSettings
 
 _IPV6_PREFIX = 64
 _NOT_ASKED_AGAIN = timedelta(seconds=1)
-_MOST_KNOWN_FULL = 4096
+_MAX_FULL_WINDOWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """The places that one try has taken."""
+class Reservation:
+    """The slots that one try has taken."""
 
     ids: tuple[UUID, ...] = ()
 
@@ -42,38 +42,40 @@ class Limits:
         self._register = settings.limit_register
         self.refresh = settings.limit_refresh if settings.limits else None
         """How often one session may be renewed; its row does the counting."""
-        self._known_full: dict[str, _Full] = {}
+        self._full_windows: dict[str, _Full] = {}
 
-    async def count_sign_in(self, connection: Connection, *, account: str, address: str | None) -> Counted | Refused:
-        """Take a place for one try to prove `account`'s password from `address`, or refuse with how long to wait.
+    async def reserve_sign_in(
+        self, connection: Connection, *, account: str, address: str | None
+    ) -> Reservation | Refused:
+        """Take a slot for one try to prove `account`'s password from `address`, or refuse with how long to wait.
 
         Args:
             connection: an open transaction, to be committed before the password is checked.
             account: the canonical e-mail address, whether there is such an account or not.
             address: the network address; None where it is not known, which counts as one address.
         """
-        return await self._count(connection, *self._of_sign_in(account, address))
+        return await self._reserve(connection, *self._of_sign_in(account, address))
 
     def refuses_sign_in(self, *, account: str, address: str | None) -> Refused | None:
         """Refuse, without asking the database, what would have been refused a moment ago."""
         return self._refuses(*self._of_sign_in(account, address))
 
-    async def count_registration(self, connection: Connection, *, address: str | None) -> Counted | Refused:
-        """Take a place for one registration from `address`, or refuse."""
-        return await self._count(connection, self._of_registration(address))
+    async def reserve_registration(self, connection: Connection, *, address: str | None) -> Reservation | Refused:
+        """Take a slot for one registration from `address`, or refuse."""
+        return await self._reserve(connection, self._of_registration(address))
 
     def refuses_registration(self, *, address: str | None) -> Refused | None:
         """Refuse, without asking the database, what would have been refused a moment ago."""
         return self._refuses(self._of_registration(address))
 
-    async def give_back(self, connection: Connection, counted: Counted) -> None:
-        """Free the places of a try that was no failure."""
-        if counted.ids:
-            await store.delete_places(connection, counted.ids)
+    async def release(self, connection: Connection, reservation: Reservation) -> None:
+        """Free the slots of a try that was no failure."""
+        if reservation.ids:
+            await store.delete_slots(connection, reservation.ids)
 
-    async def _count(self, connection: Connection, *wanted: tuple[str, Rate]) -> Counted | Refused:
+    async def _reserve(self, connection: Connection, *wanted: tuple[str, Rate]) -> Reservation | Refused:
         if not self._is_on:
-            return Counted()
+            return Reservation()
         # In one order everywhere, so that two tries never wait for each other.
         await lock_each(connection, sorted(key for key, _ in wanted))
         now = self._clock.now()
@@ -85,8 +87,8 @@ class Limits:
         if waits:
             return Refused(Code.TOO_MANY_REQUESTS, retry_after_seconds=max(waits))
         taken = {new_id(now): (key, now + rate.window) for key, rate in wanted}
-        await store.insert_places(connection, taken)
-        return Counted(tuple(taken))
+        await store.insert_slots(connection, taken)
+        return Reservation(tuple(taken))
 
     def _of_sign_in(self, account: str, address: str | None) -> tuple[tuple[str, Rate], ...]:
         return (_key("account", account), self._account), (_key("address", _network(address)), self._address)
@@ -96,16 +98,16 @@ class Limits:
 
     def _refuses(self, *wanted: tuple[str, Rate]) -> Refused | None:
         now = self._clock.now()
-        known = [full for key, _ in wanted if (full := self._known_full.get(key)) and now < full.ask_again_at]
+        known = [full for key, _ in wanted if (full := self._full_windows.get(key)) and now < full.ask_again_at]
         if not known:
             return None
         wait = max(full.frees_at for full in known) - now
         return Refused(Code.TOO_MANY_REQUESTS, retry_after_seconds=wait.total_seconds())
 
     def _remember(self, key: str, full: _Full) -> None:
-        if len(self._known_full) >= _MOST_KNOWN_FULL:
-            self._known_full.clear()
-        self._known_full[key] = full
+        if len(self._full_windows) >= _MAX_FULL_WINDOWS:
+            self._full_windows.clear()
+        self._full_windows[key] = full
 
 
 def _key(kind: str, subject: str) -> str:

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from latchstring.foundation.database import UtcDateTime, metadata
 
-places = sa.Table(
+slots = sa.Table(
     "latchstring_limits",
     metadata,
     sa.Column("id", sa.Uuid(), primary_key=True),

@@ -68,7 +68,7 @@ def _operations(app: FastAPI, document: dict[str, Any]) -> Iterator[tuple[dict[s
 def _tell_guards(operation: dict[str, Any], guards: Iterable[Guards]) -> None:
     # An empty requirement is how OpenAPI says that none of the others has to be met.
     others = [each for each in operation.get("security", []) if each != {BEARER_SCHEME: []}]
-    is_open = all(guard.lets_everyone_in for guard in guards)
+    is_open = all(guard.allows_anonymous for guard in guards)
     operation["security"] = [*([{}] if is_open else []), *_WAYS_IN, *others]
     refused: dict[str, dict[str, Any]] = {}
     for code in sorted({code for guard in guards for code in guard.refusals}):

@@ -34,7 +34,7 @@ BODY_REFUSALS = (
 class Guards(Protocol):
     """A dependency of ours that decides who may come to a route."""
 
-    lets_everyone_in: bool
+    allows_anonymous: bool
     """Whether it is open to visitors as well."""
     refusals: Collection[Code]
     """What the route may answer instead of its own."""
@@ -73,7 +73,7 @@ class ProblemRoute(APIRoute):
                 refuse_announced_size(request)
                 if self.body_field is not None:
                     request = _JsonRequest(request.scope, await read_json(request))
-                response = await self.answered(request, handle)
+                response = await self.respond(request, handle)
             except ProblemError as problem:
                 response = self.refuse(request, problem)
             except RequestValidationError as error:
@@ -90,7 +90,7 @@ class ProblemRoute(APIRoute):
     async def admit(self, request: Request) -> None:
         """Refuse a request by its headers alone; the plain route admits all."""
 
-    async def answered(self, request: Request, handle: Handler) -> Response:
+    async def respond(self, request: Request, handle: Handler) -> Response:
         """Return the route's own answer."""
         return await handle(request)
 

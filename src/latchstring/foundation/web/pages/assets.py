@@ -48,7 +48,7 @@ class Assets:
         """Return what `name` is called today."""
         return self._files[name].hashed_name
 
-    def answer(self, hashed_name: str) -> Response | None:
+    def response(self, hashed_name: str) -> Response | None:
         """Return a file; None where there is none of that name."""
         asset = self._hashed.get(hashed_name)
         kept = _FOR_GOOD

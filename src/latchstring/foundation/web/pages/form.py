@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from latchstring.foundation.web.pages.translations import Words, msgid
+from latchstring.foundation.web.pages.translations import Translations, msgid
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +46,20 @@ def without(fields: Mapping[str, str], secrets: Iterable[str]) -> dict[str, str]
     return {name: value for name, value in fields.items() if name not in hidden}
 
 
-def problems_of(error: ValidationError, words: Words, *, blank: Mapping[str, str]) -> tuple[FieldProblem, ...]:
+def problems_of(
+    error: ValidationError, translate: Translations, *, blank: Mapping[str, str]
+) -> tuple[FieldProblem, ...]:
     """Return what is wrong with each field, in the order of the fields, for people.
 
     Args:
         error: what Pydantic found.
-        words: the visitor's.
+        translate: into the visitor's language.
         blank: of each field, what is said where it was left empty.
     """
     found: dict[str, FieldProblem] = {}
     for each in error.errors(include_input=False, include_url=False):
         name = str(each["loc"][0])
-        found.setdefault(name, FieldProblem(name, _message(each, blank[name], words)))
+        found.setdefault(name, FieldProblem(name, _message(each, blank[name], translate)))
     return tuple(found[name] for name in blank if name in found)
 
 
@@ -71,10 +73,10 @@ _MESSAGES = {
 }
 
 
-def _message(problem: Any, blank: str, words: Words) -> str:  # noqa: ANN401 -- an untyped dictionary of Pydantic's
+def _message(problem: Any, blank: str, translate: Translations) -> str:  # noqa: ANN401 -- an untyped dictionary of Pydantic's
     context = problem.get("ctx", {})
     least = context.get("min_length")
     kind = problem["type"]
     if kind == "missing" or (kind in {"string_too_short", "too_short"} and least == 1):
-        return words(blank)
-    return words(_MESSAGES[kind], most=context.get("max_length"), least=least)
+        return translate(blank)
+    return translate(_MESSAGES[kind], most=context.get("max_length"), least=least)

@@ -22,8 +22,8 @@ class Pages(InstanceOnly):
         name: of the application, in the header and in titles.
         logo: the address of an image beside the name, on this origin: `/static/logo.svg`.
         theme: CSS variables of the pages without their dashes, and their values. `light-dark(…, …)` gives two.
-        home: where a visitor goes who has signed in and was on the way to nowhere else: a path of the application.
-            None: the account page.
+        landing_page: where a visitor goes after a sign-in that began nowhere else: a path of the application. None: the
+            account page.
         links: what stands in the navigation before our own pages: a label, and a path of the application.
         templates: a folder whose templates take the place of ours by their names; `latchstring/NAME` names ours still.
         locale: a folder of compiled catalogues, `LANGUAGE/LC_MESSAGES/latchstring.mo`, one for each further language.
@@ -35,7 +35,7 @@ class Pages(InstanceOnly):
     name: str = "Latchstring"
     logo: str | None = None
     theme: Mapping[str, str] = field(default_factory=dict)
-    home: str | None = None
+    landing_page: str | None = None
     links: Sequence[tuple[str, str]] = ()
     templates: str | PathLike[str] | None = None
     locale: str | PathLike[str] | None = None
@@ -45,7 +45,7 @@ class Pages(InstanceOnly):
         for variable, value in self.theme.items():
             if not _VARIABLE.fullmatch(variable) or not value.strip() or _NOT_A_VALUE.search(value):
                 raise ConfigurationError(f"the theme's {variable!r} is no CSS variable with a plain value")
-        for path in (self.logo, self.home, *(path for _, path in self.links)):
+        for path in (self.logo, self.landing_page, *(path for _, path in self.links)):
             # The policy of our pages refuses images of other origins, and what is there is no page of the application.
             if path is not None and (not path.startswith("/") or path.startswith("//") or not path.isascii()):
                 raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""A refusal in a sentence for people: which template, its heading and its words."""
+"""A refusal in a sentence for people: which template, its heading and its text."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -9,35 +9,37 @@ from latchstring.foundation.web.problem import PROBLEMS
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RefusalMessage:
     """What a page says of a refusal."""
 
     template: str
     heading: str
-    words: str
+    text: str
 
 
-_NOT_FOUND = Told(
+_NOT_FOUND = RefusalMessage(
     "not_found.html",
     msgid("This page is not here"),
     msgid("The address may be misspelt, or what was here has moved or is gone."),
 )
-_BROKEN = Told(
+_BROKEN = RefusalMessage(
     "broken.html",
     msgid("Something broke here"),
     msgid("It was not your doing. Please try again in a moment."),
 )
-_TOO_MANY = Told(
+_TOO_MANY = RefusalMessage(
     "too_many.html",
     msgid("Too many tries"),
     msgid("To keep guessers out, there is a pause now. Nobody who is signed in is signed out by it."),
 )
-_UNAVAILABLE = Told(
+_UNAVAILABLE = RefusalMessage(
     "unavailable.html",
     msgid("Not just now"),
     msgid("Something we depend on is away for a moment. Nothing was changed."),
 )
-_REFUSED = Told("refused.html", msgid("This can’t be done"), msgid("The request is not one that this page takes."))
+_REFUSED = RefusalMessage(
+    "refused.html", msgid("This can’t be done"), msgid("The request is not one that this page takes.")
+)
 
 _NOBODY = msgid("Nobody is signed in here.")
 _BY_CODE = {
@@ -61,7 +63,7 @@ _BY_CODE = {
 }
 
 
-def told(code: Code) -> Told:
+def message_for(code: Code) -> RefusalMessage:
     """Return what a page says of `code`."""
     status = PROBLEMS[code][0]
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -72,4 +74,4 @@ def told(code: Code) -> Told:
         return _NOT_FOUND
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return _BROKEN
-    return Told(_REFUSED.template, _REFUSED.heading, _BY_CODE.get(code, _REFUSED.words))
+    return RefusalMessage(_REFUSED.template, _REFUSED.heading, _BY_CODE.get(code, _REFUSED.text))

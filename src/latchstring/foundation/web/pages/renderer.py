@@ -16,8 +16,8 @@ from latchstring.foundation.web.pages.assets import THEME, Assets
 from latchstring.foundation.web.pages.form import Form
 from latchstring.foundation.web.pages.options import Pages
 from latchstring.foundation.web.pages.policy import CONTENT_SECURITY_POLICY, FORM_ACTION
-from latchstring.foundation.web.pages.problems import told
-from latchstring.foundation.web.pages.translations import OURS, Languages, Words, msgid
+from latchstring.foundation.web.pages.problems import message_for
+from latchstring.foundation.web.pages.translations import OURS, Languages, Translations, msgid
 from latchstring.foundation.web.pages.urls import PageUrls, requested_url
 from latchstring.foundation.web.problem import PROBLEMS, ProblemError
 from latchstring.foundation.web.request_id import request_id
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from latchstring.foundation.web.pages.templates import Templates
 
 _FORM = "latchstring.form"
-_MOST_KEPT = 256
+_MAX_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Frame:
 
     name: str
     logo: str | None
-    home: str
+    landing_page: str
     links: Sequence[Link]
     stylesheets: Sequence[str]
 
@@ -84,10 +84,10 @@ class Renderer:
 
     def notice(self, request: Request, notices: Mapping[str, str]) -> str | None:
         """Return what `done` says has just been done, in the visitor's language; None for what is none of these."""
-        said = notices.get(request.query_params.get("done", ""))
-        return self.words(request.scope)(said) if said else None
+        done = notices.get(request.query_params.get("done", ""))
+        return self.translations(request.scope)(done) if done else None
 
-    def words(self, scope: Scope) -> Words:
+    def translations(self, scope: Scope) -> Translations:
         """Return the visitor's language."""
         return self.languages.spoken_by(scope["headers"])
 
@@ -144,7 +144,7 @@ class Renderer:
             status=status,
             **content,
         )
-        return self._answer(text, status=status, destination=destination)
+        return self._response(text, status=status, destination=destination)
 
     def public_page(
         self, request: Request, template: str, *, destination: str | None = None, **content: Hashable
@@ -159,10 +159,10 @@ class Renderer:
         """
         scope = request.scope
         here = self.urls.current_page(scope)
-        key = (template, self.words(scope).language, self.urls.root(scope), here, destination, *content.items())
+        key = (template, self.translations(scope).language, self.urls.root(scope), here, destination, *content.items())
         text = self._kept.get(key)
         if text is None:
-            if len(self._kept) >= _MOST_KEPT:
+            if len(self._kept) >= _MAX_KEPT:
                 # Whoever asks with a thousand addresses has each rendered, and fills no memory.
                 self._kept.clear()
             text = self._kept[key] = self._rendered(
@@ -178,13 +178,13 @@ class Renderer:
                 status=200,
                 **content,
             )
-        return self._answer(text, status=200, destination=destination)
+        return self._response(text, status=200, destination=destination)
 
     def _rendered(self, scope: Scope, template: str, **content: object) -> str:
-        words = self.words(scope)
-        return self.templates.get(template, words).render(
+        translate = self.translations(scope)
+        return self.templates.get(template, translate).render(
             languages=[(each.language, each.own_name) for each in self.languages],
-            site=self._frame(scope, words),
+            site=self._frame(scope, translate),
             url=lambda path, **query: self.urls.url(scope, path, **query),
             asset=lambda name: self.asset_url(scope, name),
             has_sign_in="/sign-in" in self.urls.paths,
@@ -193,7 +193,7 @@ class Renderer:
             **content,
         )
 
-    def _answer(self, text: str, *, status: int, destination: str | None) -> Response:
+    def _response(self, text: str, *, status: int, destination: str | None) -> Response:
         response = HTMLResponse(text, status_code=status)
         if destination in self.urls.return_urls:
             # Chromium holds the redirect that answers a form against this as well.
@@ -204,23 +204,23 @@ class Renderer:
 
     def problem(self, request: Request, problem: ProblemError) -> Response:
         """Return the page of a refusal."""
-        said = told(problem.code)
+        message = message_for(problem.code)
         # Without the query: what was wrong may be in it.
         here = self.urls.current_page(request.scope).partition("?")[0]
-        words = self.words(request.scope)
+        translate = self.translations(request.scope)
         retry_after = (problem.headers or {}).get("Retry-After")
         is_form = request.method not in SAFE_METHODS
         response = self.page(
             request,
-            said.template,
+            message.template,
             status=PROBLEMS[problem.code][0],
             here=here,
-            heading=words(said.heading),
-            words=words(said.words),
+            heading=translate(message.heading),
+            text=translate(message.text),
             code=problem.code.value,
             retry_after_minutes=-(-int(retry_after) // 60) if retry_after else None,
             back=here if is_form else self.urls.landing_page(request.scope),
-            back_label=words(msgid("Go back") if is_form else msgid("Go to the start")),
+            back_label=translate(msgid("Go back") if is_form else msgid("Go to the start")),
             request_id=request_id(request.scope),
         )
         response.headers.update(problem.headers or {})
@@ -230,14 +230,14 @@ class Renderer:
         """Return the address of a style sheet, a module or an image of ours."""
         return self.urls.url(scope, "/assets/" + self.assets.hashed_name(name))
 
-    def _frame(self, scope: Scope, words: Words) -> Frame:
+    def _frame(self, scope: Scope, translate: Translations) -> Frame:
         options, root, here = self._options, self.urls.root(scope), requested_url(scope).partition("?")[0]
         entries = [(label, root + path) for label, path in options.links]
         entries += [(label, self.urls.url(scope, path)) for label, path in self._links]
         return Frame(
             name=options.name,
             logo=root + options.logo if options.logo else None,
-            home=self.urls.landing_page(scope),
-            links=[Link(words(label), url, url == here) for label, url in entries],
+            landing_page=self.urls.landing_page(scope),
+            links=[Link(translate(label), url, url == here) for label, url in entries],
             stylesheets=[self.asset_url(scope, THEME)] if THEME in self.assets else [],
         )

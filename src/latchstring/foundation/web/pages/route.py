@@ -23,12 +23,12 @@ class PageRoute(ProblemRoute):
 
     def get_route_handler(self) -> Handler:
         """Wrap a problem route's handler: what broke is a page with the request's id, and every page has its policy."""
-        answered = super().get_route_handler()
+        handle = super().get_route_handler()
 
         async def page(request: Request) -> Response:
             try:
-                response = await answered(request)
-            except Exception as error:  # noqa: BLE001 -- raised again, once the visitor has been told
+                response = await handle(request)
+            except Exception as error:  # noqa: BLE001 -- raised again, once the visitor has been message_for
                 response = _Broken(self.renderer.problem(request, ProblemError(Code.INTERNAL_ERROR)), error)
             return self.finished(request, response)
 

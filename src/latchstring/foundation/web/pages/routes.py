@@ -23,7 +23,7 @@ def add_asset_routes(router: APIRouter, renderer: "Renderer", web: "WebContext")
 
     @router.get("/assets/{name}")
     async def get_asset(name: str) -> Response:
-        found = renderer.assets.answer(name)
+        found = renderer.assets.response(name)
         if found is None:
             raise ProblemError(Code.NOT_FOUND)
         return found

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined, Template
 
-from latchstring.foundation.web.pages.translations import Words
+from latchstring.foundation.web.pages.translations import Translations
 
 OURS = Path(__file__).with_name("templates")
 
@@ -23,14 +23,14 @@ class Templates:
         """Take a room's templates in."""
         self._folders.append(folder)
 
-    def get(self, name: str, words: Words) -> Template:
-        """Return a template that speaks the language of `words`."""
-        environment = self._environments.get(words.language)
+    def get(self, name: str, translate: Translations) -> Template:
+        """Return a template that speaks the language of `translate`."""
+        environment = self._environments.get(translate.language)
         if environment is None:
-            environment = self._environments[words.language] = self._environment(words)
+            environment = self._environments[translate.language] = self._environment(translate)
         return environment.get_template(name)
 
-    def _environment(self, words: Words) -> Environment:
+    def _environment(self, translate: Translations) -> Environment:
         ours: BaseLoader = FileSystemLoader(self._folders)
         loaders: Iterable[BaseLoader] = (ours, PrefixLoader({"latchstring": ours}))
         if self._overrides is not None:
@@ -46,7 +46,7 @@ class Templates:
             auto_reload=False,
         )
         # So that macros have them, which are made once and not for each page.
-        environment.globals |= {"lang": words.language, "dir": words.direction}
+        environment.globals |= {"lang": translate.language, "dir": translate.direction}
         install: Callable[..., Any] = environment.install_gettext_translations  # type: ignore[attr-defined]  # the extension's
-        install(words.catalogue, newstyle=True)
+        install(translate.catalogue, newstyle=True)
         return environment

@@ -1,4 +1,4 @@
-"""Words: a gettext catalogue for each language, and which of them a visitor reads.
+"""Translations: a gettext catalogue for each language, and which of them a visitor reads.
 
 English is in the code and in the templates, as gettext has it, and needs no catalogue. `locale/latchstring.pot` lists
 all there is to translate.
@@ -21,7 +21,7 @@ COOKIE = "latchstring_language"
 """What the visitor chose; a browser's own list comes after it."""
 
 _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "syr", "ug", "ur", "yi"}
-_MOST_RANGES = 20
+_MAX_RANGES = 20
 
 
 def msgid(text: str) -> str:
@@ -30,7 +30,7 @@ def msgid(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class Translations:
     """One language's words."""
 
     language: str
@@ -59,41 +59,41 @@ class Languages:
     """Every language there is a catalogue for."""
 
     def __init__(self, *folders: Path) -> None:
-        self._words = {SOURCE_LANGUAGE: Words(SOURCE_LANGUAGE, gettext.NullTranslations())}
+        self._translations = {SOURCE_LANGUAGE: Translations(SOURCE_LANGUAGE, gettext.NullTranslations())}
         for file in (file for folder in folders for file in sorted(folder.glob(f"*/LC_MESSAGES/{DOMAIN}.mo"))):
             language = file.parts[-3].replace("_", "-")
             try:
                 with file.open("rb") as opened:
-                    self._words[language] = Words(language, gettext.GNUTranslations(opened))
+                    self._translations[language] = Translations(language, gettext.GNUTranslations(opened))
             except (OSError, ValueError) as error:
                 raise ConfigurationError(f"{file} is no compiled catalogue") from error
-        self._tags = {language.lower(): language for language in self._words}
+        self._tags = {language.lower(): language for language in self._translations}
 
-    def __iter__(self) -> Iterator[Words]:
+    def __iter__(self) -> Iterator[Translations]:
         """Return them, English first."""
-        return iter(self._words.values())
+        return iter(self._translations.values())
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return len(self._words)
+        return len(self._translations)
 
     def known(self, language: str) -> str | None:
         """Return the language as it is spelled here; None where there is no such."""
         return self._tags.get(language.lower())
 
-    def spoken_by(self, headers: RawHeaders) -> Words:
+    def spoken_by(self, headers: RawHeaders) -> Translations:
         """Return the words for a visitor: what they chose, else what their browser asks for, else English."""
-        if len(self._words) == 1:
-            return self._words[SOURCE_LANGUAGE]
+        if len(self._translations) == 1:
+            return self._translations[SOURCE_LANGUAGE]
         headers = list(headers)
         for chosen in read_cookies(headers, COOKIE.encode()):
             language = self.known(chosen)
             if language is not None:
-                return self._words[language]
+                return self._translations[language]
         for name, value in headers:
             if name == b"accept-language":
-                return self._words[negotiated(value.decode("latin-1"), self._tags)]
-        return self._words[SOURCE_LANGUAGE]
+                return self._translations[negotiated(value.decode("latin-1"), self._tags)]
+        return self._translations[SOURCE_LANGUAGE]
 
 
 def negotiated(accepted: str, tags: Mapping[str, str]) -> str:
@@ -104,7 +104,7 @@ def negotiated(accepted: str, tags: Mapping[str, str]) -> str:
         tags: the languages there are, by their tags in lower case.
     """
     ranked = []
-    for position, part in enumerate(accepted.split(",")[:_MOST_RANGES]):
+    for position, part in enumerate(accepted.split(",")[:_MAX_RANGES]):
         tag, _, parameter = part.partition(";")
         quality = _quality(parameter)
         if quality > 0:

@@ -7,12 +7,12 @@ from urllib.parse import urlencode
 from pydantic import SecretStr, ValidationError
 
 from latchstring.core.caller import Caller
-from latchstring.core.revocations.revoked import Ended
+from latchstring.core.revocations.revoked import RevokedSet
 from latchstring.core.revocations.schemas import FeedPageResponse
 from latchstring.errors import RevocationsUnknownError
 from latchstring.foundation.clock import Clock
-from latchstring.foundation.polling import following
-from latchstring.verifier.issuer import Issuer, IssuerError
+from latchstring.foundation.polling import polling
+from latchstring.verifier.issuer import IssuerClient, IssuerError
 from latchstring.verifier.keys import IssuerKeys
 
 POLL_INTERVAL_SECONDS = 0.5
@@ -23,11 +23,18 @@ _MAX_PAGES = 10_000
 _log = logging.getLogger(__name__)
 
 
-class FollowedRevocations:
+class PolledRevocations:
     """Asks the issuer's feed, and answers from memory while its last good look is recent."""
 
     def __init__(
-        self, url: str, token: SecretStr, issuer: Issuer, keys: IssuerKeys, clock: Clock, *, max_lag_seconds: float
+        self,
+        url: str,
+        token: SecretStr,
+        issuer: IssuerClient,
+        keys: IssuerKeys,
+        clock: Clock,
+        *,
+        max_lag_seconds: float,
     ) -> None:
         self._url = url
         self._token = token
@@ -35,7 +42,7 @@ class FollowedRevocations:
         self._keys = keys
         self._clock = clock
         self._max_lag = max_lag_seconds
-        self._ended = Ended()
+        self._revoked = RevokedSet()
         self._cursor: str | None = None
         self._resynced_at = 0.0
         self._current_as_of: float | None = None
@@ -49,9 +56,9 @@ class FollowedRevocations:
         if self._current_as_of is None or self._clock.uptime() - self._current_as_of > self._max_lag:
             raise RevocationsUnknownError("the issuer's revocations have not been read recently")
 
-    def ended_because(self, caller: Caller) -> str | None:
+    def revocation_reason(self, caller: Caller) -> str | None:
         """Return why the caller's session has ended; None: it lives."""
-        return self._ended.because(caller)
+        return self._revoked.reason_for(caller)
 
     async def poll(self) -> None:
         """Ask once for what is new, or, now and then and after a failure, for everything.
@@ -71,37 +78,37 @@ class FollowedRevocations:
 
     async def _read(self, *, began: float) -> None:
         # What was known is known until everything has been told anew.
-        ended = self._ended
+        revoked = self._revoked
         for _ in range(_MAX_PAGES):
             page = await self._page()
             if page.more and page.cursor == self._cursor:
                 # Asked on at once, the same page would come again, as fast as the two of us can.
                 raise IssuerError("a feed that does not go on")
             if page.resync:
-                ended, self._resynced_at = Ended(), began
+                revoked, self._resynced_at = RevokedSet(), began
             try:
-                ended.add(entry.revocation() for entry in page.entries)
+                revoked.add(entry.revocation() for entry in page.entries)
             except ValueError as error:
                 raise IssuerError(str(error)) from None
             self._cursor = page.cursor
             if not page.more:
                 self._keys.drop(page.retired_keys)
-                self._ended = ended
+                self._revoked = revoked
                 return
         raise IssuerError("a feed without end")
 
     async def _page(self) -> FeedPageResponse:
         url = self._url if self._cursor is None else f"{self._url}?{urlencode({'after': self._cursor})}"
         headers = {"Authorization": f"Bearer {self._token.get_secret_value()}"}
-        answer = await self._issuer.get(url, max_bytes=MAX_BYTES, headers=headers)
+        response = await self._issuer.get(url, max_bytes=MAX_BYTES, headers=headers)
         try:
-            return FeedPageResponse.model_validate_json(answer.body)
+            return FeedPageResponse.model_validate_json(response.body)
         except ValidationError:
             raise IssuerError("no page of a revocation feed") from None
 
-    def following(self) -> contextlib.AbstractAsyncContextManager[None]:
+    def polling(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Follow as long as the block runs. The first look has been tried when it begins."""
         # Until one succeeds, and when none has for too long, `refuse_if_stale` keeps the door shut.
-        return following(
+        return polling(
             self.poll, what="revocations", every_seconds=POLL_INTERVAL_SECONDS, expected=IssuerError, log=_log
         )
