@@ -65,7 +65,7 @@ class RevocationFeed:
             raise RevocationsUnknownError("revocations have not been read recently")
 
     def revocation_reason(self, caller: Caller) -> str | None:
-        """Return why the caller's session has ended; None if it lives. A newer version may write a reason unknown here."""
+        """Return why the caller's session has ended; None if it is active. Newer versions may have other reasons."""
         return self._revoked.reason_for(caller)
 
     @property

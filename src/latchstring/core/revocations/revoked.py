@@ -36,7 +36,7 @@ class RevokedSet:
         return self._epoch
 
     def reason_for(self, caller: Caller) -> str | None:
-        """Return why the caller's session has ended; None if it lives. A newer version may write a reason unknown here."""
+        """Return why the caller's session has ended; None if it is active. Newer versions may have other reasons."""
         of_user: str | None = None
         if self._users:
             entries = self._users.get(caller.user_id)
