@@ -29,6 +29,7 @@ from latchstring.core.guard.dependencies import (
     UserDependency,
 )
 from latchstring.core.guard.middleware import GuardMiddleware
+from latchstring.core.guard.socket_layer import add_socket_layer
 from latchstring.core.sessions.issuing import ClaimsHook
 from latchstring.core.sessions.page_router import PageRouter
 from latchstring.core.users.actions import Users
@@ -195,6 +196,7 @@ class Auth:
         if getattr(app.state, "latchstring", None) is not None:
             raise ConfigurationError("an Auth is installed in this application already")
         app.state.latchstring = self
+        add_socket_layer(app)
 
     @classmethod
     def of(cls, app: Starlette) -> "Auth | None":

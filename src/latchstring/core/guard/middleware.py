@@ -8,6 +8,7 @@ Below it nobody is let in whom a guarded route would refuse. The caller is there
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from latchstring.core.guard.decide import Guard
+from latchstring.core.guard.socket_layer import SocketLayer
 from latchstring.foundation.web.problem import ProblemError, problem_response
 
 _DENIAL = "websocket.http.response"
@@ -31,6 +32,8 @@ class GuardMiddleware:
         self.app = app
         self.role = role
         self._guard = guard
+        # A guard inside `app` watches from there, as it does in an application that `auth` was attached to.
+        self._sockets = SocketLayer(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a caller's request on; refuse all others with problem+json."""
@@ -49,7 +52,7 @@ class GuardMiddleware:
         scope["state"] = {**scope.get("state", {}), "caller": caller}
         if scope["type"] == "websocket":
             with self._guard.watching(caller, receive, send) as socket:
-                await self.app(scope, socket.receive, socket.send)
+                await self._sockets(scope, socket.receive, socket.send)
             return
 
         async def send_privately(message: Message) -> None:
