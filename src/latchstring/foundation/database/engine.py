@@ -184,7 +184,8 @@ class Database:
 
     async def _connect_sqlite(self) -> OneTripConnection:
         (location,), options = self.engine.dialect.create_connect_args(self.url)
-        return await connect(location, **options)
+        # The driver must not begin transactions behind our back, whatever the URL says.
+        return await connect(location, **{**options, "isolation_level": None})
 
 
 async def _opened(engine: AsyncEngine) -> Connection:

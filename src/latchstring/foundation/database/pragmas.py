@@ -5,7 +5,6 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy.util import await_only
 
 from latchstring.foundation.database.connection import READING, SQLITE_LOCK_SECONDS
 
@@ -18,23 +17,23 @@ _WAL_ATTEMPTS = 25
 def prepare_sqlite(dbapi_connection: "DBAPIConnection", _record: object) -> None:
     """Set up a new connection: who waits how long, and that a commit reaches the disk."""
     connection = cast("Any", dbapi_connection)
-    connection.isolation_level = None  # the driver must not begin transactions behind our back
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={int(SQLITE_LOCK_SECONDS * 1000)}")
-    _switch_to_wal(cursor)
+    _switch_to_wal(connection)
     cursor.execute("PRAGMA foreign_keys=ON")
     # A sign-out that was answered must survive a power cut: every commit reaches the disk.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
 
 
-def _switch_to_wal(cursor: Any) -> None:  # noqa: ANN401 -- the driver's cursor
+def _switch_to_wal(connection: Any) -> None:  # noqa: ANN401 -- the driver's connection, as SQLAlchemy adapts it
+    cursor = connection.cursor()
     # Of several instances that open a new file at once, SQLite refuses all but one, and does not wait as elsewhere.
     for _ in range(_WAL_ATTEMPTS):
         try:
             cursor.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError:
-            await_only(asyncio.sleep(SQLITE_LOCK_SECONDS / _WAL_ATTEMPTS))
+            connection.run_async(lambda _: asyncio.sleep(SQLITE_LOCK_SECONDS / _WAL_ATTEMPTS))
         else:
             return
     cursor.execute("PRAGMA journal_mode=WAL")
