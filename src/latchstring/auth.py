@@ -47,6 +47,7 @@ from latchstring.inspection import (
     found_in_applications,
     found_in_routes,
     found_in_settings,
+    found_unseen,
     inspected_routes,
 )
 from latchstring.migrations import HEAD, schema_drift, schema_revision, upgrade
@@ -309,6 +310,7 @@ class Auth:
             *found_in_applications(app),
             *found_in_settings(self.parts.settings, None if drift else self.parts.ring.current),
             *(Finding("schema_drift", words) for words in drift),
+            *found_unseen(),
         ]
         return Inspection(routes=routes, findings=tuple(findings))
 

@@ -11,15 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
+import fastapi
+import starlette
+from fastapi import APIRouter, FastAPI, Security
 from fastapi.routing import iter_route_contexts
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.routing import Host, Mount
 
 from latchstring.annotations import InstanceOnly
-from latchstring.core.guard.dependencies import GuardDependency
+from latchstring.core.guard.dependencies import GuardDependency, current_caller
 from latchstring.core.guard.middleware import GuardMiddleware
 from latchstring.core.keys.key_set import KeySet
 from latchstring.foundation.web.route import ProblemRoute, dependants_of, dependencies_of
@@ -67,7 +72,7 @@ class Finding(InstanceOnly):
 
     name: str
     """`undeclared_route`, `ignored_scopes`, `overridden_guard`, `wildcard_cors`, `insecure_cookies`, `weak_secret`,
-    `weak_key` or `schema_drift`."""
+    `weak_key`, `schema_drift` or `not_inspected`."""
     words: str
 
 
@@ -136,7 +141,7 @@ def found_in_applications(app: Starlette) -> Iterator[Finding]:
     """
     for path, layer in _layers(app, path=""):
         where = path or "the application"
-        if isinstance(layer, CORSMiddleware) and layer.allow_credentials and layer.is_allowed_origin(_FOREIGN_ORIGIN):
+        if isinstance(layer, CORSMiddleware) and _lets_any_site_in(layer):
             yield Finding("wildcard_cors", f"{where} lets any site call with credentials")
         if type(layer).__module__ == _SESSIONS_MODULE and "secure" not in getattr(layer, "security_flags", ""):
             yield Finding(
@@ -145,6 +150,51 @@ def found_in_applications(app: Starlette) -> Iterator[Finding]:
         for overridden in getattr(layer, "dependency_overrides", ()):
             if isinstance(overridden, GuardDependency):
                 yield Finding("overridden_guard", f"{where} has something else in the place of {overridden}")
+
+
+def found_unseen() -> Iterator[Finding]:
+    """Find what can't be seen in this FastAPI and Starlette, so that a name that they changed is no clean bill.
+
+    Routes, CORS and overrides are read from attributes that are hardly documented. Where one is gone, nothing would be
+    found, in silence: so an application that has each of these holes is looked at first.
+    """
+    app = _full_of_holes()
+    routes = inspected_routes(app)
+    seen = {finding.name for finding in (*found_in_routes(routes), *found_in_applications(app))}
+    seen |= {route.path for route in routes}
+    for hole, what in _HOLES.items():
+        if hole not in seen:
+            versions = f"FastAPI {fastapi.__version__} with Starlette {starlette.__version__}"
+            yield Finding("not_inspected", f"{what} can't be seen in {versions}: look yourself, or upgrade latchstring")
+
+
+_HOLES = {
+    "/included": "routes of included routers",
+    "/frontend/*": "what app.frontend(…) serves",
+    "/mounted/route": "routes of mounted applications",
+    "ignored_scopes": "scopes that are asked of a guard",
+    "wildcard_cors": "CORS",
+    "overridden_guard": "overridden guards",
+}
+
+
+def _full_of_holes() -> FastAPI:
+    router, mounted = APIRouter(), Starlette()
+    router.add_api_route("/included", lambda: None)
+    mounted.add_route("/route", lambda _request: Response())
+    app = FastAPI(openapi_url=None)
+    app.include_router(router, dependencies=[Security(current_caller, scopes=["none"])])
+    app.frontend("/frontend", directory=Path(__file__).parent)
+    app.mount("/mounted", mounted)
+    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_credentials=True)
+    app.dependency_overrides[current_caller] = lambda: None
+    return app
+
+
+def _lets_any_site_in(cors: CORSMiddleware) -> bool:
+    # By their names, like everything here that is no part of what Starlette documents; see `found_unseen`.
+    is_allowed = getattr(cors, "is_allowed_origin", None)
+    return bool(getattr(cors, "allow_credentials", False) and is_allowed and is_allowed(_FOREIGN_ORIGIN))
 
 
 def _layers(app: object, *, path: str) -> Iterator[tuple[str, object]]:
@@ -180,7 +230,7 @@ def found_in_settings(settings: Settings, keys: KeySet | None) -> Iterator[Findi
 
 
 def _routes(app: Starlette, *, prefix: str) -> Iterator[InspectedRoute]:
-    around: list[object] = [middleware.cls for middleware in app.user_middleware]
+    around: list[object] = [middleware.cls for middleware in getattr(app, "user_middleware", ())]
     if GuardMiddleware in around:
         yield InspectedRoute(prefix + "/*", (), Access.GUARDED, "GuardMiddleware")
         return

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import fastapi
 import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -321,6 +322,31 @@ async def test_a_schema_that_drifted(auth: Auth) -> None:
         await connection.execute(sa.text("UPDATE latchstring_schema_version SET version_num = '0001'"))
     (finding,) = (await auth.audit(app)).findings
     assert "latchstring migrate" in finding.words
+
+
+@pytest.mark.parametrize(
+    ("name", "unseen"),
+    [
+        ("fastapi.routing.APIRouter._iter_low_priority_routes", ["frontend"]),
+        ("starlette.middleware.cors.CORSMiddleware.is_allowed_origin", ["CORS"]),
+        ("latchstring.inspection.iter_route_contexts", ["included routers", "mounted applications", "scopes"]),
+    ],
+)
+@pytest.mark.parametrize("backend", ["sqlite"])
+async def test_what_can_no_longer_be_seen_is_a_finding(
+    name: str, unseen: list[str], auth: Auth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A FastAPI or Starlette that calls something otherwise gets no clean bill: each kind of hole is named."""
+    app = small_app(auth)
+    if name.startswith("latchstring."):
+        monkeypatch.setattr(name, lambda _routes: ())
+    else:
+        monkeypatch.delattr(name)
+    findings = [finding for finding in (await auth.audit(app)).findings if finding.name == "not_inspected"]
+    assert len(findings) == len(unseen)
+    for finding, what in zip(findings, unseen, strict=True):
+        assert what in finding.words
+        assert f"FastAPI {fastapi.__version__}" in finding.words
 
 
 # --- doctor ----------------------------------------------------------------------------------------------------------
