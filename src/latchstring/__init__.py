@@ -176,18 +176,10 @@ __all__ = [
 
 _HOMES = {
     "latchstring.auth": ("Auth",),
-    "latchstring.core.accounts.rules": (
-        "InvalidRoleError",
-        "User",
-    ),
+    "latchstring.core.accounts.rules": ("InvalidRoleError", "User"),
     "latchstring.core.accounts.tables": ("users",),
     "latchstring.core.caller": ("Caller",),
-    "latchstring.core.feature": (
-        "Core",
-        "Feature",
-        "Tools",
-        "FeatureParts",
-    ),
+    "latchstring.core.feature": ("Core", "Feature", "FeatureParts", "Tools"),
     "latchstring.core.guard.dependencies": (
         "CallerDep",
         "CurrentUser",
@@ -199,10 +191,7 @@ _HOMES = {
         "requires",
     ),
     "latchstring.core.guard.middleware": ("GuardMiddleware",),
-    "latchstring.core.guard.pages": (
-        "PageUser",
-        "on_page",
-    ),
+    "latchstring.core.guard.pages": ("PageUser", "on_page"),
     "latchstring.errors": (
         "Code",
         "ConfigurationError",
@@ -222,8 +211,8 @@ _HOMES = {
     "latchstring.foundation.events": (
         "APPLICATION",
         "OPERATOR",
-        "EveryoneSignedOut",
         "Event",
+        "EveryoneSignedOut",
         "FeedTokenCreated",
         "FeedTokenRevoked",
         "GrantingEvent",
@@ -239,9 +228,9 @@ _HOMES = {
         "RoleGranted",
         "RoleWithdrawn",
         "SecretChanged",
+        "SessionCreated",
         "SessionEnded",
         "SessionEvent",
-        "SessionCreated",
         "SessionProven",
         "SessionsEnded",
         "SignInRefused",
@@ -254,14 +243,7 @@ _HOMES = {
         "UserRenamed",
     ),
     "latchstring.foundation.web.pages.options": ("Pages",),
-    "latchstring.inspection": (
-        "Access",
-        "Finding",
-        "InspectedRoute",
-        "Inspection",
-        "guarding",
-        "public",
-    ),
+    "latchstring.inspection": ("Access", "Finding", "InspectedRoute", "Inspection", "guarding", "public"),
     "latchstring.migrations": ("alembic_include_name",),
     "latchstring.settings": ("Settings",),
 }

@@ -176,11 +176,13 @@ class Auth:
         self.attach(app)
         parts = self.parts
         pages = page_router(parts, app, prefix=pages_prefix, renewal_path=f"{prefix}/refresh")
-        app.include_router(PrefixRouter(prefix, json_routers(parts)), prefix=prefix)
-        well_known = well_known_routers(parts, prefix=prefix, pages=pages)
-        app.include_router(PrefixRouter("", well_known))
-        if pages is not None:
-            app.include_router(PrefixRouter(pages_prefix, page_routers(parts, pages)), prefix=pages_prefix)
+        mounts = [
+            (prefix, json_routers(parts)),
+            ("", well_known_routers(parts, prefix=prefix, pages=pages)),
+            *([(pages_prefix, page_routers(parts, pages))] if pages is not None else []),
+        ]
+        # One router for all of them: a request to a route of the application's own pays for one look.
+        app.include_router(PrefixRouter(*mounts))
         app.router.lifespan_context = self._around(app.router.lifespan_context)
         cookie_name, token_url = parts.tools.web.cookies.access_name, _beside(app.openapi_url, f"{prefix}/token")
         app.openapi = described(  # type: ignore[method-assign]  # the way FastAPI documents to change its own

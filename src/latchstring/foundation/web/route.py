@@ -114,17 +114,20 @@ class PrefixRouter(APIRouter):
     has a parameter in it, a socket or a mount.
     """
 
-    def __init__(self, prefix: str, routers: Iterable[APIRouter]) -> None:
+    def __init__(self, *mounts: tuple[str, Iterable[APIRouter]]) -> None:
+        """Take routers in, each group of them below a prefix."""
         super().__init__()
-        for router in routers:
-            self.routes.extend(router.routes)
         self._methods: dict[str, set[str]] = {}
         patterns: set[str] = set()
-        for route in self.routes:
-            if isinstance(route, APIRoute) and not route.param_convertors:
-                self._methods.setdefault(prefix + route.path, set()).update(route.methods or ())
-            else:
-                patterns.add(prefix + getattr(route, "path", "").partition("{")[0])
+        for prefix, routers in mounts:
+            below_prefix = APIRouter()
+            below_prefix.routes.extend(route for router in routers for route in router.routes)
+            self.include_router(below_prefix, prefix=prefix)
+            for route in below_prefix.routes:
+                if isinstance(route, APIRoute) and not route.param_convertors:
+                    self._methods.setdefault(prefix + route.path, set()).update(route.methods or ())
+                else:
+                    patterns.add(prefix + getattr(route, "path", "").partition("{")[0])
         self._patterns = tuple(patterns)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
