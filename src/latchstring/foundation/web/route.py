@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator,
 from typing import Any, Protocol, runtime_checkable
 
 from fastapi import APIRouter
-from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -40,10 +39,9 @@ class Guards(Protocol):
     """What the route may answer instead of its own."""
 
 
-def dependants_of(route: object) -> Iterator[Dependant]:
-    """Return what FastAPI solves before a route, and before that."""
-    dependant = getattr(route, "dependant", None)
-    waiting = list(dependant.dependencies) if isinstance(dependant, Dependant) else []
+def dependants_of(route: object) -> Iterator[Any]:
+    """Return what FastAPI solves before a route, and before that: each with its `call` and its `own_oauth_scopes`."""
+    waiting = list(getattr(getattr(route, "dependant", None), "dependencies", ()))
     while waiting:
         dependency = waiting.pop(0)
         yield dependency
