@@ -5,7 +5,7 @@
 So many tries at one account, over connections spread evenly over the workers: through all four doors, in every spelling
 of the address, each with other forged headers; and beside them, a user who is signed in and goes on. Then, behind a
 proxy that is believed, as many at an account each, from addresses of one IPv6 network. What was checked is counted
-twice: by the answers, and by the facts on record.
+twice: by the answers, and by the events on record.
 """
 
 import asyncio
@@ -135,7 +135,7 @@ async def _one_account(server: ServerProcess, url: str, *, rounds: int, workers:
         Figure(
             promise=f"guesses at one account that are checked, whatever the door, the spelling and the headers: "
             f"at most {ACCOUNT} + {workers}",
-            seen=f"{storm.checked} of {rounds}, by the facts {storm.facts}; {len(DOORS)} doors, {len(SPELLINGS)} "
+            seen=f"{storm.checked} of {rounds}, by the events {storm.events}; {len(DOORS)} doors, {len(SPELLINGS)} "
             f"spellings, {rounds} forged addresses, {spread}; {storm.seconds:.1f} s",
             is_kept=storm.keeps(ACCOUNT, workers),
         ),
@@ -156,7 +156,7 @@ async def _one_account(server: ServerProcess, url: str, *, rounds: int, workers:
         ),
         Figure(
             promise=f"guesses at an address that nobody has: at most {ACCOUNT} + {workers}, and 429 beyond, alike",
-            seen=f"{nobody.checked} of {nobody.tries}, by the facts {nobody.facts}; {nobody.refusals}",
+            seen=f"{nobody.checked} of {nobody.tries}, by the events {nobody.events}; {nobody.refusals}",
             is_kept=nobody.keeps(ACCOUNT, workers) and nobody.refuses_the_rest,
         ),
         Figure(
@@ -246,7 +246,7 @@ async def _one_network(server: ServerProcess, url: str, *, rounds: int, workers:
         Figure(
             promise=f"guesses from one IPv6 /64, behind a trusted proxy, at an account each: "
             f"at most {ADDRESS} + {workers}",
-            seen=f"{storm.checked} of {rounds}, by the facts {storm.facts}; {rounds} addresses of the /64, "
+            seen=f"{storm.checked} of {rounds}, by the events {storm.events}; {rounds} addresses of the /64, "
             f"{len(connections)} connections to {workers} workers; {storm.seconds:.1f} s",
             is_kept=storm.keeps(ADDRESS, workers),
         ),
@@ -282,7 +282,7 @@ class Storm:
     heard: Counter[tuple[int, str]]
     """By status and code."""
     told_to_wait: int
-    facts: int
+    events: int
     """How many guesses the audit trail says were checked and found wrong."""
     seconds: float
 
@@ -311,7 +311,7 @@ class Storm:
 
     def keeps(self, rate: int, workers: int) -> bool:
         """Tell whether the policy was kept, and really was what ended it."""
-        return self.checked == self.facts and rate <= self.checked <= rate + workers and self.tries > rate + workers
+        return self.checked == self.events and rate <= self.checked <= rate + workers and self.tries > rate + workers
 
 
 async def _storm(
@@ -333,8 +333,8 @@ async def _storm(
     began_at = time.monotonic()
     await asyncio.gather(*map(guesser, connections))
     seconds = time.monotonic() - began_at
-    facts = await _refusals_on_record(url) - before
-    return Storm(heard=heard, told_to_wait=told_to_wait, facts=facts, seconds=seconds)
+    events = await _refusals_on_record(url) - before
+    return Storm(heard=heard, told_to_wait=told_to_wait, events=events, seconds=seconds)
 
 
 async def _refusals_on_record(url: str) -> int:

@@ -227,15 +227,15 @@ def _by_case(thefts: Sequence[Theft]) -> list[Figure]:
 async def _on_record(url: str, thefts: Sequence[Theft]) -> Figure:
     async with operator(url) as auth:
         reused = sa.select(audit.c.session_id).where(audit.c.fact == RefreshTokenReused.name)
-        facts = Counter(row.session_id for row in await rows_of(auth, reused))
+        events = Counter(row.session_id for row in await rows_of(auth, reused))
         ended = sa.select(sessions.c.id).where(sessions.c.revoked_reason == "refresh_reused")
         revoked = {row.id for row in await rows_of(auth, ended)}
     stolen = {theft.held.pairs[-1].session_id for theft in thefts}
     return Figure(
-        promise="each theft is one fact on record, and the session's row says why it ended",
-        seen=f"{facts.total()} facts, {max(facts.values(), default=0)} at most of one session; "
+        promise="each theft is one event on record, and the session's row says why it ended",
+        seen=f"{events.total()} events, {max(events.values(), default=0)} at most of one session; "
         f"{len(revoked)} ended so; {len(stolen)} copied",
-        is_kept=facts == Counter(stolen) and revoked == stolen,
+        is_kept=events == Counter(stolen) and revoked == stolen,
     )
 
 

@@ -38,9 +38,9 @@ auth.install(app, prefix="/auth")
 
 
 @auth.inside(UserRegistered)
-async def make_profile(fact: UserRegistered, connection: AsyncConnection) -> None:
+async def make_profile(event: UserRegistered, connection: AsyncConnection) -> None:
     """In the transaction that creates the user: there is no user without a profile."""
-    await connection.execute(profiles.insert().values(user_id=fact.user_id, city="somewhere"))
+    await connection.execute(profiles.insert().values(user_id=event.user_id, city="somewhere"))
 
 
 class Profile(BaseModel):

@@ -49,7 +49,7 @@ auth.install(app, prefix="/auth")
 
 
 @auth.inside(UserRegistered)
-async def break_it(fact, connection):
+async def break_it(event, connection):
     raise RuntimeError("broken")
 '''
 

@@ -91,10 +91,10 @@ async def assert_alive(browser: httpx2.AsyncClient, *workers: Service) -> None:
         assert await sees(worker, browser.cookies["access_token"]) == (200, None)
 
 
-async def facts(service: Service, fact: str) -> list[str | None]:
-    """Returns the reason of each fact of a kind."""
+async def events(service: Service, event: str) -> list[str | None]:
+    """Returns the reason of each event of a kind."""
     async with service.auth.parts.tools.database.reading() as connection:
-        return list(await connection.scalars(sa.select(audit.c.reason).where(audit.c.fact == fact)))
+        return list(await connection.scalars(sa.select(audit.c.reason).where(audit.c.fact == event)))
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ async def test_a_session_is_ended_from_the_list(service: Service, other: Service
     await assert_alive(here, service, other)
     again = await here.delete(address)
     assert (again.status_code, again.json()["code"]) == (404, "session_not_found")
-    assert await facts(service, "session.ended") == ["revoked"]
+    assert await events(service, "session.ended") == ["revoked"]
 
 
 async def test_ones_own_session_ended_from_the_list_is_a_sign_out(service: Service) -> None:
@@ -282,7 +282,7 @@ async def test_a_confirmed_session_is_the_same_one_proven_anew(service: Service)
     assert after["auth_time"] == after["iat"] == int(service.clock.now().timestamp())
     assert len({claims["jti"] for claims in (before, was, after, now)}) == 4
     assert len((await browser.get("/api/auth/sessions")).json()) == 1
-    assert await facts(service, "session.proven") == ["pwd"]
+    assert await events(service, "session.proven") == ["pwd"]
 
 
 async def test_a_wrong_password_confirms_nothing(service: Service) -> None:
@@ -373,8 +373,8 @@ async def test_a_changed_password_ends_the_other_sessions(service: Service, othe
     old = await service.browser().post("/api/auth/login", json=credentials())
     assert (old.status_code, old.json()["code"]) == (400, "invalid_credentials")
     await signed_in(service, NEW_PASSWORD)
-    assert await facts(service, "password.changed") == [replaced]
-    assert await facts(service, "session.ended") == ["password_changed", "password_changed"]
+    assert await events(service, "password.changed") == [replaced]
+    assert await events(service, "session.ended") == ["password_changed", "password_changed"]
 
 
 async def test_sessions_that_ended_by_themselves_are_left_as_they_are(service: Service) -> None:
@@ -388,7 +388,7 @@ async def test_sessions_that_ended_by_themselves_are_left_as_they_are(service: S
     there = await signed_in(service)
     assert (await change(here)).status_code == 204
     await assert_dead(there, service)
-    assert await facts(service, "session.ended") == ["password_changed", "password_changed"]
+    assert await events(service, "session.ended") == ["password_changed", "password_changed"]
     async with service.auth.parts.tools.database.reading() as connection:
         reasons = list(await connection.scalars(sa.select(sessions.c.revoked_reason)))
     assert sorted(map(str, reasons)) == ["None"] * 4 + ["password_changed"] * 2
@@ -585,7 +585,7 @@ async def test_the_oldest_session_makes_room(settings: Settings, clock: ManualCl
         for browser in browsers[1:]:
             await assert_alive(browser, service, other)
         assert (await eve.post("/api/auth/refresh")).status_code == 401, "eve's expired by itself"
-        assert sorted(reason or "" for reason in await facts(service, "session.ended")) == ["logout", "too_many"]
+        assert sorted(reason or "" for reason in await events(service, "session.ended")) == ["logout", "too_many"]
         async with service.auth.parts.tools.database.reading() as connection:
             living = sa.select(sa.func.count()).where(
                 sessions.c.revoked_at.is_(None), sessions.c.expires_at > clock.now()
@@ -627,7 +627,7 @@ async def test_everyone_is_signed_out(service: Service, other: Service, settings
             assert (await browser.post("/api/auth/refresh")).status_code == 200
             await assert_alive(browser, service, other)
     assert said(ada)["epoch"] == 2
-    assert await facts(service, "everyone.signed_out") == ["operator", "operator"]
+    assert await events(service, "everyone.signed_out") == ["operator", "operator"]
 
 
 async def test_two_operators_at_once_begin_two_epochs(service: Service, other: Service) -> None:

@@ -30,8 +30,8 @@ async def reports() -> str:
     return "all of them"
 
 @auth.after(UserRegistered)
-async def hear(fact):
-    heard.append(fact.email)
+async def hear(event):
+    heard.append(event.email)
 """
 MORE = """
 import time

@@ -1,4 +1,4 @@
-"""Every change leaves its fact, in the same transaction, and no fact holds a secret."""
+"""Every change leaves its event, in the same transaction, and no event holds a secret."""
 
 import base64
 from collections.abc import Awaitable, Callable
@@ -195,7 +195,7 @@ HERS, NONE, NEW = "hers", "none", "a new one"
 async def test_what_happened_is_on_record_once(
     act: Act, status: int, expected: set[tuple[str | None, ...]], ada: Ada
 ) -> None:
-    """Each change is one fact that says who, whose session, by whom and why; what changed nothing leaves none."""
+    """Each change is one event that says who, whose session, by whom and why; what changed nothing leaves none."""
     before = {row["id"] for row in await rows(ada.service)}
     assert await act(ada) == status
     new = [row for row in await rows(ada.service) if row["id"] not in before]
@@ -223,7 +223,7 @@ $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END $$
 
 
 async def make_the_trail_unwritable(service: Service) -> None:
-    """Makes every fact fail, as a full disk would."""
+    """Makes every event fail, as a full disk would."""
     async with service.auth.parts.tools.database.transaction() as connection:
         if service.auth.parts.tools.database.is_sqlite:
             await connection.execute(sa.text("ALTER TABLE latchstring_audit RENAME TO audit_is_gone"))
@@ -234,7 +234,7 @@ async def make_the_trail_unwritable(service: Service) -> None:
 
 
 async def make_every_commit_fail(service: Service) -> None:
-    """Makes all but facts fail, at the very end of their transaction."""
+    """Makes all but events fail, at the very end of their transaction."""
     async with service.auth.parts.tools.database.transaction() as connection:
         await connection.execute(sa.text(_FULL_DISK))
         for table in (users, passwords, sessions, revocations):
@@ -258,7 +258,7 @@ async def everything_but_the_trail(service: Service) -> dict[str, list[str]]:
     "act", [register, log_in, log_in_wrongly, log_in_as_nobody, log_out, reuse, rename, disable, delete]
 )
 async def test_what_can_not_be_recorded_does_not_happen(act: Act, ada: Ada) -> None:
-    """The fact and the change are one transaction: without the one, the answer is 503 and the other is undone."""
+    """The event and the change are one transaction: without the one, the answer is 503 and the other is undone."""
     await make_the_trail_unwritable(ada.service)
     before = await everything_but_the_trail(ada.service)
     assert await act(ada) == 503
@@ -271,7 +271,7 @@ async def test_what_can_not_be_recorded_does_not_happen(act: Act, ada: Ada) -> N
 @pytest.mark.parametrize("backend", ["postgresql"])
 @pytest.mark.parametrize("act", [register, log_in, log_out, reuse, rename, disable, delete])
 async def test_what_does_not_happen_is_not_recorded(act: Act, ada: Ada) -> None:
-    """A change that fails at its commit takes its fact along, and this worker's memory does not believe it."""
+    """A change that fails at its commit takes its event along, and this worker's memory does not believe it."""
     await make_every_commit_fail(ada.service)
     before = await everything_but_the_trail(ada.service), await rows(ada.service)
     assert await act(ada) == 503

@@ -432,8 +432,8 @@ def test_commands_on_an_application(tmp_path: Path) -> None:
 from latchstring import UserRegistered
 
 @auth.after(UserRegistered)
-async def hear(fact):
-    print("heard of", fact.email, fact.source.actor)
+async def hear(event):
+    print("heard of", event.email, event.source.actor)
 """
     (tmp_path / "main.py").write_text(TUTORIAL + heard)
 

@@ -146,10 +146,10 @@ async def test_feed_tokens_are_kept_as_hashes(service: Service, follower: httpx2
     await tokens.revoke("billing", source=OPERATOR)
     async with service.auth.parts.tools.database.reading() as connection:
         (row,) = (await connection.execute(sa.select(feed_tokens))).all()
-        facts = (await connection.scalars(sa.select(audit.c.fact).where(audit.c.fact.startswith("feed")))).all()
+        events = (await connection.scalars(sa.select(audit.c.fact).where(audit.c.fact.startswith("feed")))).all()
     assert token not in repr(row)
     assert token.encode() not in row.token_hash
-    assert sorted(facts) == ["feed_token.created", "feed_token.created", "feed_token.revoked"]
+    assert sorted(events) == ["feed_token.created", "feed_token.created", "feed_token.revoked"]
 
 
 async def test_keys_that_were_retired_at_once_are_told(service: Service, follower: httpx2.AsyncClient) -> None:

@@ -105,7 +105,7 @@ async def signed_in(service: Service) -> httpx2.AsyncClient:
     return browser
 
 
-async def facts(auth: Auth, *, like: str) -> list[str]:
+async def events(auth: Auth, *, like: str) -> list[str]:
     async with auth.parts.tools.database.reading() as connection:
         return sorted(await connection.scalars(sa.select(audit.c.fact).where(audit.c.fact.like(like))))
 
@@ -194,7 +194,7 @@ async def test_of_two_operators_one_wins(home: Settings, clock: ManualClock) -> 
         assert sorted(map(type, outcomes), key=str) == sorted([KeyChange, KeyConflict], key=str)
         assert KeyConflict.UNDER_WAY in outcomes
         assert len(await rows(one)) == 2
-        assert await facts(one, like="key.%") == ["key.created", "key.created", "key.retired"]
+        assert await events(one, like="key.%") == ["key.created", "key.created", "key.retired"]
 
 
 async def test_a_pending_key_can_be_withdrawn(worker: Service, clock: ManualClock) -> None:
@@ -223,7 +223,7 @@ async def test_a_dry_run_changes_nothing(worker: Service) -> None:
         assert [key.kid for key in change.changed] == [kid]
         assert change.new_signs_from is not None
     assert await rows(worker.auth) == before
-    assert await facts(worker.auth, like="%") == ["key.created"]
+    assert await events(worker.auth, like="%") == ["key.created"]
 
 
 class CrashError(Exception):
@@ -360,8 +360,8 @@ async def test_a_stolen_key_is_out_of_use_at_once(worker: Service, other: Servic
     assert (await browser.post("/api/auth/refresh")).status_code == 401
     token = (await signed_in(worker)).cookies["access_token"]
     assert {await sees(worker, token), await sees(other, token)} == {200}
-    assert await facts(worker.auth, like="key.%") == ["key.created", "key.created", "key.retired_at_once"]
-    assert await facts(worker.auth, like="everyone%") == ["everyone.signed_out"]
+    assert await events(worker.auth, like="key.%") == ["key.created", "key.created", "key.retired_at_once"]
+    assert await events(worker.auth, like="everyone%") == ["everyone.signed_out"]
 
 
 async def test_a_thief_has_no_tokens_of_the_next_key(worker: Service, clock: ManualClock) -> None:
@@ -793,7 +793,7 @@ async def test_the_secret_can_be_changed(worker: Service, home: Settings, clock:
         await auth.parts.keys.prepare()
         await auth.parts.keys.prepare()
         assert {row["secret_id"] for row in await rows(auth)} == {Vault(NEW_SECRET).secret_id}
-        assert await facts(auth, like="secret%") == ["secret.changed"]
+        assert await events(auth, like="secret%") == ["secret.changed"]
     async with opened(home, clock) as stranger:
         with pytest.raises(ConfigurationError, match="LATCHSTRING_SECRET is not the one"):
             await stranger.parts.keys.prepare()
@@ -833,7 +833,7 @@ async def test_a_crash_while_sealing_anew(home: Settings, clock: ManualClock, mo
         async with opened(home, clock) as old:
             await old.parts.keys.prepare()
         await auth.parts.keys.prepare()
-        assert await facts(auth, like="secret%") == ["secret.changed"]
+        assert await events(auth, like="secret%") == ["secret.changed"]
 
 
 async def test_no_key_is_sealed_under_a_secret_that_the_others_do_not_know(

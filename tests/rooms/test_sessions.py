@@ -89,8 +89,8 @@ def refusal(answer: httpx2.Response) -> Ending:
     return Ending(answer.status_code, answer.json()["code"])
 
 
-async def facts(service: Service) -> Counter[str]:
-    """Returns how often each fact was recorded."""
+async def events(service: Service) -> Counter[str]:
+    """Returns how often each event was recorded."""
     async with service.auth.parts.tools.database.reading() as connection:
         return Counter(await connection.scalars(sa.select(audit.c.fact)))
 
@@ -134,7 +134,7 @@ async def test_the_previous_generation_gets_the_very_same_tokens(service: Servic
         assert pair_of(answer) == second
         assert f"Max-Age={900 - age};" in answer.headers.get_list("set-cookie")[0], "as long as the token, no longer"
     assert claims(pair_of(await refreshed(other, second.refresh)).refresh)["gen"] == 3
-    assert "session.refresh_reused" not in await facts(service)
+    assert "session.refresh_reused" not in await events(service)
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "PS256"])
@@ -203,7 +203,7 @@ async def test_a_reused_token_ends_the_session_everywhere(
         for worker in (service, other):
             for token in (current.refresh, stolen.refresh):
                 assert refusal(await refreshed(worker, token)) == ENDED
-        assert (await facts(service))["session.refresh_reused"] == 1
+        assert (await events(service))["session.refresh_reused"] == 1
         assert (await dashboard(other, bystander.access)).status_code == 200
         assert (await refreshed(other, bystander.refresh)).status_code == 200
 
@@ -261,7 +261,7 @@ async def test_an_expired_refresh_token_is_no_theft(service: Service) -> None:
     second = pair_of(await refreshed(service, first.refresh))
     service.clock.advance(minutes=30)
     assert refusal(await refreshed(service, first.refresh)) == EXPIRED
-    assert "session.refresh_reused" not in await facts(service)
+    assert "session.refresh_reused" not in await events(service)
     assert (await refreshed(service, second.refresh)).status_code == 200
 
 

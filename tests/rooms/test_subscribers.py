@@ -37,7 +37,7 @@ from latchstring import (
 )
 from latchstring.core.revocations.rules import RevocationReason
 from latchstring.core.sessions.tables import sessions
-from latchstring.foundation import events as facts
+from latchstring.foundation import events as events
 from latchstring.foundation import subscribers
 from latchstring.foundation.audit import audit
 from latchstring.foundation.database import engine
@@ -63,16 +63,16 @@ async def count(auth: Auth, table: sa.Table) -> int:
 
 
 async def test_the_hosts_row_is_written_with_the_user(service: Service, auth: Auth) -> None:
-    """In the transaction of the fact, whose user is there to be referred to."""
+    """In the transaction of the event, whose user is there to be referred to."""
 
     @auth.inside(UserRegistered)
-    async def make_profile(fact: UserRegistered, connection: AsyncConnection) -> None:
-        assert await connection.scalar(sa.select(users.c.email).where(users.c.id == fact.user_id)) == fact.email
-        await connection.execute(profiles.insert().values(user_id=fact.user_id, city="London"))
+    async def make_profile(event: UserRegistered, connection: AsyncConnection) -> None:
+        assert await connection.scalar(sa.select(users.c.email).where(users.c.id == event.user_id)) == event.email
+        await connection.execute(profiles.insert().values(user_id=event.user_id, city="London"))
 
     await service.registered()
     assert await count(auth, profiles) == 1
-    # The address is taken: no fact, no row.
+    # The address is taken: no event, no row.
     assert (await service.browser().post("/api/auth/register", json=registration())).status_code == 409
     assert await count(auth, profiles) == 1
 
@@ -82,7 +82,7 @@ async def fail(_fact: GrantingEvent, connection: AsyncConnection) -> None:
     raise OSError("the disk is full")
 
 
-async def violate(fact: GrantingEvent, connection: AsyncConnection) -> None:
+async def violate(event: GrantingEvent, connection: AsyncConnection) -> None:
     for _ in range(2):
         await connection.execute(profiles.insert().values(user_id=UUID(int=7), city="twice"))
 
@@ -115,8 +115,8 @@ async def test_neither_is_where_a_subscriber_fails_inside(
     auth.inside(UserRegistered)(subscriber)
 
     @auth.after(Event)
-    async def hear(fact: Event) -> None:
-        heard.append(fact)
+    async def hear(event: Event) -> None:
+        heard.append(event)
 
     with pytest.raises(Exception, match=r"failed inside UserRegistered") as failed:
         await service.browser().post("/api/auth/register", json=registration())
@@ -139,7 +139,7 @@ async def test_a_sign_in_that_a_subscriber_fails_opens_nothing(service: Service,
     assert (await browser.get("/api/dashboard")).status_code == 401
 
 
-EVENTS = [kind for kind in vars(facts).values() if isinstance(kind, type) and issubclass(kind, Event)]
+EVENTS = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)]
 
 
 async def test_a_subscriber_that_fails_locks_nobody_out(settings: Settings) -> None:
@@ -195,13 +195,13 @@ async def test_after_a_commit_everyone_hears(service: Service, auth: Auth, caplo
         raise RuntimeError("no mail today")
 
     @auth.after(GrantingEvent)
-    async def hear_giving(fact: GrantingEvent) -> None:
-        heard.append(f"giving {type(fact).__name__}")
+    async def hear_giving(event: GrantingEvent) -> None:
+        heard.append(f"giving {type(event).__name__}")
 
     @auth.after(UserRegistered)
-    async def hear(fact: UserRegistered) -> None:
+    async def hear(event: UserRegistered) -> None:
         assert await count(auth, users) == 1, "it is committed"
-        heard.append(f"{fact.email} {fact.source.actor}")
+        heard.append(f"{event.email} {event.source.actor}")
 
     with caplog.at_level(logging.ERROR):
         await service.registered()
@@ -272,12 +272,12 @@ async def test_every_fact_has_its_type(service: Service, auth: Auth) -> None:
     heard: list[Event] = []
 
     @auth.after(Event)
-    async def hear(fact: Event) -> None:
-        heard.append(fact)
+    async def hear(event: Event) -> None:
+        heard.append(event)
 
     async def kinds() -> list[type[Event]]:
         await auth.drained()
-        found = [type(fact) for fact in heard]
+        found = [type(event) for event in heard]
         heard.clear()
         return found
 
@@ -311,7 +311,7 @@ async def test_every_fact_has_its_type(service: Service, auth: Auth) -> None:
     await auth.users.disable(user_id)
     await auth.users.enable(user_id)
     await auth.drained()
-    assert {fact.source.actor for fact in heard} == {"application"}
+    assert {event.source.actor for event in heard} == {"application"}
     assert await kinds() == [UserDisabled, UserEnabled]
     await auth.users.delete(user_id, source=OPERATOR)
     await auth.drained()

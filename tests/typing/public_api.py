@@ -79,31 +79,31 @@ requires("admin")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 @auth.inside(UserRegistered)
-async def make_profile(fact: UserRegistered, connection: AsyncConnection) -> None:
-    assert_type(fact.user_id, UUID)
-    assert_type(fact.email, str)
+async def make_profile(event: UserRegistered, connection: AsyncConnection) -> None:
+    assert_type(event.user_id, UUID)
+    assert_type(event.email, str)
 
 
 @auth.after(SessionEnded)
-async def note(fact: SessionEnded) -> None:
-    assert_type(fact.reason, str)
+async def note(event: SessionEnded) -> None:
+    assert_type(event.reason, str)
 
 
 @auth.after(Event)
-async def note_all(fact: Event) -> None:
-    assert_type(fact.at, datetime)
+async def note_all(event: Event) -> None:
+    assert_type(event.at, datetime)
 
 
 @auth.inside(SessionEnded)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
-async def joins_an_end(fact: SessionEnded, connection: AsyncConnection) -> None: ...
+async def joins_an_end(event: SessionEnded, connection: AsyncConnection) -> None: ...
 
 
 @auth.after(SessionCreated)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-async def hears_another(fact: RoleGranted) -> None: ...
+async def hears_another(event: RoleGranted) -> None: ...
 
 
 @auth.after(SessionCreated)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-def blocks(fact: SessionCreated) -> None: ...
+def blocks(event: SessionCreated) -> None: ...
 
 
 async def claims(user: User) -> dict[str, int]:
