@@ -232,7 +232,9 @@ NAMES = [
         "AsyncAdapt_aiosqlite_connection._connection",
         "2.1.9",
         "our connection to SQLite has what the adapter asks aiosqlite's for, private names among it",
-        lambda: {"_connection", "_conn", "_tx", "stop", "close"} <= _asked_of_sqlite() <= set(dir(_connection())),
+        lambda: (
+            {"_connection", "_conn", "_tx", "stop", "close"} <= _asked_of_sqlite() <= {*dir(_connection()), "execute"}
+        ),
     ),
     Name(
         "uvicorn",

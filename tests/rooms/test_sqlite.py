@@ -179,10 +179,17 @@ async def test_a_closed_connection_says_so(busy: Busy) -> None:
     await busy.connection.close()
     busy.connection.stop()
     for work in (cursor.execute("SELECT 1"), busy.connection.commit(), busy.connection.rollback()):
-        with pytest.raises(sqlite3.OperationalError, match="connection closed"):
+        with pytest.raises(sqlite3.OperationalError, match="no active connection"):
             await work
     dialect = sa.create_engine("sqlite+aiosqlite://").dialect
-    assert dialect.is_disconnect(sqlite3.OperationalError("connection closed"), None, None)  # type: ignore[arg-type]
+    assert dialect.is_disconnect(sqlite3.OperationalError("no active connection"), None, None)  # type: ignore[arg-type]
+
+
+async def test_a_new_cursor_can_be_awaited_and_entered(busy: Busy) -> None:
+    """SQLAlchemy 2.0 does the one, and 2.1 the other."""
+    cursor = busy.connection.cursor()
+    assert await cursor is cursor
+    assert await cursor.__aenter__() is cursor
 
 
 async def test_a_pool_replaces_a_connection_that_is_gone(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import sqlite3
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Self, TypeVar
@@ -149,6 +149,11 @@ class _Cursor:
         self.rowcount = -1
         self.lastrowid: int | None = None
 
+    def __await__(self) -> Generator[None, None, Self]:
+        # SQLAlchemy 2.0 awaits a new cursor, and 2.1 enters it.
+        yield from ()
+        return self
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -173,8 +178,8 @@ class _Cursor:
 
 
 def _closed() -> sqlite3.OperationalError:
-    # The words by which SQLAlchemy knows that a connection is gone, and replaces it.
-    return sqlite3.OperationalError("connection closed")
+    # aiosqlite's words, by which SQLAlchemy knows that a connection is gone, and replaces it.
+    return sqlite3.OperationalError("no active connection")
 
 
 def _execute(connection: sqlite3.Connection, statement: str, parameters: Sequence[Any]) -> _Outcome:
