@@ -229,12 +229,10 @@ NAMES = [
     ),
     Name(
         "sqlalchemy",
-        "AsyncAdapt_aiosqlite_connection._connection",
+        "AsyncAdapt_aiosqlite_connection",
         "2.1.9",
         "our connection to SQLite has what the adapter asks aiosqlite's for, private names among it",
-        lambda: (
-            {"_connection", "_conn", "_tx", "stop", "close"} <= _asked_of_sqlite() <= {*dir(_connection()), "execute"}
-        ),
+        lambda: {"_conn", "_tx", "stop", "close"} <= _asked_of_sqlite() <= {*dir(_connection()), "execute"},
     ),
     Name(
         "uvicorn",
