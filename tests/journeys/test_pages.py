@@ -1,10 +1,13 @@
 """Pages over HTTP: the forms, the way back in, and what every page carries."""
 
 import contextlib
+import itertools
 import re
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -24,6 +27,30 @@ CHANGE_PASSWORD = "/.well-known/change-password"
 OPEN = ["/sign-in", "/sign-up", "/signed-out"]
 
 
+@pytest.fixture(scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> AsyncIterator[Service]:
+    """One application for all tests that leave it as it was: building it takes longer than most of them."""
+    path = tmp_path_factory.mktemp("pages") / "latchstring.db"
+    shutil.copy(sqlite_template, path)
+    async with running_service(cheap_settings(f"sqlite:///{path}")) as found:
+        yield found
+
+
+@pytest.fixture
+async def service(running: Service) -> AsyncIterator[Service]:
+    """That one, without the users of the test before. Its clock is turned by minutes only."""
+    yield running
+    for user in await running.auth.users.list():
+        await running.auth.users.delete(user.id)
+
+
+@pytest.fixture
+async def own(settings: Settings, clock: ManualClock) -> AsyncIterator[Service]:
+    """One for a test that changes it, turns its clock by weeks, or looks at what reaches a database."""
+    async with running_service(settings, clock) as found:
+        yield found
+
+
 @pytest.fixture
 async def ada(service: Service) -> Visitor:
     return await signed_up(service)
@@ -32,9 +59,9 @@ async def ada(service: Service) -> Visitor:
 # --- sign up, sign in, sign out ---------------------------------------------------------------------------------------
 
 
-async def test_the_address_that_is_printed_leads_to_a_dashboard(service: Service) -> None:
+async def test_the_address_that_is_printed_leads_to_a_dashboard(own: Service) -> None:
     """Who opens it is asked to sign in, may sign up, and sees the dashboard; it is the JSON routes' own account."""
-    came = visitor(service)
+    came = visitor(own)
     first = await came.goes("/")
     assert (first.status_code, first.url.path) == (200, "/sign-in")
     assert 'href="/sign-up"' in first.text
@@ -60,46 +87,45 @@ async def test_the_cookies_are_those_of_the_json_route(service: Service) -> None
     assert attributes(by_page) == attributes(by_json)
 
 
-@pytest.mark.parametrize(
-    ("changes", "wrong"),
-    [
-        ({"first_name": ""}, {"first_name": "Enter your first name."}),
-        ({"last_name": "   "}, {"last_name": "Enter your last name."}),
-        ({"last_name": "x" * 101}, {"last_name": "Use at most 100 characters."}),
-        ({"first_name": "A\x07da"}, {"first_name": "Use letters, digits, spaces and signs only."}),
-        ({"email": "nobody"}, {"email": "Enter an e-mail address, such as name@example.com."}),
-        ({"email": ""}, {"email": "Enter your e-mail address."}),
-        ({"email": "a@" + "b" * 300}, {"email": "Use at most 254 characters."}),
-        ({"password": ""}, {"password": "Choose a password."}),
-        ({"password": "short"}, {"password": "Use at least 8 characters."}),
-        ({"password": "x" * 257}, {"password": "Use at most 256 characters."}),
-        ({"email": "", "password": ""}, {"email": "Enter your e-mail address.", "password": "Choose a password."}),
-    ],
-)
-@ON_SQLITE
-async def test_what_is_wrong_is_said_of_each_field(
-    service: Service, changes: dict[str, str], wrong: dict[str, str]
-) -> None:
+WRONG_FIELDS: list[tuple[dict[str, str], dict[str, str]]] = [
+    ({"first_name": ""}, {"first_name": "Enter your first name."}),
+    ({"last_name": "   "}, {"last_name": "Enter your last name."}),
+    ({"last_name": "x" * 101}, {"last_name": "Use at most 100 characters."}),
+    ({"first_name": "A\x07da"}, {"first_name": "Use letters, digits, spaces and signs only."}),
+    ({"email": "nobody"}, {"email": "Enter an e-mail address, such as name@example.com."}),
+    ({"email": ""}, {"email": "Enter your e-mail address."}),
+    ({"email": "a@" + "b" * 300}, {"email": "Use at most 254 characters."}),
+    ({"password": ""}, {"password": "Choose a password."}),
+    ({"password": "short"}, {"password": "Use at least 8 characters."}),
+    ({"password": "x" * 257}, {"password": "Use at most 256 characters."}),
+    ({"email": "", "password": ""}, {"email": "Enter your e-mail address.", "password": "Choose a password."}),
+]
+
+
+async def test_what_is_wrong_is_said_of_each_field(service: Service, subtests: pytest.Subtests) -> None:
     """422 with the same page: a title that says so, a summary, a sentence at the field, and all but secrets kept."""
-    filled = SIGN_UP | changes
-    answer = await visitor(service).sends("/sign-up", filled | {"next": "/account"})
-    assert answer.status_code == 422
-    assert title(answer).startswith("Error: ")
-    assert hidden(answer, "/sign-up") == {"next": "/account"}
-    for name in SIGN_UP:
-        shown = field(answer, name)
-        assert ("aria-invalid" in shown) == (name in wrong)
-        assert shown.get("value", "") == ("" if name == "password" else filled[name])
-        if name in wrong:
-            error = re.search(rf'id="{shown["aria-describedby"].split()[-1]}"[^>]*>(.*?)</p>', answer.text, re.DOTALL)
-            assert error
-            assert error[1].endswith(wrong[name])
-            assert f'href="#{shown["id"]}"' in answer.text
-    assert filled["password"] == "" or filled["password"] not in answer.text
-    assert await service.auth.users.list() == []
+    for changes, wrong in WRONG_FIELDS:
+        with subtests.test(str(changes)):
+            filled = SIGN_UP | changes
+            answer = await visitor(service).sends("/sign-up", filled | {"next": "/account"})
+            assert answer.status_code == 422
+            assert title(answer).startswith("Error: ")
+            assert hidden(answer, "/sign-up") == {"next": "/account"}
+            for name in SIGN_UP:
+                shown = field(answer, name)
+                assert ("aria-invalid" in shown) == (name in wrong)
+                assert shown.get("value", "") == ("" if name == "password" else filled[name])
+                if name in wrong:
+                    error = re.search(
+                        rf'id="{shown["aria-describedby"].split()[-1]}"[^>]*>(.*?)</p>', answer.text, re.DOTALL
+                    )
+                    assert error
+                    assert error[1].endswith(wrong[name])
+                    assert f'href="#{shown["id"]}"' in answer.text
+            assert filled["password"] == "" or filled["password"] not in answer.text
+            assert await service.auth.users.list() == []
 
 
-@ON_SQLITE
 async def test_an_address_that_has_an_account(service: Service, ada: Visitor) -> None:
     """Said at its field, and in no other spelling of it either."""
     answer = await visitor(service).sends("/sign-up", SIGN_UP | {"email": "ADA@example.com"})
@@ -108,29 +134,29 @@ async def test_an_address_that_has_an_account(service: Service, ada: Visitor) ->
     assert field(answer, "email")["value"] == "ADA@example.com"
 
 
-@pytest.mark.parametrize(
-    "filled",
-    [
-        credentials(password="another password"),
-        credentials("nobody@example.com"),
-        credentials("no address"),
-        credentials(password="short"),
-        credentials(password="x" * 300),
-    ],
-)
-@ON_SQLITE
-async def test_one_answer_for_every_failed_sign_in(service: Service, ada: Visitor, filled: dict[str, str]) -> None:
+FAILED_SIGN_INS = [
+    credentials(password="another password"),
+    credentials("nobody@example.com"),
+    credentials("no address"),
+    credentials(password="short"),
+    credentials(password="x" * 300),
+]
+
+
+@pytest.mark.usefixtures("ada")
+async def test_one_answer_for_every_failed_sign_in(service: Service, subtests: pytest.Subtests) -> None:
     """The same sentence whatever was wrong; the address is kept, and the password is not."""
-    answer = await visitor(service).sends("/sign-in", filled)
-    assert answer.status_code == 422
-    assert title(answer) == "Error: Sign in – Latchstring"
-    assert "The e-mail address or the password is not right." in text(answer)
-    assert field(answer, "email")["value"] == filled["email"]
-    assert filled["password"] not in answer.text
-    assert "set-cookie" not in answer.headers
+    for filled in FAILED_SIGN_INS:
+        with subtests.test(str(filled)):
+            answer = await visitor(service).sends("/sign-in", filled)
+            assert answer.status_code == 422
+            assert title(answer) == "Error: Sign in – Latchstring"
+            assert "The e-mail address or the password is not right." in text(answer)
+            assert field(answer, "email")["value"] == filled["email"]
+            assert filled["password"] not in answer.text
+            assert "set-cookie" not in answer.headers
 
 
-@ON_SQLITE
 async def test_an_empty_sign_in(service: Service) -> None:
     answer = await visitor(service).sends("/sign-in")
     assert answer.status_code == 422
@@ -195,28 +221,30 @@ async def test_guessing_on_the_page_is_guessing(settings: Settings, clock: Manua
 # --- the way back in --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", GUARDED)
-@ON_SQLITE
-async def test_who_is_not_signed_in_is_asked_to_be(service: Service, path: str) -> None:
-    answer = await visitor(service).goes(path)
-    assert (answer.status_code, answer.url.path) == (200, "/sign-in")
-    assert "ended" not in text(answer)
+async def test_who_is_not_signed_in_is_asked_to_be(service: Service, subtests: pytest.Subtests) -> None:
+    for path in GUARDED:
+        with subtests.test(path):
+            answer = await visitor(service).goes(path)
+            assert (answer.status_code, answer.url.path) == (200, "/sign-in")
+            assert "ended" not in text(answer)
 
 
-@pytest.mark.parametrize("path", GUARDED)
-@ON_SQLITE
-async def test_an_expired_token_is_renewed_on_the_way(service: Service, ada: Visitor, path: str) -> None:
+async def test_an_expired_token_is_renewed_on_the_way(
+    service: Service, ada: Visitor, subtests: pytest.Subtests
+) -> None:
     """By one redirect, whether the browser still has the token or has dropped it."""
-    for site, dropped in (("same-origin", True), ("same-origin", False), ("none", True), ("none", False)):
-        service.clock.advance(minutes=16)
-        if dropped:
-            ada.browser.cookies.delete("access_token")
-        asked = await ada.asks(path + "?a=b", **{"Sec-Fetch-Site": site})
-        assert asked.status_code == 303
-        assert asked.headers["location"].startswith("/renew?next=")
-        renewed = await ada.asks(asked.headers["location"], **{"Sec-Fetch-Site": site})
-        assert (renewed.status_code, renewed.headers["location"]) == (303, path + "?a=b")
-        assert (await ada.asks(path, **{"Sec-Fetch-Site": site})).status_code == 200
+    for path in GUARDED:
+        with subtests.test(path):
+            for site, dropped in (("same-origin", True), ("same-origin", False), ("none", True), ("none", False)):
+                service.clock.advance(minutes=16)
+                if dropped:
+                    ada.browser.cookies.delete("access_token")
+                asked = await ada.asks(path + "?a=b", **{"Sec-Fetch-Site": site})
+                assert asked.status_code == 303
+                assert asked.headers["location"].startswith("/renew?next=")
+                renewed = await ada.asks(asked.headers["location"], **{"Sec-Fetch-Site": site})
+                assert (renewed.status_code, renewed.headers["location"]) == (303, path + "?a=b")
+                assert (await ada.asks(path, **{"Sec-Fetch-Site": site})).status_code == 200
 
 
 FROM_ELSEWHERE = {
@@ -227,29 +255,29 @@ FROM_ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("headers", FROM_ELSEWHERE.values(), ids=FROM_ELSEWHERE)
 async def test_who_comes_from_another_site_is_renewed_by_a_form_of_ours(
-    service: Service, ada: Visitor, headers: dict[str, str]
+    service: Service, ada: Visitor, subtests: pytest.Subtests
 ) -> None:
     """FOUND.md T25 (ASVS 5.0, 3.5.3): the link rotates nothing and sets no cookie; its page sends a form."""
-    service.clock.advance(minutes=16)
-    before = dict(ada.browser.cookies)
-    shown = await ada.goes("/account?a=b", **headers)
-    for _ in range(3):
-        service.clock.advance(seconds=40)
-        shown = await ada.asks(shown.url.raw_path.decode(), **headers)
-        assert (shown.status_code, title(shown)) == (200, "One moment – Latchstring")
-        assert "set-cookie" not in shown.headers
-    assert dict(ada.browser.cookies) == before, "its first use is no theft, however often a link was followed"
-    assert hidden(shown, "/renew/continue") == {"next": "/account?a=b"}
-    assert "Continue" in text(shown)
-    renewed = await ada.sends("/renew/continue", hidden(shown, "/renew/continue"))
-    assert (renewed.status_code, renewed.headers["location"]) == (303, "/account?a=b")
-    assert (await ada.asks("/account?a=b", **headers)).status_code == 200
-    assert ada.browser.cookies["refresh_token"] != before["refresh_token"]
+    for name, headers in FROM_ELSEWHERE.items():
+        with subtests.test(name):
+            service.clock.advance(minutes=16)
+            before = dict(ada.browser.cookies)
+            shown = await ada.goes("/account?a=b", **headers)
+            for _ in range(3):
+                service.clock.advance(seconds=40)
+                shown = await ada.asks(shown.url.raw_path.decode(), **headers)
+                assert (shown.status_code, title(shown)) == (200, "One moment – Latchstring")
+                assert "set-cookie" not in shown.headers
+            assert dict(ada.browser.cookies) == before, "its first use is no theft, however often a link was followed"
+            assert hidden(shown, "/renew/continue") == {"next": "/account?a=b"}
+            assert "Continue" in text(shown)
+            renewed = await ada.sends("/renew/continue", hidden(shown, "/renew/continue"))
+            assert (renewed.status_code, renewed.headers["location"]) == (303, "/account?a=b")
+            assert (await ada.asks("/account?a=b", **headers)).status_code == 200
+            assert ada.browser.cookies["refresh_token"] != before["refresh_token"]
 
 
-@ON_SQLITE
 async def test_who_comes_from_another_site_and_has_nothing_to_renew(service: Service) -> None:
     """FOUND.md T25: is asked to sign in at once, and told what to do by no page in between."""
     answer = await visitor(service).goes("/account", **FROM_ELSEWHERE["another site"])
@@ -260,9 +288,10 @@ async def test_who_comes_from_another_site_and_has_nothing_to_renew(service: Ser
 
 
 @ON_SQLITE
-async def test_who_comes_from_another_site_and_whose_session_is_over(service: Service, ada: Visitor) -> None:
+async def test_who_comes_from_another_site_and_whose_session_is_over(own: Service) -> None:
     """FOUND.md T25: hears it from the form, and is led back once signed in."""
-    service.clock.advance(days=31)
+    ada = await signed_up(own)
+    own.parts.tools.clock.advance(days=31)
     shown = await ada.goes("/account", **FROM_ELSEWHERE["another site"])
     answer = await ada.sends_and_goes("/renew/continue", hidden(shown, "/renew/continue"))
     assert (answer.status_code, answer.url.path) == (200, "/sign-in")
@@ -270,21 +299,22 @@ async def test_who_comes_from_another_site_and_whose_session_is_over(service: Se
     assert hidden(answer, "/sign-in") == {"next": "/account"}
 
 
-@pytest.mark.parametrize("path", ["/sign-out", "/account/sessions/end-others", "/account"])
-@ON_SQLITE
-async def test_a_link_elsewhere_makes_no_form_go_on(service: Service, ada: Visitor, path: str) -> None:
+async def test_a_link_elsewhere_makes_no_form_go_on(ada: Visitor, subtests: pytest.Subtests) -> None:
     """FOUND.md T25: a link names where the page leads to; its form arrives there by GET alone, and has done nothing."""
-    shown = await ada.browser.get("/renew", params={"next": path}, headers=NAVIGATION | FROM_ELSEWHERE["another site"])
-    carried = hidden(shown, "/renew/continue")
-    assert carried == {"next": path}
-    # The cookies that a visitor would lose by signing out.
-    renewed = await ada.sends("/renew/continue", carried | {"first_name": "Eve", "last_name": "Eve"})
-    assert (renewed.status_code, renewed.headers["location"]) == (303, path)
-    page = await ada.asks("/account")
-    assert field(page, "first_name")["value"] == "Ada"
+    for path in ("/sign-out", "/account/sessions/end-others", "/account"):
+        with subtests.test(path):
+            shown = await ada.browser.get(
+                "/renew", params={"next": path}, headers=NAVIGATION | FROM_ELSEWHERE["another site"]
+            )
+            carried = hidden(shown, "/renew/continue")
+            assert carried == {"next": path}
+            # The cookies that a visitor would lose by signing out.
+            renewed = await ada.sends("/renew/continue", carried | {"first_name": "Eve", "last_name": "Eve"})
+            assert (renewed.status_code, renewed.headers["location"]) == (303, path)
+            page = await ada.asks("/account")
+            assert field(page, "first_name")["value"] == "Ada"
 
 
-@ON_SQLITE
 async def test_a_client_without_fetch_metadata_is_renewed_by_a_link(service: Service, ada: Visitor) -> None:
     """As before: it says nothing of where its user comes from, and SameSite lies beneath."""
     answer = await ada.browser.get("/renew?next=/account", headers={"Accept": "text/html"})
@@ -292,7 +322,6 @@ async def test_a_client_without_fetch_metadata_is_renewed_by_a_link(service: Ser
     assert "set-cookie" in answer.headers
 
 
-@ON_SQLITE
 async def test_head_renews_nothing(service: Service, ada: Visitor) -> None:
     """FOUND.md T25: from wherever it comes."""
     before = ada.browser.cookies["refresh_token"]
@@ -306,42 +335,44 @@ async def test_head_renews_nothing(service: Service, ada: Visitor) -> None:
 
 
 @ON_SQLITE
-async def test_who_comes_to_sign_in_and_is_signed_in(service: Service, ada: Visitor) -> None:
+async def test_who_comes_to_sign_in_and_is_signed_in(own: Service) -> None:
     """Goes on to where they were going, however old the access token is; and is asked where the session is over."""
+    ada = await signed_up(own)
     assert (await ada.goes("/sign-in?next=/account")).url.path == "/account"
-    service.clock.advance(minutes=16)
+    own.parts.tools.clock.advance(minutes=16)
     assert (await ada.goes("/sign-in?next=/account")).url.path == "/account"
-    service.clock.advance(minutes=16)
+    own.parts.tools.clock.advance(minutes=16)
     assert (await ada.goes("/sign-in")).url.path == "/dashboard"
-    service.clock.advance(days=31)
+    own.parts.tools.clock.advance(days=31)
     answer = await ada.goes("/sign-in?next=/account")
     assert [each.url.path for each in answer.history] == ["/sign-in", "/renew"]
     assert "Your session has ended." in text(answer)
     assert hidden(answer, "/sign-in") == {"next": "/account"}
 
 
-@pytest.mark.parametrize(
-    ("query", "onward"),
-    [
-        ("filter[a]=1&b={c|d}^`", "/account?filter%5Ba%5D=1&b=%7Bc%7Cd%7D%5E%60"),
-        ("a=%zz", "/dashboard"),
-        ("a=" + "x" * 3000, "/dashboard"),
-    ],
-    ids=["brackets", "malformed", "long"],
-)
-@ON_SQLITE
-async def test_an_address_as_browsers_send_it(service: Service, ada: Visitor, query: str, onward: str) -> None:
+AS_BROWSERS_SEND_IT = [
+    ("filter[a]=1&b={c|d}^`", "/account?filter%5Ba%5D=1&b=%7Bc%7Cd%7D%5E%60"),
+    ("a=%zz", "/dashboard"),
+    ("a=" + "x" * 3000, "/dashboard"),
+]
+
+
+async def test_an_address_as_browsers_send_it(service: Service, ada: Visitor, subtests: pytest.Subtests) -> None:
     """What a browser leaves as it is comes along; where `next` can't lead, home is next, and nobody ends at a 400."""
-    service.clock.advance(minutes=16)
-    path = f"/account?{query}"
-    asked = await ada.browser.get(httpx2.URL("http://localhost:8000", raw_path=path.encode()), headers=NAVIGATION)
-    renewed = await ada.asks(asked.headers["location"])
-    assert (renewed.status_code, renewed.headers["location"]) == (303, onward)
-    nobody = visitor(service)
-    url = httpx2.URL("http://localhost:8000", raw_path=path.encode())
-    asked = await nobody.browser.get(url, headers=NAVIGATION)
-    shown = await nobody.asks(asked.headers["location"])
-    assert (shown.status_code, hidden(shown, "/sign-in").get("next", "/dashboard")) == (200, onward)
+    for query, onward in AS_BROWSERS_SEND_IT:
+        with subtests.test(query[:20]):
+            service.clock.advance(minutes=16)
+            path = f"/account?{query}"
+            asked = await ada.browser.get(
+                httpx2.URL("http://localhost:8000", raw_path=path.encode()), headers=NAVIGATION
+            )
+            renewed = await ada.asks(asked.headers["location"])
+            assert (renewed.status_code, renewed.headers["location"]) == (303, onward)
+            nobody = visitor(service)
+            url = httpx2.URL("http://localhost:8000", raw_path=path.encode())
+            asked = await nobody.browser.get(url, headers=NAVIGATION)
+            shown = await nobody.asks(asked.headers["location"])
+            assert (shown.status_code, hidden(shown, "/sign-in").get("next", "/dashboard")) == (200, onward)
 
 
 async def test_a_form_comes_through_whole(service: Service, ada: Visitor) -> None:
@@ -354,7 +385,6 @@ async def test_a_form_comes_through_whole(service: Service, ada: Visitor) -> Non
     assert "Your names are saved." in text(answer)
 
 
-@ON_SQLITE
 async def test_new_roles_are_fetched_on_the_way(service: Service, ada: Visitor) -> None:
     """The token that does not know of them is as good as expired, and nobody hears that they must refresh."""
     (user,) = await service.auth.users.list()
@@ -364,53 +394,55 @@ async def test_new_roles_are_fetched_on_the_way(service: Service, ada: Visitor) 
     assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("ended", ["signed out elsewhere", "expired", "disabled", "deleted", "reused token"])
-async def test_a_session_that_has_ended(service: Service, ada: Visitor, ended: str) -> None:
+async def test_a_session_that_has_ended(own: Service, subtests: pytest.Subtests) -> None:
     """Leads to the sign-in page, which says so and knows the way; there is no going round in circles."""
-    (user,) = await service.auth.users.list()
-    match ended:
-        case "signed out elsewhere":
-            await service.auth.sessions.revoke_sessions_of_user(
-                user.id, reason=RevocationReason.REVOKED, source=OPERATOR
-            )
-        case "expired":
-            service.clock.advance(days=31)
-        case "disabled":
-            await service.auth.users.disable(user.id)
-        case "deleted":
-            await service.auth.users.delete(user.id)
-        case _:
-            stolen = ada.browser.cookies["refresh_token"]
-            service.clock.advance(minutes=16)
-            await ada.goes("/account")
-            service.clock.advance(minutes=16)
-            await ada.goes("/account")
-            ada.browser.cookies.set("refresh_token", stolen, domain="localhost.local")
-            service.clock.advance(minutes=16)
-    answer = await ada.goes("/account/sessions")
-    assert (answer.status_code, answer.url.path) == (200, "/sign-in")
-    assert "Your session has ended. Sign in to go on." in text(answer)
-    assert hidden(answer, "/sign-in") == {"next": "/account/sessions"}
-    again = await ada.goes("/sign-in")
-    assert (again.status_code, again.url.path) == (200, "/sign-in")
+    for ended in ("signed out elsewhere", "expired", "disabled", "deleted", "reused token"):
+        with subtests.test(ended):
+            ada = await signed_up(own, email=f"{ended.replace(' ', '-')}@example.com")
+            user_id = UUID((await ada.browser.get("/api/auth/me")).json()["id"])
+            match ended:
+                case "signed out elsewhere":
+                    await own.auth.sessions.revoke_sessions_of_user(
+                        user_id, reason=RevocationReason.REVOKED, source=OPERATOR
+                    )
+                case "expired":
+                    own.parts.tools.clock.advance(days=31)
+                case "disabled":
+                    await own.auth.users.disable(user_id)
+                case "deleted":
+                    await own.auth.users.delete(user_id)
+                case _:
+                    stolen = ada.browser.cookies["refresh_token"]
+                    own.parts.tools.clock.advance(minutes=16)
+                    await ada.goes("/account")
+                    own.parts.tools.clock.advance(minutes=16)
+                    await ada.goes("/account")
+                    ada.browser.cookies.set("refresh_token", stolen, domain="localhost.local")
+                    own.parts.tools.clock.advance(minutes=16)
+            answer = await ada.goes("/account/sessions")
+            assert (answer.status_code, answer.url.path) == (200, "/sign-in")
+            assert "Your session has ended. Sign in to go on." in text(answer)
+            assert hidden(answer, "/sign-in") == {"next": "/account/sessions"}
+            again = await ada.goes("/sign-in")
+            assert (again.status_code, again.url.path) == (200, "/sign-in")
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin"},
-        {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image", "Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "cross-site"},
-    ],
-)
-@ON_SQLITE
-async def test_only_a_navigation_renews(service: Service, ada: Visitor, headers: dict[str, str]) -> None:
+NO_NAVIGATIONS = [
+    {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Sec-Fetch-Site": "same-origin"},
+    {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image", "Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe", "Sec-Fetch-Site": "cross-site"},
+]
+
+
+async def test_only_a_navigation_renews(service: Service, ada: Visitor, subtests: pytest.Subtests) -> None:
     """Neither an image nor a frame of another site, nor a script; and the token is not used up."""
-    answer = await ada.browser.get("/renew?next=/account", headers=headers)
-    assert answer.status_code == 403
-    assert "set-cookie" not in answer.headers
-    service.clock.advance(minutes=16)
-    assert (await ada.goes("/account")).url.path == "/account"
+    for headers in NO_NAVIGATIONS:
+        with subtests.test(str(headers)):
+            answer = await ada.browser.get("/renew?next=/account", headers=headers)
+            assert answer.status_code == 403
+            assert "set-cookie" not in answer.headers
+            service.clock.advance(minutes=16)
+            assert (await ada.goes("/account")).url.path == "/account"
 
 
 @ON_SQLITE
@@ -431,21 +463,23 @@ async def test_a_renewal_that_is_asked_for_too_often(database_url: str) -> None:
 # --- where one may be sent on to --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/sign-in", "/sign-up", "/renew"])
-@pytest.mark.parametrize("bad", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"])
-@ON_SQLITE
-async def test_nobody_is_sent_elsewhere(service: Service, path: str, bad: str) -> None:
+ELSEWHERE = ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"]
+
+
+async def test_nobody_is_sent_elsewhere(service: Service, subtests: pytest.Subtests) -> None:
     """CVE-2021-32618: the page that says so repeats nothing of it, and no form carries it on."""
-    came = visitor(service)
-    for answer in (
-        await came.browser.get(path, params={"next": bad}, headers=NAVIGATION),
-        await came.browser.get(path + "?next=/account&next=" + bad, headers=NAVIGATION),
-        await came.sends("/renew/continue" if path == "/renew" else path, SIGN_UP | {"next": bad}),
-    ):
-        assert answer.status_code == 400
-        assert "next_not_allowed" in text(answer)
-        assert "evil" not in answer.text
-        assert "location" not in answer.headers
+    for path, bad in itertools.product(("/sign-in", "/sign-up", "/renew"), ELSEWHERE):
+        with subtests.test(f"{path}: {bad}"):
+            came = visitor(service)
+            for answer in (
+                await came.browser.get(path, params={"next": bad}, headers=NAVIGATION),
+                await came.browser.get(path + "?next=/account&next=" + bad, headers=NAVIGATION),
+                await came.sends("/renew/continue" if path == "/renew" else path, SIGN_UP | {"next": bad}),
+            ):
+                assert answer.status_code == 400
+                assert "next_not_allowed" in text(answer)
+                assert "evil" not in answer.text
+                assert "location" not in answer.headers
 
 
 @ON_SQLITE
@@ -476,9 +510,10 @@ async def test_a_listed_address_may_be_gone_to(database_url: str) -> None:
 # --- one's account ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_password_is_changed(service: Service, ada: Visitor) -> None:
+async def test_a_password_is_changed(own: Service) -> None:
     """The old one is worth nothing, the others' sessions are over, and one's own goes on."""
-    other = visitor(service)
+    ada = await signed_up(own)
+    other = visitor(own)
     await other.sends("/sign-in", credentials())
     answer = await ada.sends_and_goes(
         "/account/password", {"current_password": PASSWORD, "new_password": "a new song, sung once"}
@@ -486,30 +521,30 @@ async def test_a_password_is_changed(service: Service, ada: Visitor) -> None:
     assert (answer.status_code, answer.url.path) == (200, "/account/password")
     assert "Your password is changed" in text(answer)
     assert (await other.goes("/account")).url.path == "/sign-in"
-    assert (await visitor(service).sends("/sign-in", credentials())).status_code == 422
-    assert (await visitor(service).sends("/sign-in", credentials(password="a new song, sung once"))).status_code == 303
+    assert (await visitor(own).sends("/sign-in", credentials())).status_code == 422
+    assert (await visitor(own).sends("/sign-in", credentials(password="a new song, sung once"))).status_code == 303
 
 
-@pytest.mark.parametrize(
-    ("filled", "wrong"),
-    [
-        ({}, ["Enter your current password.", "Choose a new password."]),
-        ({"current_password": PASSWORD}, ["Choose a new password."]),
-        ({"current_password": PASSWORD, "new_password": "short"}, ["Use at least 8 characters."]),
-        ({"current_password": "a wrong one", "new_password": "a new song"}, ["The password is not right."]),
-        ({"current_password": "short", "new_password": "a new song"}, ["The password is not right."]),
-    ],
-)
-@ON_SQLITE
-async def test_a_password_that_can_not_be_changed(ada: Visitor, filled: dict[str, str], wrong: list[str]) -> None:
+REFUSED_CHANGES: list[tuple[dict[str, str], list[str]]] = [
+    ({}, ["Enter your current password.", "Choose a new password."]),
+    ({"current_password": PASSWORD}, ["Choose a new password."]),
+    ({"current_password": PASSWORD, "new_password": "short"}, ["Use at least 8 characters."]),
+    ({"current_password": "a wrong one", "new_password": "a new song"}, ["The password is not right."]),
+    ({"current_password": "short", "new_password": "a new song"}, ["The password is not right."]),
+]
+
+
+async def test_a_password_that_can_not_be_changed(ada: Visitor, subtests: pytest.Subtests) -> None:
     """422, and neither password is on the page."""
-    answer = await ada.sends("/account/password", filled)
-    assert answer.status_code == 422
-    assert title(answer).startswith("Error: ")
-    for sentence in wrong:
-        assert sentence in text(answer)
-    assert not any(secret in answer.text for secret in filled.values())
-    assert field(answer, "username")["value"] == "ada@example.com"
+    for filled, wrong in REFUSED_CHANGES:
+        with subtests.test(str(filled)):
+            answer = await ada.sends("/account/password", filled)
+            assert answer.status_code == 422
+            assert title(answer).startswith("Error: ")
+            for sentence in wrong:
+                assert sentence in text(answer)
+            assert not any(secret in answer.text for secret in filled.values())
+            assert field(answer, "username")["value"] == "ada@example.com"
 
 
 async def test_sessions(service: Service, ada: Visitor) -> None:
@@ -544,7 +579,6 @@ async def test_another_users_session_does_not_end(service: Service, ada: Visitor
         assert (await ada.sends("/account/sessions/end", {"session_id": nonsense})).status_code == 404
 
 
-@ON_SQLITE
 async def test_ending_ones_own_session_is_signing_out(ada: Visitor) -> None:
     own = (await ada.browser.get("/api/auth/sessions")).json()[0]["id"]
     answer = await ada.sends_and_goes("/account/sessions/end", {"session_id": own})
@@ -592,22 +626,23 @@ async def test_what_a_stolen_session_must_not_be_enough_for(service: Service, ad
 
 
 @ON_SQLITE
-async def test_a_proof_whose_form_then_breaks(service: Service, ada: Visitor, tmp_path: Path) -> None:
+async def test_a_proof_whose_form_then_breaks(own: Service, tmp_path: Path) -> None:
     """The tokens of the new generation reach the browser all the same: else it would be taken for a thief."""
-    await visitor(service).sends("/sign-in", credentials())
-    service.clock.advance(minutes=14)
+    ada = await signed_up(own)
+    await visitor(own).sends("/sign-in", credentials())
+    own.parts.tools.clock.advance(minutes=14)
     await ada.asks("/renew")
-    service.clock.advance(minutes=2)
+    own.parts.tools.clock.advance(minutes=2)
     with contextlib.closing(sqlite3.connect(tmp_path / "latchstring.db")) as database:
         database.execute(
             "CREATE TRIGGER full BEFORE INSERT ON latchstring_revocations BEGIN SELECT RAISE(ABORT, 'full'); END"
         )
-        async with resilient(service, ada) as browser:
+        async with resilient(own, ada) as browser:
             came = Visitor(browser)
             answer = await came.sends("/account/sessions/end-others", {"confirm_password": PASSWORD})
             assert answer.status_code == 500
             database.execute("DROP TRIGGER full")
-            service.clock.advance(minutes=16)
+            own.parts.tools.clock.advance(minutes=16)
             assert (await came.goes("/account")).url.path == "/account"
 
 
@@ -620,7 +655,6 @@ async def resilient(service: Service, came: Visitor) -> AsyncIterator[httpx2.Asy
         yield browser
 
 
-@ON_SQLITE
 async def test_confirming_before_there_is_a_form(service: Service, ada: Visitor) -> None:
     """The page by itself: for an application's own pages, which send a visitor there and back."""
     page = await ada.asks("/account/confirm?next=/account")
@@ -636,53 +670,51 @@ async def test_confirming_before_there_is_a_form(service: Service, ada: Visitor)
 # --- who may send a form ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
-        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"},
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "cross-site", "Origin": "null"},
-    ],
-    ids=["foreign", "the front end", "without origin", "null"],
-)
-@ON_SQLITE
-async def test_a_form_comes_from_our_own_pages(service: Service, ada: Visitor, headers: dict[str, str]) -> None:
+FORMS_FROM_ELSEWHERE = {
+    "foreign": {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
+    "the front end": {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"},
+    "without origin": {"Sec-Fetch-Site": "cross-site"},
+    "null": {"Sec-Fetch-Site": "cross-site", "Origin": "null"},
+}
+
+
+async def test_a_form_comes_from_our_own_pages(service: Service, ada: Visitor, subtests: pytest.Subtests) -> None:
     """Login CSRF and the like: no other site's form does anything, not even the front end's; nothing is used up."""
-    forms = {
-        "/sign-up": SIGN_UP | {"email": "new@example.com"},
-        "/sign-in": credentials(),
-        "/sign-out": {},
-        "/account": {"first_name": "Eve", "last_name": "Eve"},
-        "/account/password": {"current_password": PASSWORD, "new_password": "a new song, sung once"},
-        "/account/confirm": {"confirm_password": PASSWORD},
-        "/account/sessions/end": {"session_id": "x"},
-        "/account/sessions/end-others": {},
-        "/renew": {},
-        "/renew/continue": {},
-        "/language": {"language": "en"},
-    }
-    for path, filled in forms.items():
-        answer = await ada.sends(path, filled, **headers)
-        assert (answer.status_code, "set-cookie" in answer.headers) == (403, False), path
-        assert "The request came from another site." in text(answer)
-    page = await ada.asks("/account")
-    assert field(page, "first_name")["value"] == "Ada"
-    assert len(await service.auth.users.list()) == 1
+    for name, headers in FORMS_FROM_ELSEWHERE.items():
+        with subtests.test(name):
+            forms = {
+                "/sign-up": SIGN_UP | {"email": "new@example.com"},
+                "/sign-in": credentials(),
+                "/sign-out": {},
+                "/account": {"first_name": "Eve", "last_name": "Eve"},
+                "/account/password": {"current_password": PASSWORD, "new_password": "a new song, sung once"},
+                "/account/confirm": {"confirm_password": PASSWORD},
+                "/account/sessions/end": {"session_id": "x"},
+                "/account/sessions/end-others": {},
+                "/renew": {},
+                "/renew/continue": {},
+                "/language": {"language": "en"},
+            }
+            for path, filled in forms.items():
+                answer = await ada.sends(path, filled, **headers)
+                assert (answer.status_code, "set-cookie" in answer.headers) == (403, False), path
+                assert "The request came from another site." in text(answer)
+            page = await ada.asks("/account")
+            assert field(page, "first_name")["value"] == "Ada"
+            assert len(await service.auth.users.list()) == 1
 
 
-@pytest.mark.parametrize("path", GUARDED)
-@ON_SQLITE
-async def test_another_sites_script_reads_no_page(ada: Visitor, path: str) -> None:
+async def test_another_sites_script_reads_no_page(ada: Visitor, subtests: pytest.Subtests) -> None:
     """A cookie comes along whoever made the browser ask: what is no navigation is refused."""
-    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
-    assert (await ada.browser.get(path, headers=headers)).status_code == 403
+    for path in GUARDED:
+        with subtests.test(path):
+            headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+            assert (await ada.browser.get(path, headers=headers)).status_code == 403
 
 
 # --- what every page carries ------------------------------------------------------------------------------------------
 
 
-@ON_SQLITE
 async def test_every_page_is_under_the_policy(service: Service, ada: Visitor) -> None:
     """Pages, forms with errors, redirects and refusals: the same headers, once each, and nothing kept."""
     nobody = visitor(service)
@@ -707,7 +739,6 @@ async def test_every_page_is_under_the_policy(service: Service, ada: Visitor) ->
         assert part in CONTENT_SECURITY_POLICY
 
 
-@ON_SQLITE
 async def test_no_page_has_a_script_or_style_of_its_own(service: Service, ada: Visitor) -> None:
     """What the policy would refuse is not there in the first place."""
     for came in (ada, visitor(service)):
@@ -716,7 +747,6 @@ async def test_no_page_has_a_script_or_style_of_its_own(service: Service, ada: V
             assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)|https?://", page.text), path
 
 
-@ON_SQLITE
 async def test_a_page_weighs_little_and_its_files_are_kept_for_good(service: Service, ada: Visitor) -> None:
     """Under 30 KB in all, each file named after what is in it."""
     for path in GUARDED:
@@ -738,7 +768,6 @@ async def test_a_page_weighs_little_and_its_files_are_kept_for_good(service: Ser
             assert file.headers["x-content-type-options"] == "nosniff"
 
 
-@ON_SQLITE
 async def test_files_of_another_version(service: Service) -> None:
     """While workers change over, an old page gets today's file, which it does not keep; what never was is 404."""
     browser = service.browser()
@@ -766,7 +795,6 @@ def test_a_lost_answer_is_asked_for_again_within_the_grace() -> None:
 # --- what can't be shown ----------------------------------------------------------------------------------------------
 
 
-@ON_SQLITE
 async def test_a_browser_gets_pages_and_a_client_gets_problems(service: Service) -> None:
     """By what it says it can read, and by the address."""
     browser = service.browser()
@@ -780,7 +808,6 @@ async def test_a_browser_gets_pages_and_a_client_gets_problems(service: Service)
     assert "method_not_allowed" in text(wrong)
 
 
-@ON_SQLITE
 async def test_well_known(service: Service, ada: Visitor) -> None:
     """Password managers find the page; what is not there is 404 and nothing else."""
     found = await ada.asks("/.well-known/change-password")
@@ -790,29 +817,34 @@ async def test_well_known(service: Service, ada: Visitor) -> None:
         assert (await ada.browser.get(unknown, headers={"Accept": accept})).status_code == 404
 
 
-@pytest.mark.parametrize("name", ["a\x00b", "\ud800"], ids=["NUL", "surrogate"])
-@ON_SQLITE
-async def test_what_no_browser_sends(service: Service, name: str) -> None:
+async def test_what_no_browser_sends(service: Service, subtests: pytest.Subtests) -> None:
     """Refused as a page, and not 500."""
-    came = visitor(service)
-    raw = b"email=" + b"".join(b"%%%02X" % byte for byte in name.encode("utf-8", "surrogatepass")) + b"&password=x"
-    form = {"Content-Type": "application/x-www-form-urlencoded"}
-    answer = await came.browser.post("/sign-in", content=raw, headers=form)
-    assert (answer.status_code, "validation_failed" in text(answer)) == (422, True)
-    large = await came.browser.post("/sign-in", content=b"a=" + b"x" * 70_000, headers=form)
-    assert (large.status_code, "body_too_large" in text(large)) == (413, True)
+    for kind, name in (("NUL", "a\x00b"), ("surrogate", "\ud800")):
+        with subtests.test(kind):
+            came = visitor(service)
+            raw = (
+                b"email="
+                + b"".join(b"%%%02X" % byte for byte in name.encode("utf-8", "surrogatepass"))
+                + b"&password=x"
+            )
+            form = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = await came.browser.post("/sign-in", content=raw, headers=form)
+            assert (answer.status_code, "validation_failed" in text(answer)) == (422, True)
+            large = await came.browser.post("/sign-in", content=b"a=" + b"x" * 70_000, headers=form)
+            assert (large.status_code, "body_too_large" in text(large)) == (413, True)
 
 
 @ON_SQLITE
-async def test_what_breaks_says_so_with_the_requests_id(service: Service, ada: Visitor) -> None:
+async def test_what_breaks_says_so_with_the_requests_id(own: Service) -> None:
     """A page for the visitor, and the error for the log."""
+    ada = await signed_up(own)
 
-    @service.auth.inside(UserRenamed)
+    @own.auth.inside(UserRenamed)
     async def fail(_fact: UserRenamed, _connection: object) -> None:
         raise RuntimeError("as if the disk were full")
 
     names = {"first_name": "Augusta", "last_name": "King"}
-    async with resilient(service, ada) as browser:
+    async with resilient(own, ada) as browser:
         answer = await Visitor(browser).sends("/account", names)
         assert (answer.status_code, title(answer)) == (500, "Something broke here – Latchstring")
         assert answer.headers["x-request-id"] in text(answer)
@@ -821,10 +853,10 @@ async def test_what_breaks_says_so_with_the_requests_id(service: Service, ada: V
         await ada.sends("/account", names)
 
 
-async def test_while_revocations_are_not_known(service: Service) -> None:
+async def test_while_revocations_are_not_known(own: Service) -> None:
     """503 with Retry-After, in a sentence for people."""
-    came = await signed_up(service)
-    service.clock.suspend(seconds=60)
+    came = await signed_up(own)
+    own.parts.tools.clock.suspend(seconds=60)
     answer = await came.asks("/account")
     assert (answer.status_code, title(answer)) == (503, "Not just now – Latchstring")
     assert int(answer.headers["retry-after"]) >= 1
