@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
+import httpx2
 import jwt
 import pytest
 from playwright.async_api import (
@@ -28,11 +29,33 @@ from playwright.async_api import (
 from drills.stolen_key import steal
 from latchstring.core.tokens.rules import Kind
 from tests.support.hang import HANG_SECONDS
+from tests.support.pages import NAVIGATION
 from tests.support.process import CHEAP_HASH, NO_LIMITS, ServerProcess
 from tests.support.service import PASSWORD, SECRET
 
+# What Playwright leaves out as well: of two lists the browser heeds the last.
+_LEFT_OUT = [
+    "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "DestroyProfileOnBrowserClose",
+    "HttpsUpgrades",
+    "HttpsFirstBalancedModeAutoEnable",
+    "LensOverlay",
+    "MediaRouter",
+    "PaintHolding",
+    "ThirdPartyStoragePartitioning",
+    "AvoidCorsURLLoaderRestartOnRedirect",
+    "TcpPortRandomizationWin",
+    "OptimizationHints",
+    "NetworkTimeServiceQuerying",
+    "AimEnabled",
+    "PreconnectToSearch",
+    # Two pages of the browser's own, loaded below the address bar of every window: half of a visitor's processor time.
+    "WebUIOmniboxPopup",
+    "WebUIOmniboxAimPopup",
+]
 ARGUMENTS = [
     "--no-sandbox",
+    f"--disable-features={','.join(_LEFT_OUT)}",
     # Nothing that looks for anything outside of this machine.
     "--disable-gpu",
     "--disable-quic",
@@ -93,6 +116,12 @@ class Served:
     def url(self) -> str:
         """Where it is."""
         return self.process.url
+
+    def client(self, **headers: str) -> httpx2.Client:
+        """Returns a browser without a screen, with cookies of its own."""
+        client = self.process.client()
+        client.headers.update(NAVIGATION | headers)
+        return client
 
     async def age_proof(self, context: BrowserContext) -> None:
         """Puts an hour between now and a visitor's sign-in, as if it had passed: their tokens say so."""
