@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
 from importlib import resources
 from pathlib import Path
@@ -14,11 +14,13 @@ import pytest
 import websockets
 from playwright.async_api import Browser, Page, Request, Response, Route, expect
 
-from tests.support.browser import running_browser, visiting
+from tests.support.browser import visiting
 from tests.support.hang import HANG_SECONDS
 from tests.support.postgres import Postgres
 from tests.support.served import EXAMPLES, served
 from tests.support.service import PASSWORD, SECRET, credentials, registration
+
+pytest_plugins = ["tests.support.shared_browser"]
 
 VARIABLES = {"APP_SECRET": SECRET}
 
@@ -124,12 +126,6 @@ def test_profile_table(backend: str, request: pytest.FixtureRequest, tmp_path: P
 # --- in a browser ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with running_browser() as running:
-        yield running
-
-
 async def test_spa(browser: Browser, tmp_path: Path) -> None:
     """Two tabs: signing in and out reaches both; on 401 one of them refreshes, and both go on."""
     with example("spa", tmp_path) as client:
@@ -182,8 +178,9 @@ async def test_spa(browser: Browser, tmp_path: Path) -> None:
         await context.close()
 
 
-@pytest.mark.parametrize("word_comes", [True, False], ids=["late", "before"])
-async def test_spa_takes_no_first_refusal_for_the_end(browser: Browser, tmp_path: Path, *, word_comes: bool) -> None:
+async def test_spa_takes_no_first_refusal_for_the_end(
+    browser: Browser, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     """FOUND.md T3: another tab has new cookies when the refusal of the old ones comes, or gets them just after it."""
     with example("spa", tmp_path) as client:
         context = await browser.new_context(base_url=str(client.base_url))
@@ -193,25 +190,32 @@ async def test_spa_takes_no_first_refusal_for_the_end(browser: Browser, tmp_path
         await expect(one.get_by_role("heading")).to_have_text("Hello, ada!")
         await other.goto("/")
         await expect(other.get_by_role("heading")).to_have_text("Hello, ada!")
-        old = {each["name"]: each["value"] for each in await context.cookies()}
-        httpx2.post(f"{client.base_url}/auth/logout", cookies=old)
-        held: asyncio.Queue[Route] = asyncio.Queue()
-        await other.route("**/auth/refresh", held.put_nowait)
-        hears = asyncio.create_task(other.evaluate(_ASK))
-        async with asyncio.timeout(HANG_SECONDS):
-            first = await held.get()
-            if word_comes:
-                await one.evaluate(_SIGN_IN_BY_MODULE, credentials())
-            refused = httpx2.post(first.request.url, cookies=old)
-            assert refused.status_code == HTTPStatus.UNAUTHORIZED
-            await first.fulfill(status=refused.status_code, headers=dict(refused.headers), body=refused.content)
-            if not word_comes:
-                second = await held.get()
-                await one.evaluate(_SIGN_IN_BY_FETCH, credentials())
-                await second.continue_()
-            assert await hears == HTTPStatus.OK
-        assert await other.evaluate("localStorage.getItem('latchstring.signed-in')") == "yes"
+        for word_comes in (True, False):
+            with subtests.test("late" if word_comes else "before"):
+                await refuse_once(client, one, other, word_comes=word_comes)
         await context.close()
+
+
+async def refuse_once(client: httpx2.Client, one: Page, other: Page, *, word_comes: bool) -> None:
+    """Ends a session, and lets `other` hear so when `one` has signed in again."""
+    old = {each["name"]: each["value"] for each in await one.context.cookies()}
+    httpx2.post(f"{client.base_url}/auth/logout", cookies=old)
+    held: asyncio.Queue[Route] = asyncio.Queue()
+    await other.route("**/auth/refresh", held.put_nowait)
+    hears = asyncio.create_task(other.evaluate(_ASK))
+    async with asyncio.timeout(HANG_SECONDS):
+        first = await held.get()
+        if word_comes:
+            await one.evaluate(_SIGN_IN_BY_MODULE, credentials())
+        refused = httpx2.post(first.request.url, cookies=old)
+        assert refused.status_code == HTTPStatus.UNAUTHORIZED
+        await first.fulfill(status=refused.status_code, headers=dict(refused.headers), body=refused.content)
+        if not word_comes:
+            second = await held.get()
+            await one.evaluate(_SIGN_IN_BY_FETCH, credentials())
+            await second.continue_()
+        assert await hears == HTTPStatus.OK
+    assert await other.evaluate("localStorage.getItem('latchstring.signed-in')") == "yes"
 
 
 _ASK = "async () => (await (await import('/session.js')).ask('/api/greeting')).status"
