@@ -1,14 +1,13 @@
 """Translations: which language a visitor reads, that every word is in the catalogues, and that none was forgotten."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from babel.messages.catalog import Catalog
+from babel.messages.frontend import CommandLineInterface
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
@@ -24,67 +23,62 @@ PSEUDO = "ar-XB"
 """Arabic as nobody speaks it: what is not in its brackets was forgotten, and it is written from right to left."""
 
 
-def test_the_catalogue_lists_every_sentence(tmp_path: Path) -> None:
+def test_the_catalogue_lists_every_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`latchstring.pot` is what Babel finds in code and templates; the command is in pyproject.toml."""
     options = ("-F", "pyproject.toml", "-k", "msgid", "-c", "Translators:")
     form = ("--no-location", "--sort-output", "--omit-header")
     found = tmp_path / "found.pot"
-    pybabel = Path(sys.executable).with_name("pybabel")
-    subprocess.run(
-        [pybabel, "extract", *options, *form, "-o", found, "src/latchstring"], cwd=ROOT, check=True, capture_output=True
-    )
+    monkeypatch.chdir(ROOT)
+    pybabel = CommandLineInterface()
+    pybabel.run(["pybabel", "-q", "extract", *options, *form, "-o", str(found), "src/latchstring"])  # type: ignore[no-untyped-call]
     assert found.read_text() == POT.read_text(), "extract it again"
 
 
-@pytest.mark.parametrize(
-    ("accepted", "language"),
-    [
-        ("", "en"),
-        ("de", "de"),
-        ("de-CH", "de"),
-        ("DE-ch-1996, fr;q=0.9", "de"),
-        ("fr, pt-BR;q=0.5", "pt-BR"),
-        ("pt", "en"),
-        ("pt-br", "pt-BR"),
-        ("fr;q=0, en;q=0.1, de;q=0.2", "de"),
-        ("en-GB, de", "en"),
-        ("*", "en"),
-        ("de;q=0", "en"),
-        ("de;q=nan", "en"),
-        ("de;q=2, pt-BR;q=0.1", "pt-BR"),
-        (";;;,,,", "en"),
-        ("x," * 5000 + "de", "en"),
-    ],
-)
-def test_which_language_a_browser_asks_for(accepted: str, language: str) -> None:
+ACCEPTED = {
+    "": "en",
+    "de": "de",
+    "de-CH": "de",
+    "DE-ch-1996, fr;q=0.9": "de",
+    "fr, pt-BR;q=0.5": "pt-BR",
+    "pt": "en",
+    "pt-br": "pt-BR",
+    "fr;q=0, en;q=0.1, de;q=0.2": "de",
+    "en-GB, de": "en",
+    "*": "en",
+    "de;q=0": "en",
+    "de;q=nan": "en",
+    "de;q=2, pt-BR;q=0.1": "pt-BR",
+    ";;;,,,": "en",
+    "x," * 5000 + "de": "en",
+}
+
+
+def test_which_language_a_browser_asks_for(subtests: pytest.Subtests) -> None:
     """RFC 9110, 12.5.4, and the lookup of RFC 4647; nonsense is English."""
-    assert negotiated(accepted, {"en": "en", "de": "de", "pt-br": "pt-BR"}) == language
+    for accepted, language in ACCEPTED.items():
+        with subtests.test(accepted[:40]):
+            assert negotiated(accepted, {"en": "en", "de": "de", "pt-br": "pt-BR"}) == language
 
 
-@pytest.mark.parametrize(
-    ("user_agent", "name"),
-    [
-        (None, "Unknown client"),
-        ("", "Unknown client"),
-        ("<script>", "Unknown client"),
-        ("curl/8.5", "curl"),
-        ("Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0", "Firefox on Linux"),
-        (
-            (
-                "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
-                "Version/18.5 Mobile/15E148 Safari/604.1"
-            ),
-            "Safari on iOS",
-        ),
-        (
-            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/142.0.0.0 Safari/537.36",
-            "Chrome on Windows",
-        ),
-    ],
-)
-def test_a_browsers_name(user_agent: str | None, name: str) -> None:
+NAMES = {
+    None: "Unknown client",
+    "": "Unknown client",
+    "<script>": "Unknown client",
+    "curl/8.5": "curl",
+    "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0": "Firefox on Linux",
+    (
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+        "Version/18.5 Mobile/15E148 Safari/604.1"
+    ): "Safari on iOS",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/142.0.0.0 Safari/537.36": "Chrome on Windows",
+}
+
+
+def test_a_browsers_name(subtests: pytest.Subtests) -> None:
     (english,) = Languages()
-    assert named(user_agent, english) == name
+    for user_agent, name in NAMES.items():
+        with subtests.test(user_agent):
+            assert named(user_agent, english) == name
 
 
 def test_a_catalogue_that_is_none(tmp_path: Path) -> None:
@@ -161,9 +155,6 @@ def forgotten(page: str, data: list[str]) -> Iterator[str]:
 async def test_no_word_was_forgotten(service: Service, pseudo: Languages) -> None:
     """On no page, form or refusal is there a word outside the catalogues; `lang` and `dir` say what it is."""
     assert service.auth.mounted is not None
-    assert service.auth.mounted is not None
-    assert service.auth.mounted is not None
-    assert service.auth.mounted is not None
     assert service.auth.mounted.pages
     service.auth.mounted.pages.renderer.languages = pseudo
     language = {"Accept-Language": f"{PSEUDO}, en;q=0.5"}
@@ -212,9 +203,6 @@ async def test_no_word_was_forgotten(service: Service, pseudo: Languages) -> Non
 @pytest.mark.parametrize("backend", ["sqlite"])
 async def test_the_visitor_chooses(service: Service, pseudo: Languages) -> None:
     """Against what the browser asks for; the choice stays, and leads back to the page it was made on."""
-    assert service.auth.mounted is not None
-    assert service.auth.mounted is not None
-    assert service.auth.mounted is not None
     assert service.auth.mounted is not None
     assert service.auth.mounted.pages
     assert "<select" not in (await visitor(service).asks("/sign-in")).text
