@@ -82,6 +82,7 @@ class Shop:
                 yield Visitor(browser)
 
 
+@ON_SQLITE
 async def test_one_switch(settings: Settings, clock: ManualClock) -> None:
     """`pages=True`: the same pages below the prefix, and after signing up the account page."""
     async with Shop(settings, clock).open() as came:
@@ -214,7 +215,7 @@ async def test_name_logo_theme_links_and_home(settings: Settings, clock: ManualC
         name="Driftwood & Co.",
         logo="/static/logo.svg",
         theme={"accent": "light-dark(#0b6e4f, #6fd6ae)", "radius": "0"},
-        landing_page="/orders",
+        home="/orders",
         links=[("Orders", "/orders")],
     )
     async with Shop(settings, clock, pages=look).open() as came:
