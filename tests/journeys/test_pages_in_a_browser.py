@@ -645,7 +645,7 @@ HOSTILE = {
 }
 
 
-async def test_hostile_strings_are_text(browser: Browser, server: Served) -> None:
+async def test_a_hostile_name_is_a_name(browser: Browser, server: Served) -> None:
     """A name, a browser and a query are shown to the letter, run no script, and make no phone scroll sideways."""
     ada = Person("hostile@example.com", first_name=HOSTILE["script"], last_name=HOSTILE["image"])
     async with visiting(browser, server.url, viewport={"width": 320, "height": 640}) as (page, _):
