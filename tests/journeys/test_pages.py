@@ -291,7 +291,7 @@ async def test_who_comes_from_another_site_and_has_nothing_to_renew(service: Ser
 async def test_who_comes_from_another_site_and_whose_session_is_over(own: Service) -> None:
     """FOUND.md T25: hears it from the form, and is led back once signed in."""
     ada = await signed_up(own)
-    own.parts.tools.clock.advance(days=31)
+    own.clock.advance(days=31)
     shown = await ada.goes("/account", **FROM_ELSEWHERE["another site"])
     answer = await ada.sends_and_goes("/renew/continue", hidden(shown, "/renew/continue"))
     assert (answer.status_code, answer.url.path) == (200, "/sign-in")
@@ -339,11 +339,11 @@ async def test_who_comes_to_sign_in_and_is_signed_in(own: Service) -> None:
     """Goes on to where they were going, however old the access token is; and is asked where the session is over."""
     ada = await signed_up(own)
     assert (await ada.goes("/sign-in?next=/account")).url.path == "/account"
-    own.parts.tools.clock.advance(minutes=16)
+    own.clock.advance(minutes=16)
     assert (await ada.goes("/sign-in?next=/account")).url.path == "/account"
-    own.parts.tools.clock.advance(minutes=16)
+    own.clock.advance(minutes=16)
     assert (await ada.goes("/sign-in")).url.path == "/dashboard"
-    own.parts.tools.clock.advance(days=31)
+    own.clock.advance(days=31)
     answer = await ada.goes("/sign-in?next=/account")
     assert [each.url.path for each in answer.history] == ["/sign-in", "/renew"]
     assert "Your session has ended." in text(answer)
@@ -406,19 +406,19 @@ async def test_a_session_that_has_ended(own: Service, subtests: pytest.Subtests)
                         user_id, reason=RevocationReason.REVOKED, source=OPERATOR
                     )
                 case "expired":
-                    own.parts.tools.clock.advance(days=31)
+                    own.clock.advance(days=31)
                 case "disabled":
                     await own.auth.users.disable(user_id)
                 case "deleted":
                     await own.auth.users.delete(user_id)
                 case _:
                     stolen = ada.browser.cookies["refresh_token"]
-                    own.parts.tools.clock.advance(minutes=16)
+                    own.clock.advance(minutes=16)
                     await ada.goes("/account")
-                    own.parts.tools.clock.advance(minutes=16)
+                    own.clock.advance(minutes=16)
                     await ada.goes("/account")
                     ada.browser.cookies.set("refresh_token", stolen, domain="localhost.local")
-                    own.parts.tools.clock.advance(minutes=16)
+                    own.clock.advance(minutes=16)
             answer = await ada.goes("/account/sessions")
             assert (answer.status_code, answer.url.path) == (200, "/sign-in")
             assert "Your session has ended. Sign in to go on." in text(answer)
@@ -630,9 +630,9 @@ async def test_a_proof_whose_form_then_breaks(own: Service, tmp_path: Path) -> N
     """The tokens of the new generation reach the browser all the same: else it would be taken for a thief."""
     ada = await signed_up(own)
     await visitor(own).sends("/sign-in", credentials())
-    own.parts.tools.clock.advance(minutes=14)
+    own.clock.advance(minutes=14)
     await ada.asks("/renew")
-    own.parts.tools.clock.advance(minutes=2)
+    own.clock.advance(minutes=2)
     with contextlib.closing(sqlite3.connect(tmp_path / "latchstring.db")) as database:
         database.execute(
             "CREATE TRIGGER full BEFORE INSERT ON latchstring_revocations BEGIN SELECT RAISE(ABORT, 'full'); END"
@@ -642,7 +642,7 @@ async def test_a_proof_whose_form_then_breaks(own: Service, tmp_path: Path) -> N
             answer = await came.sends("/account/sessions/end-others", {"confirm_password": PASSWORD})
             assert answer.status_code == 500
             database.execute("DROP TRIGGER full")
-            own.parts.tools.clock.advance(minutes=16)
+            own.clock.advance(minutes=16)
             assert (await came.goes("/account")).url.path == "/account"
 
 
@@ -856,7 +856,7 @@ async def test_what_breaks_says_so_with_the_requests_id(own: Service) -> None:
 async def test_while_revocations_are_not_known(own: Service) -> None:
     """503 with Retry-After, in a sentence for people."""
     came = await signed_up(own)
-    own.parts.tools.clock.suspend(seconds=60)
+    own.clock.suspend(seconds=60)
     answer = await came.asks("/account")
     assert (answer.status_code, title(answer)) == (503, "Not just now – Latchstring")
     assert int(answer.headers["retry-after"]) >= 1

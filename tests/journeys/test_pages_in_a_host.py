@@ -215,7 +215,7 @@ async def test_name_logo_theme_links_and_home(settings: Settings, clock: ManualC
         name="Driftwood & Co.",
         logo="/static/logo.svg",
         theme={"accent": "light-dark(#0b6e4f, #6fd6ae)", "radius": "0"},
-        home="/orders",
+        landing_page="/orders",
         links=[("Orders", "/orders")],
     )
     async with Shop(settings, clock, pages=look).open() as came:
