@@ -1,7 +1,7 @@
-"""What can be done with keys: prepare, rotate, retire, and tend while the service runs.
+"""Prepare, rotate and retire signing keys, and maintain them while the service runs.
 
-EnvironmentKeys      PEMs from the environment: changed where they come from, and only there
-DatabaseKeys   rows of the database; each verb is one transaction, under one lock for all keys of all instances
+EnvironmentKeys  PEMs from the environment, which can only be changed there
+DatabaseKeys     rows of the database; each action is one transaction, under one lock for all keys of all instances
 """
 
 import asyncio
@@ -52,21 +52,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class KeyPolicy:
-    """How keys are made, and when."""
+    """Which keys are made, and when."""
 
     algorithm: Algorithm | None
-    """Of new keys; None: that of the key that signs, RS256 for the first."""
+    """The algorithm of new keys; None: that of the signing key, RS256 for the first."""
     cache_life: timedelta
     """How long the published keys may be cached."""
     token_life: timedelta
-    """How long the longest-lived token lives that is issued here."""
+    """The longest lifetime of a token issued here."""
     max_age: timedelta | None
-    """After which a signing key is replaced; None: never."""
+    """The age at which a signing key is replaced; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyDraft:
-    """A new key that nobody has heard of yet."""
+    """A new key that is not in the database yet."""
 
     kid: str
     algorithm: Algorithm
@@ -75,58 +75,58 @@ class KeyDraft:
 
 
 class Keys(Protocol):
-    """The verbs, wherever the keys are."""
+    """The actions on keys, wherever the keys are stored."""
 
     async def prepare(self) -> None:
-        """Make what is missing: run before the workers start, by whoever serves."""
+        """Make the first key if there is none. Called once, before the workers start."""
         ...
 
     async def maintain(self) -> None:
-        """See that no key grows too old, nor ends before its tokens: run once a minute by every worker."""
+        """Rotate a key that is too old, and record lifetimes. Called once a minute by every worker."""
         ...
 
     async def rotate(self, *, source: Source, dry_run: bool = False) -> KeyChange | KeyConflict:
-        """Publish a new key that will take over the signing; return what changes, or why nothing does."""
+        """Publish a new key that will take over signing; return what changes, or why nothing does."""
         ...
 
     async def retire(self, kid: str, *, source: Source, dry_run: bool = False) -> KeyChange | KeyConflict:
-        """End a key calmly: every token it signed holds until it expires."""
+        """Retire a key without ending a session: every token it signed is valid until it expires."""
         ...
 
     async def draft(self) -> KeyDraft:
-        """Make a key, off the event loop and before any transaction: that takes up to a second."""
+        """Make a key, off the event loop and before any transaction, because it takes up to a second."""
         ...
 
     async def retire_at_once(
         self, connection: Connection, kid: str, draft: KeyDraft | None, *, source: Source
     ) -> KeyChange | KeyConflict:
-        """End a key that was stolen, and all others with it, in the open transaction; without a draft, only tell."""
+        """End a stolen key, and all other keys, in the open transaction; without a draft, only return the plan."""
         ...
 
 
 class EnvironmentKeys:
-    """Keys that the environment gave."""
+    """Keys from the environment. Each action that would change them raises ConfigurationError."""
 
     async def prepare(self) -> None:
-        """Do nothing: they are made elsewhere."""
+        """Do nothing: the operator makes the keys."""
 
     async def maintain(self) -> None:
-        """Do nothing: likewise."""
+        """Do nothing: the operator rotates the keys."""
 
     async def rotate(self, *, source: Source, dry_run: bool = False) -> NoReturn:  # noqa: ARG002 -- the protocol's
-        """Say which variables to change."""
+        """Refuse, and name the variables to change."""
         raise ConfigurationError(
-            "the keys come from the environment: rotate them there, in three roll-outs. 1: the next public key into "
-            "JWT_EXTRA_PUBLIC_KEYS. 2: the next pair into JWT_PRIVATE_KEY and JWT_PUBLIC_KEY, the present public key "
-            "into JWT_EXTRA_PUBLIC_KEYS. 3: that one out again, when its last token has expired"
+            "the keys come from the environment: rotate them there, in three deployments. 1: add the next public key "
+            "to JWT_EXTRA_PUBLIC_KEYS. 2: put the next pair into JWT_PRIVATE_KEY and JWT_PUBLIC_KEY, and the present "
+            "public key into JWT_EXTRA_PUBLIC_KEYS. 3: remove that one when its last token has expired"
         )
 
     async def retire(self, kid: str, *, source: Source, dry_run: bool = False) -> NoReturn:  # noqa: ARG002 -- likewise
-        """Say which variables to change."""
+        """Refuse, and name the variables to change."""
         self._refuse_to_retire()
 
     async def draft(self) -> NoReturn:
-        """Say which variables to change."""
+        """Refuse, and name the variables to change."""
         self._refuse_to_retire()
 
     async def retire_at_once(
@@ -137,19 +137,19 @@ class EnvironmentKeys:
         *,
         source: Source,  # noqa: ARG002 -- likewise
     ) -> NoReturn:
-        """Say which variables to change."""
+        """Refuse, and name the variables to change."""
         self._refuse_to_retire()
 
     def _refuse_to_retire(self) -> NoReturn:
         raise ConfigurationError(
-            "the keys come from the environment: take the key out of JWT_EXTRA_PUBLIC_KEYS, or, where it signs, put "
-            "another pair into JWT_PRIVATE_KEY and JWT_PUBLIC_KEY; each instance refuses its tokens from its next "
-            "start on"
+            "the keys come from the environment: remove the key from JWT_EXTRA_PUBLIC_KEYS or, if it is the signing "
+            "key, put another pair into JWT_PRIVATE_KEY and JWT_PUBLIC_KEY; each instance refuses its tokens after "
+            "its next restart"
         )
 
 
 class DatabaseKeys:
-    """Keys that the database holds."""
+    """Keys from the database, private halves sealed under the secret."""
 
     def __init__(self, database: Database, vault: Vault, clock: Clock, *, policy: KeyPolicy) -> None:
         self._database = database
@@ -158,30 +158,32 @@ class DatabaseKeys:
         self._policy = policy
 
     async def prepare(self) -> None:
-        """Check the secret, seal anew what the previous one sealed, and make or rotate to the key that is wanted.
+        """Check the secret, re-seal keys of the previous secret, and make or rotate to the configured kind of key.
 
-        A key of another algorithm than the settings' goes on signing until one of theirs has been published as long as
-        in any rotation.
+        If the configured algorithm has changed, the present key signs until the new one has been published for as long
+        as in any rotation.
 
         Raises:
             ConfigurationError: the database's keys were sealed under another secret.
         """
         async with self._database.reading() as connection:
             wants_key = self._wants_key(await store.all_keys(connection))
+        # Before the transaction: an RSA key takes up to a second, in which SQLite's one writer would be held.
         draft = await self.draft() if wants_key else None
         async with self._database.transaction() as connection:
             await lock_exclusively(connection, LOCK)
             await self._check_secret(connection)
             keys = await store.all_keys(connection)
+            # Asked again under the lock: another instance that starts at the same time may have made the key.
             if draft is not None and self._wants_key(keys):
                 await self._make_wanted(connection, keys, draft)
         await self._note_lives()
 
     async def maintain(self) -> None:
-        """Note how long tokens and caches live here, and rotate the key that has signed for long enough.
+        """Record how long tokens and caches live here, and rotate a signing key that has reached its maximum age.
 
         Raises:
-            UnavailableError: the database was away; the next time will do.
+            UnavailableError: the database is unavailable; the next call will do the work.
         """
         await self._note_lives()
         if self._policy.max_age is None:
@@ -189,10 +191,10 @@ class DatabaseKeys:
         async with self._database.reading() as connection:
             due = is_due(await store.all_keys(connection), now=self._clock.now(), max_age=self._policy.max_age)
         if due and isinstance(await self.rotate(source=SYSTEM), KeyChange):
-            _log.info("the signing key has its age: the next one is published, and will sign when every cache has it")
+            _log.info("the signing key reached its maximum age: the next key is published, and signs in a while")
 
     async def rotate(self, *, source: Source, dry_run: bool = False) -> KeyChange | KeyConflict:
-        """Publish a new key that will take over the signing; return what changes, or why nothing does."""
+        """Publish a new key that will take over signing; return what changes, or why nothing does."""
         draft = None if dry_run else await self.draft()
         async with self._database.transaction() as connection:
             await self._lock(connection)
@@ -201,7 +203,7 @@ class DatabaseKeys:
             return await self._carried_out(connection, plan, draft, event=KeyRetired, source=source)
 
     async def retire(self, kid: str, *, source: Source, dry_run: bool = False) -> KeyChange | KeyConflict:
-        """End a key calmly: every token it signed holds until it expires."""
+        """Retire a key without ending a session: every token it signed is valid until it expires."""
         draft = None if dry_run else await self.draft()
         async with self._database.transaction() as connection:
             await self._lock(connection)
@@ -218,18 +220,20 @@ class DatabaseKeys:
     async def retire_at_once(
         self, connection: Connection, kid: str, draft: KeyDraft | None, *, source: Source
     ) -> KeyChange | KeyConflict:
-        """End a key that was stolen, and all others with it, in the open transaction; without a draft, only tell."""
+        """End a stolen key, and all other keys, in the open transaction; without a draft, only return the plan."""
+        # In the caller's transaction, which also begins the epoch: with the stolen key a thief can make a refresh
+        # token for any session, and exchange it for an honest pair unless every session ends too (decision 14).
         await self._lock(connection)
         plan = retirement_at_once(await store.all_keys(connection), kid, now=self._clock.now())
         return await self._carried_out(connection, plan, draft, event=KeyRetiredAtOnce, source=source)
 
     async def _lock(self, connection: Connection) -> None:
-        """Let nobody else change keys, and refuse to seal one under a secret that the others do not go by."""
         await lock_exclusively(connection, LOCK)
+        # No worker could unseal a key that this process seals under another secret than theirs.
         if self._vault.secret_id not in await store.secret_checks(connection):
             raise ConfigurationError(
-                "LATCHSTRING_SECRET is not the one this database's keys are sealed under: set that one, or, if it is "
-                "to be changed, run latchstring migrate first"
+                "LATCHSTRING_SECRET is not the one this database's keys are sealed under: set that one or, to change "
+                "it, run latchstring migrate first"
             )
 
     async def _carried_out(
@@ -241,7 +245,7 @@ class DatabaseKeys:
         event: type[KeyRetired | KeyRetiredAtOnce],
         source: Source,
     ) -> KeyChange | KeyConflict:
-        """Write what is planned; without a draft it is only told."""
+        """Write the planned change; without a draft (a dry run), only return it."""
         if isinstance(plan, KeyConflict) or draft is None:
             return plan
         now = self._clock.now()
@@ -279,7 +283,7 @@ class DatabaseKeys:
         while True:
             pem = make_private_pem(algorithm)
             made = token_key(pem, algorithm, name="the new key", is_our_own=True)
-            # One name of 64 begins with a hyphen, and would be taken for an option by `keys retire`, in an emergency.
+            # One thumbprint of 64 begins with a hyphen. In an emergency `keys retire` would take it for an option.
             if not made.kid.startswith("-"):
                 break
         sealed = self._vault.seal(pem, context=seal_context(made.kid))
@@ -295,13 +299,14 @@ class DatabaseKeys:
         return publication_lead(keys, cache_life=self._policy.cache_life)
 
     def _wants_key(self, keys: Sequence[KeyDates]) -> bool:
-        """Tell whether there is no key, or the last one is of another algorithm than the settings'."""
+        """Tell whether no key of the configured algorithm signs or will sign."""
         wanted = self._algorithm(keys)
         return not any(key.algorithm is wanted for key in keys if key.retired_at is None)
 
     async def _make_wanted(self, connection: Connection, keys: Sequence[KeyDates], draft: KeyDraft) -> None:
         now = self._clock.now()
         if signing_key(keys, now=now) is None:
+            # The first key signs at once: no cache holds a response without it.
             await self._publish(connection, draft, signs_from=now, now=now, source=SYSTEM)
             return
         plan = rotation(keys, now=now, lead=self._lead(keys))
@@ -309,9 +314,11 @@ class DatabaseKeys:
             await self._carried_out(connection, plan, draft, event=KeyRetired, source=SYSTEM)
             _log.info("a key for %s is published, and signs from %s", draft.algorithm, plan.new_signs_from)
         else:
-            _log.warning("no key for %s is made: %s; start again when it is over", draft.algorithm, plan)
+            _log.warning("no key for %s is made: %s; restart when it is over", draft.algorithm, plan)
 
     async def _note_lives(self) -> None:
+        # Recorded in the keys' rows by the processes that issue tokens: a rotation from a shell with other settings
+        # would otherwise retire a key before its tokens, or sign before the caches have the new key.
         async with self._database.reading() as connection:
             if not self._living_longer(await store.all_keys(connection)):
                 return
@@ -326,13 +333,14 @@ class DatabaseKeys:
     async def _check_secret(self, connection: Connection) -> None:
         checks = await store.secret_checks(connection)
         if self._vault.secret_id in checks:
-            self._opened(checks[self._vault.secret_id], context=_CHECK_CONTEXT)
+            # The id is a short hash of the secret; only unsealing proves that the secret is the same.
+            self._unsealed(checks[self._vault.secret_id], context=_CHECK_CONTEXT)
             return
-        # Another secret's mark: the previous one's, or one that this instance does not know.
+        # The check value is another secret's: the previous one's, or one that this instance does not have.
         for sealed in checks.values():
-            self._opened(sealed, context=_CHECK_CONTEXT)
+            self._unsealed(sealed, context=_CHECK_CONTEXT)
         for key in await store.all_keys(connection):
-            pem = self._opened(key.private_sealed, context=seal_context(key.kid))
+            pem = self._unsealed(key.private_sealed, context=seal_context(key.kid))
             sealed = self._vault.seal(pem, context=seal_context(key.kid))
             await store.update_seal(connection, key.kid, private_sealed=sealed, secret_id=self._vault.secret_id)
         now = self._clock.now()
@@ -341,11 +349,11 @@ class DatabaseKeys:
         if checks:
             await record(connection, SecretChanged(at=now, source=SYSTEM, secret_id=self._vault.secret_id))
 
-    def _opened(self, sealed: bytes, *, context: str) -> bytes:
+    def _unsealed(self, sealed: bytes, *, context: str) -> bytes:
         try:
             return self._vault.unseal(sealed, context=context)
         except SealedValueError:
             raise ConfigurationError(
-                "LATCHSTRING_SECRET is not the one this database's keys were sealed under: set that one, or name it in "
-                "LATCHSTRING_PREVIOUS_SECRET to have them sealed anew"
+                "LATCHSTRING_SECRET is not the one this database's keys were sealed under: set that one, or put it in "
+                "LATCHSTRING_PREVIOUS_SECRET to have the keys sealed again under the new one"
             ) from None

@@ -1,4 +1,4 @@
-"""Keys: made, parsed once, checked for strength, and shown as JWKS."""
+"""Make and parse keys, check their strength, and write and read JSON Web Key Sets (RFC 7517)."""
 
 import base64
 import binascii
@@ -20,9 +20,11 @@ from latchstring.core.keys.settings import Algorithm
 from latchstring.core.keys.strict_json import unique_names
 from latchstring.errors import ConfigurationError
 
+# The least for a key from elsewhere (RFC 7518, section 3.3); JOSE libraries take shorter ones (CVE-2025-45768).
 RSA_MIN_BITS = 2048
 RSA_BITS = 3072
 _RSA_MIN_LETTERS = math.ceil(RSA_MIN_BITS / 6)
+# A published set is untrusted input: a hundred keys is far more than a rotation needs, and bounds the work.
 _MAX_KEYS = 100
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
@@ -32,23 +34,24 @@ _ALGORITHMS: Mapping[str, Algorithm] = {algorithm.value: algorithm for algorithm
 
 
 class KeySetError(ValueError):
-    """A document is no set of public keys that tokens could be verified with. The message holds nothing of it."""
+    """The document is not a set of usable public keys. The message contains nothing from the document."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenKey:
-    """A key, the one algorithm it is used with, and its name: the RFC 7638 thumbprint."""
+    """A key, the one algorithm it is used with, and its `kid`: the RFC 7638 thumbprint."""
 
     kid: str
     algorithm: Algorithm
     key: Key
 
     def sign(self, octets: bytes) -> bytes:
-        """Return the signature of `octets` (RFC 7515, section 5.1, step 5); the key must be a private one."""
+        """Return the signature of `octets` (RFC 7515, section 5.1, step 5); needs a private key."""
         return JWSRegistry.algorithms[self.algorithm.value].sign(octets, self.key)
 
     def verifies(self, octets: bytes, signature: bytes) -> bool:
-        """Tell whether `signature` is this key's of `octets`."""
+        """Tell whether `signature` is a valid signature of `octets` by this key."""
+        # The key's algorithm, never the token's: an attacker must not choose how a token is checked (CVE-2016-10555).
         try:
             return JWSRegistry.algorithms[self.algorithm.value].verify(octets, signature, self.key)
         except (JoseError, ValueError):
@@ -57,18 +60,18 @@ class TokenKey:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeySet:
-    """The keys in force, never changed: a change is another set."""
+    """The keys in force. Immutable: a change makes another set."""
 
     signing: TokenKey
     verifying: Mapping[str, TokenKey]
 
     def rsa_sizes(self) -> dict[str, int]:
-        """Return the bits of each RSA key, by its name."""
+        """Return the size in bits of each RSA key, by `kid`."""
         sizes = {kid: token_key.key for kid, token_key in self.verifying.items()}
         return {kid: key.public_key.key_size for kid, key in sizes.items() if isinstance(key, RSAKey)}
 
     def jwks(self) -> dict[str, Any]:
-        """Return the JSON Web Key Set (RFC 7517): the public halves."""
+        """Return the JSON Web Key Set (RFC 7517) of the public halves."""
         return {
             "keys": [
                 {**token_key.key.as_dict(private=False), "kid": kid, "use": "sig", "alg": token_key.algorithm.value}
@@ -103,12 +106,12 @@ def token_key(pem: bytes, algorithm: Algorithm, *, name: str, is_our_own: bool =
     Args:
         pem: the PEM.
         algorithm: the only algorithm this key will be used with.
-        name: what the key is called in an error, e.g. the setting it came from.
-        is_our_own: made by us and unsealed a moment ago, so that its numbers need no proof. The proof takes a tenth
-            of a second, in which the event loop would stand still.
+        name: how an error names the key, e.g. the setting it came from.
+        is_our_own: skip the validation of the RSA numbers, for a key that we made and have just unsealed. It takes
+            a tenth of a second, for which the event loop would be blocked.
 
     Raises:
-        ConfigurationError: no PEM, a key of another kind, or an RSA key of less than 2,048 bits.
+        ConfigurationError: not a PEM, a key of another type, or an RSA key of less than 2,048 bits.
     """
     return _for_use(_parsed(pem, is_our_own=is_our_own), algorithm, name=name)
 
@@ -142,18 +145,19 @@ def _parsed(pem: bytes, *, is_our_own: bool) -> object:
 
 
 def key_set_from_pems(*, algorithm: Algorithm, private: str, public: str | None, extra_public: str | None) -> KeySet:
-    """Return the set that the environment's base64 PEMs make.
+    """Return the key set of the environment's base64 PEMs.
 
     Raises:
-        ConfigurationError: a value is no PEM, too weak, of another algorithm, or the pair does not match.
+        ConfigurationError: a value is not a PEM, too weak or for another algorithm, or the pair does not match.
     """
     signing = token_key(_pem(private, "JWT_PRIVATE_KEY"), algorithm, name="JWT_PRIVATE_KEY")
     if not signing.key.is_private:
-        raise ConfigurationError("JWT_PRIVATE_KEY holds a public key: it must be the private one")
+        raise ConfigurationError("JWT_PRIVATE_KEY holds a public key: it must hold the private one")
     if public is not None:
         pair = token_key(_pem(public, "JWT_PUBLIC_KEY"), algorithm, name="JWT_PUBLIC_KEY")
+        # A private key in a variable whose name says "public" will be copied to services that must not sign.
         if pair.key.is_private:
-            raise ConfigurationError("JWT_PUBLIC_KEY holds a private key: it must be the public one")
+            raise ConfigurationError("JWT_PUBLIC_KEY holds a private key: it must hold the public one")
         if pair.kid != signing.kid:
             raise ConfigurationError("JWT_PUBLIC_KEY and JWT_PRIVATE_KEY must be of the same pair")
     verifying = {signing.kid: signing}
@@ -165,65 +169,69 @@ def key_set_from_pems(*, algorithm: Algorithm, private: str, public: str | None,
 
 
 def key_set_from_jwks(document: bytes) -> dict[str, TokenKey]:
-    """Return the keys of a JSON Web Key Set (RFC 7517) that tokens can be verified with, by their `kid`.
+    """Return the usable keys of a JSON Web Key Set (RFC 7517), by `kid`.
 
-    A key of a kind that is not known here is left out, as the RFC asks.
+    A key of an unknown type, use or algorithm is ignored, as RFC 7517, section 5, asks.
 
     Raises:
-        KeySetError: no key set; one that holds a private or symmetric key, or two of one `kid`, or a weak key, or
-            one whose `kid` is not its thumbprint (RFC 7638); or none that could be used.
+        KeySetError: not a key set; a private or symmetric key, a duplicate `kid`, a weak key, or a `kid` that is not
+            the key's thumbprint (RFC 7638); or no usable key.
     """
     try:
         members = json.loads(document.decode("utf-8"), object_pairs_hook=unique_names)
     except (ValueError, RecursionError):
-        raise KeySetError("no JSON that says everything once") from None
+        raise KeySetError("not JSON, or JSON with duplicate names") from None
     published = members.get("keys") if isinstance(members, dict) else None
     if not isinstance(published, list) or len(published) > _MAX_KEYS:
-        raise KeySetError("no key set")
+        raise KeySetError("not a key set, or one of too many keys")
     keys: dict[str, TokenKey] = {}
     for jwk in published:
         key = _published_key(jwk)
         if key is None:
             continue
+        # Which of two keys verifies would depend on the reader: the whole set is refused (Wycheproof's JWK sets).
         if key.kid in keys:
-            raise KeySetError("two keys of one kid")
+            raise KeySetError("two keys with the same kid")
         keys[key.kid] = key
     if not keys:
-        raise KeySetError("no key that could be used")
+        raise KeySetError("no usable key")
     return keys
 
 
 def _published_key(jwk: object) -> TokenKey | None:
     if not isinstance(jwk, dict):
-        raise KeySetError("a key that is no object")
+        raise KeySetError("a key that is not an object")
+    # With a published private key anyone can sign, and a symmetric one means HMAC (CVE-2016-10555).
     if not _PRIVATE_MEMBERS.isdisjoint(jwk):
-        raise KeySetError("a private key, which must never be shown")
+        raise KeySetError("a private key, which must never be published")
     kind, algorithm = _KINDS.get(str(jwk.get("kty"))), _ALGORITHMS.get(str(jwk.get("alg")))
     if jwk.get("use", "sig") != "sig" or kind is None or algorithm is None:
         return None
-    # Asked here already: the library would take it, and warn.
+    # Checked before the import: the library accepts a weak key, with a warning (CVE-2025-45768).
     if kind is RSAKey and len(str(jwk.get("n"))) < _RSA_MIN_LETTERS:
         raise KeySetError("a weak key")
+    # Only the members of the key itself: `x5u` and `x5c` in a JWK name things to fetch or to trust (PYSEC-2026-175).
     required: dict[str, Any] = {name: jwk[name] for name in ("kty", "n", "e", "crv", "x", "y") if name in jwk}
     try:
         key = _for_use(kind.import_key(required).raw_value, algorithm, name="a published key")
     except (ConfigurationError, JoseError, ValueError, TypeError, KeyError):
         raise KeySetError("a key that can't be used") from None
+    # With a thumbprint as its name a key can't take the place of another one; caches may compare sets by `kid`.
     if jwk.get("kid") != key.kid:
         raise KeySetError("a kid that is not the key's thumbprint")
     return key
 
 
 def _extra_key(text: str, algorithm: Algorithm) -> TokenKey:
-    # A key of another algorithm than the one in force is told by its PEM, RSA and Ed25519 keys going with the one in
-    # force; or by a name before it, without which RS256 could not be left for PS256.
+    # The PEM's type gives the algorithm, but RSA and Ed25519 have two each: for these it is the configured one unless
+    # the entry names another. Without that, nobody could change from RS256 to PS256.
     name, colon, value = text.strip().partition(":")
     if not colon:
         candidates, value = _candidates(algorithm), name
     elif name in set(Algorithm):
         candidates = (Algorithm(name),)
     else:
-        raise ConfigurationError(f"a name in JWT_EXTRA_PUBLIC_KEYS must be one of {', '.join(Algorithm)}")
+        raise ConfigurationError(f"an algorithm in JWT_EXTRA_PUBLIC_KEYS must be one of {', '.join(Algorithm)}")
     pem = _pem(value, "JWT_EXTRA_PUBLIC_KEYS")
     for candidate in candidates:
         try:
@@ -231,10 +239,10 @@ def _extra_key(text: str, algorithm: Algorithm) -> TokenKey:
         except ConfigurationError:
             continue
         if extra.key.is_private:
-            raise ConfigurationError("JWT_EXTRA_PUBLIC_KEYS holds a private key: it takes public ones")
+            raise ConfigurationError("JWT_EXTRA_PUBLIC_KEYS holds a private key: it must hold only public ones")
         return extra
     raise ConfigurationError(
-        f"JWT_EXTRA_PUBLIC_KEYS must be base64 of PEMs, RSA with at least {RSA_MIN_BITS} bits, P-256 or Ed25519"
+        f"JWT_EXTRA_PUBLIC_KEYS must be base64 of PEMs: RSA with at least {RSA_MIN_BITS} bits, P-256 or Ed25519"
     )
 
 

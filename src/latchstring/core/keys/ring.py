@@ -1,10 +1,10 @@
 """The key ring: the set of keys in force in this process.
 
-    EnvironmentRing      PEMs from the environment: known from the start, never changes
-    DatabaseRing   rows of `latchstring_keys`, sealed under the secret; re-read when the feed sees that one changed
+    EnvironmentRing  PEMs from the environment; never changes while the process runs
+    DatabaseRing     rows of `latchstring_keys`, sealed under the secret; re-read when a poll sees that one changed
 
-`current` is a read of an attribute. A set that did not change stays the same object, so that each PEM is parsed
-once and what was verified against it stays known.
+`current` only reads an attribute. A set that did not change stays the same object, so that each PEM is parsed
+once, and tokens verified with the set stay in the cache.
 """
 
 from asyncio import sleep
@@ -23,12 +23,13 @@ from latchstring.foundation.database import Connection, Database
 from latchstring.foundation.loop_lock import LoopLock
 from latchstring.foundation.vault import SealedValueError, Vault
 
+# Tokens with made-up kids must not become queries: one read a second, however many come (PYSEC-2026-177).
 CATCH_UP_INTERVAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ListedKey:
-    """A key as an operator sees it; the environment's keys have no dates."""
+    """A key as listed for an operator; keys from the environment have no dates."""
 
     kid: str
     algorithm: Algorithm
@@ -41,31 +42,31 @@ class ListedKey:
 
 
 class KeyRing(Protocol):
-    """Where the keys in force come from."""
+    """A source of the keys in force."""
 
     @property
     def current(self) -> KeySet:
         """Return the keys in force.
 
         Raises:
-            KeysUnavailableError: not read yet.
+            KeysUnavailableError: the keys have not been read yet.
         """
         ...
 
     async def reload(self, connection: Connection, *, revision: int | None = None) -> None:
-        """Read the keys again, if `revision` is not the one they were read at."""
+        """Read the keys again, unless they were read at `revision`."""
         ...
 
     def advance(self) -> None:
-        """Let keys come and go whose time has come, without reading anything."""
+        """Recompute which keys are in force now. No I/O."""
         ...
 
     async def catch_up(self, *, is_urgent: bool = False) -> None:
-        """Read the keys for somebody who misses one; at most once a second, unless it `is_urgent`."""
+        """Read the keys because a token names an unknown one; at most once a second, unless it `is_urgent`."""
         ...
 
     async def catch_up_anew(self) -> None:
-        """Wait for a read that begins after this call: in a second at most, and one for all who wait.
+        """Wait for a read that begins after this call: at most a second, and one read for all callers.
 
         Raises:
             UnavailableError: that read failed.
@@ -73,39 +74,39 @@ class KeyRing(Protocol):
         ...
 
     async def list_keys(self) -> list[ListedKey]:
-        """Return every key for an operator to look at, the oldest first."""
+        """Return every key for an operator, the oldest first."""
         ...
 
     def ended_at_once(self) -> list[str]:
-        """Return the names of keys that were retired at once: whoever holds them from before must drop them."""
+        """Return the `kid`s of keys that were retired at once: other services must drop their copies."""
         ...
 
 
 class EnvironmentRing:
-    """Keys that the environment gave."""
+    """Keys from the environment. Reading them again does nothing: they do not change while the process runs."""
 
     def __init__(self, keys: KeySet) -> None:
         self._keys = keys
 
     @property
     def current(self) -> KeySet:
-        """Return the keys given."""
+        """Return the configured keys."""
         return self._keys
 
     async def reload(self, connection: Connection, *, revision: int | None = None) -> None:
-        """Do nothing: the environment does not change while a process runs."""
+        """Do nothing."""
 
     def advance(self) -> None:
-        """Do nothing: likewise."""
+        """Do nothing."""
 
     async def catch_up(self, *, is_urgent: bool = False) -> None:
-        """Do nothing: likewise."""
+        """Do nothing."""
 
     async def catch_up_anew(self) -> None:
-        """Do nothing: likewise."""
+        """Do nothing."""
 
     async def list_keys(self) -> list[ListedKey]:
-        """Return the key that signs, and those that only verify."""
+        """Return the signing key, and the keys that only verify."""
         signing = self._keys.signing.kid
         return [
             ListedKey(
@@ -118,20 +119,20 @@ class EnvironmentRing:
         ]
 
     def ended_at_once(self) -> list[str]:
-        """Return none: what is no longer given is not known here."""
+        """Return an empty list: a key that was removed from the environment is unknown here."""
         return []
 
 
 @dataclass(frozen=True, slots=True)
 class _WaitedRead:
-    """What became of the last read that somebody waited for."""
+    """The outcome of the last read that callers of `catch_up_anew` waited for."""
 
     number: int
     succeeded: bool
 
 
 class DatabaseRing:
-    """Keys that the database holds."""
+    """Keys from the database, private halves sealed under the secret."""
 
     def __init__(self, database: Database, vault: Vault, clock: Clock) -> None:
         self._database = database
@@ -141,7 +142,7 @@ class DatabaseRing:
         self._rows: list[StoredKey] = []
         self._revision: int | None = None
         self._private: dict[str, TokenKey] = {}
-        # One at a time: of two, the one that read earlier must not have the last word.
+        # One read at a time: the earlier of two must not overwrite the result of the later one.
         self._read_lock = LoopLock()
         self._caught_up_at: float | None = None
         self._wait_lock = LoopLock()
@@ -150,24 +151,24 @@ class DatabaseRing:
 
     @property
     def current(self) -> KeySet:
-        """Return the keys in force; before the first `reload`, refuse."""
+        """Return the keys in force; before the first `reload`, raise KeysUnavailableError."""
         if self._keys is None:
             raise KeysUnavailableError("the keys have not been read yet")
         return self._keys
 
     async def reload(self, connection: Connection, *, revision: int | None = None) -> None:
-        """Read the keys, unless they are those of `revision`; where nothing changed, keep the very set."""
+        """Read the keys, unless they were read at `revision`; if nothing changed, keep the same set object."""
         if revision is None or revision != self._revision:
             async with self._read_lock:
                 await self._read(connection)
 
     def advance(self) -> None:
-        """Let keys come and go whose time has come."""
+        """Recompute which keys are in force now. No I/O."""
         if self._keys is not None:
             self._choose(self._rows)
 
     async def catch_up(self, *, is_urgent: bool = False) -> None:
-        """Read the keys; unless it is urgent, once for all who ask at the same time, and at most once a second."""
+        """Read the keys; unless it is urgent, once for all concurrent callers, and at most once a second."""
         async with self._read_lock:
             since = self._clock.uptime() - CATCH_UP_INTERVAL_SECONDS
             if not is_urgent and self._caught_up_at is not None and self._caught_up_at > since:
@@ -176,11 +177,13 @@ class DatabaseRing:
                 async with self._database.reading() as connection:
                     await self._read(connection)
             finally:
-                # Counted from its end, so that those who wait for one that fails do not each try again.
+                # Counted from its end, so that the callers waiting for a read that fails do not each try again.
                 self._caught_up_at = self._clock.uptime()
 
     async def catch_up_anew(self) -> None:
-        """Wait for a read that begins after this call: in a second at most, and one for all who wait."""
+        """Wait for a read that begins after this call: at most a second, and one read for all callers."""
+        # A sign-out must not be answered from a read that is up to a second old: its token's key could be newer, and
+        # the response would report success for a session that goes on.
         begun_before = self._begun
         async with self._wait_lock:
             if self._last.number <= begun_before:
@@ -191,7 +194,7 @@ class DatabaseRing:
     async def _catch_up_when_due(self) -> None:
         now = self._clock.uptime()
         due = now if self._caught_up_at is None else max(now, self._caught_up_at + CATCH_UP_INTERVAL_SECONDS)
-        # Taken from now on, so that no other read comes in between.
+        # Reserve the slot before sleeping, so that no other read begins in between.
         self._caught_up_at = due
         await sleep(due - now)
         self._begun += 1
@@ -203,14 +206,14 @@ class DatabaseRing:
         self._last = _WaitedRead(number=self._begun, succeeded=True)
 
     async def _read(self, connection: Connection) -> None:
-        # The number first: what changes meanwhile has another one, and is read the next time.
+        # The revision first: a change between the two reads has a higher one, and is read the next time.
         revision = await store.revision(connection)
         rows = await store.all_keys(connection)
         self._choose(rows)
         self._rows, self._revision = rows, revision
 
     async def list_keys(self) -> list[ListedKey]:
-        """Return every row, with the state it is in now."""
+        """Return every key with its state now, the oldest first."""
         now = self._clock.now()
         async with self._database.reading() as connection:
             return [
@@ -228,7 +231,7 @@ class DatabaseRing:
             ]
 
     def ended_at_once(self) -> list[str]:
-        """Return the names of keys that were retired at once, as of the last look at the database."""
+        """Return the `kid`s of keys that were retired at once, as of the last read."""
         return [key.kid for key in self._rows if key.is_ended_at_once]
 
     def _choose(self, rows: list[StoredKey]) -> None:
@@ -236,7 +239,7 @@ class DatabaseRing:
         live = [key for key in rows if key.state(now=now) is not KeyState.GONE]
         signing = signing_key(live, now=now)
         if signing is None:
-            # None of those of before either, of which one may have been retired a moment ago.
+            # Not even the previous set stays in use: one of its keys may have been retired because it was stolen.
             self._keys = None
             raise KeysUnavailableError("the database holds no key that may sign: run latchstring migrate")
         names = [key.kid for key in live]
@@ -244,14 +247,14 @@ class DatabaseRing:
             return
         try:
             verifying = {key.kid: self._public_half(key) for key in live}
-            # Those that will sign are opened with the others: when their time comes, the loop is not held for it.
+            # Pending keys are unsealed now, so that the event loop is not held when they begin to sign.
             private = {
                 key.kid: self._private_half(key)
                 for key in live
                 if key.kid == signing.kid or key.state(now=now) is KeyState.PENDING
             }
         except KeysUnavailableError:
-            # What was known goes on, but never a key that has ended: it may have been stolen.
+            # The previous set stays in use, unless one of its keys has ended: that key may have been stolen.
             if self._keys is not None and not self._keys.verifying.keys() <= set(names):
                 self._keys = None
             raise
@@ -262,12 +265,13 @@ class DatabaseRing:
         known = None if self._keys is None else self._keys.verifying.get(key.kid)
         if known is not None:
             return known
-        # Its name is what the seal of its private half is bound to: a key that was put there by somebody who can write
-        # to the database, but does not know the secret, verifies nothing.
+        # The seal of the private half is bound to the kid. An attacker who can write to the database, but does not have
+        # the secret, can't add a key that verifies.
         self._unsealed(key)
         public = token_key(key.public_pem.encode(), key.algorithm, name=f"key {key.kid}")
+        # The public half is not sealed: its thumbprint shows whether the column was changed to an attacker's key.
         if public.kid != key.kid:
-            raise KeysUnavailableError(f"the public half of key {key.kid} is another key's")
+            raise KeysUnavailableError(f"the public half of key {key.kid} belongs to another key")
         return public
 
     def _private_half(self, key: StoredKey) -> TokenKey:
@@ -287,5 +291,5 @@ class DatabaseRing:
 
 
 def seal_context(kid: str) -> str:
-    """Return what a private half's seal is bound to."""
+    """Return the context that binds a sealed private half to its row."""
     return f"key {kid}"

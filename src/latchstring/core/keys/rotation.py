@@ -1,13 +1,13 @@
-"""The life of a key, and what rotating and retiring change in it. Pure; the time is passed in.
+"""The states of a key, and what a rotation or a retirement changes. Pure; the time is passed in.
 
-    pending    published, so that everyone knows it, but not signing yet
-    active     signs, or could
+    pending    published, so that verifiers have it, but not signing yet
+    active     signs, or may sign
     retired    verifies until the last token it signed has expired
     gone       verifies nothing
 
-A rotation is one change: the new key is published with the time from which it signs, and on the key that signs now it
-is written when that ends and when its last token will have expired. From then on every instance follows by its clock,
-and nothing is left to be done, or to be left undone by a crash.
+A rotation is one change. It writes the new key with the time from which it signs, and, on the key that signs now, when
+it stops and when its last token will have expired. From then on every instance follows by its clock: there is no
+second step that a crash could leave undone.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from enum import StrEnum
 from latchstring.core.keys.settings import Algorithm
 
 MAX_CLOCK_SKEW = timedelta(hours=1)
-"""More than instances' clocks ever differ: so much longer than its last token a retired key verifies."""
+"""How much longer than its last token a retired key verifies: more than the clocks of instances differ."""
 
 _USUAL_CLOCK_SKEW = timedelta(seconds=10)
 
 KEY_RETENTION = timedelta(days=30)
-"""How long a key that is gone can still be looked at."""
+"""How long the row of a key that is gone is kept, for an operator to see."""
 
 
 class KeyState(StrEnum):
-    """Where a key is in its life."""
+    """The state of a key."""
 
     PENDING = "pending"
     ACTIVE = "active"
@@ -37,7 +37,7 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyDates:
-    """A key as decisions see it."""
+    """A key's name, algorithm and dates: all that the decisions here need."""
 
     kid: str
     algorithm: Algorithm
@@ -46,17 +46,18 @@ class KeyDates:
     retired_at: datetime | None
     verifies_until: datetime | None
     token_life: timedelta
-    """How long a token lives that it may have signed."""
+    """The longest lifetime of a token it may have signed."""
     cache_life: timedelta = timedelta()
-    """How long an answer may be cached that shows it, and not yet the next one."""
+    """How long a response may be cached that holds this key and not yet the next one."""
 
     @property
     def is_ended_at_once(self) -> bool:
-        """Whether its end was not to wait for anything: no clock that is behind may bring it back."""
+        """Whether it was retired at once. An ordinary retirement never gives both dates the same value."""
         return self.retired_at is not None and self.verifies_until == self.retired_at
 
     def state(self, *, now: datetime) -> KeyState:
-        """Return where it is at `now`; of the dates and the time alone, so that no two instances differ."""
+        """Return the state at `now`, from the dates and the time alone, so that all instances agree."""
+        # A stolen key is gone without a look at the time: no clock that is behind may bring it back.
         if self.is_ended_at_once or (self.verifies_until is not None and now >= self.verifies_until):
             return KeyState.GONE
         if self.retired_at is not None and now >= self.retired_at:
@@ -65,46 +66,44 @@ class KeyDates:
 
 
 class KeyConflict(StrEnum):
-    """Why a change is not made."""
+    """Why a change of keys is refused."""
 
     UNKNOWN = "there is no such key"
     UNDER_WAY = "a rotation is under way"
     NOTHING_TO_ROTATE = "there is no key yet: run latchstring migrate"
-    RETIRED_ALREADY = "it is retired already"
-    GONE_ALREADY = "it is gone already"
+    RETIRED_ALREADY = "the key is retired already"
+    GONE_ALREADY = "the key is gone already"
 
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """What is to be written: dates that change and, where there is to be a new key, from when it signs."""
+    """The changes to write: changed dates and, if a new key is made, from when it signs."""
 
     changed: tuple[KeyDates, ...]
     new_signs_from: datetime | None = None
     new_kid: str | None = None
-    """What the new key is called, once it is made."""
+    """The `kid` of the new key, once it is made."""
 
 
 def publication_lead(keys: Sequence[KeyDates], *, cache_life: timedelta) -> timedelta:
-    """Return how long a new key is published before it signs.
-
-    A cache that got the keys just before may keep them for their whole age, and one behind it as long again; then there
-    are clocks that differ a little.
-    """
+    """Return how long a new key is published before it signs."""
+    # A cache filled just before the change may keep the keys for their whole age, and a second cache behind it for as
+    # long again. The rest is for clocks that differ a little.
     return 2 * max(cache_life, *(key.cache_life for key in keys), timedelta()) + _USUAL_CLOCK_SKEW
 
 
 def signing_key(keys: Sequence[KeyDates], *, now: datetime) -> KeyDates | None:
-    """Return the key that signs at `now`: the newest active one."""
+    """Return the key that signs at `now`: the newest active key, else the earliest pending one."""
     active = [key for key in keys if key.state(now=now) is KeyState.ACTIVE]
     if active:
         return max(active, key=_signs_from)
-    # None is active yet where the first, or one in an emergency, was made by an instance whose clock is ahead.
+    # No key is active yet if the first key, or an emergency's, was made by an instance whose clock is ahead.
     pending = [key for key in keys if key.state(now=now) is KeyState.PENDING]
     return min(pending, key=_signs_from, default=None)
 
 
 def rotation(keys: Sequence[KeyDates], *, now: datetime, lead: timedelta) -> KeyChange | KeyConflict:
-    """Plan a rotation: a new key signs from `now + lead` on, the present one until then."""
+    """Plan a rotation: the present key signs until `now + lead`, and a new key from then on."""
     if _pending(keys, now=now):
         return KeyConflict.UNDER_WAY
     signing = [key for key in keys if key.state(now=now) is KeyState.ACTIVE]
@@ -115,7 +114,7 @@ def rotation(keys: Sequence[KeyDates], *, now: datetime, lead: timedelta) -> Key
 
 
 def retirement(keys: Sequence[KeyDates], kid: str, *, now: datetime, lead: timedelta) -> KeyChange | KeyConflict:
-    """Plan a key's calm end: the signing one hands over as in a rotation, one that is still pending is withdrawn."""
+    """Plan an ordinary retirement: rotate away from the signing key, or withdraw a pending one."""
     key = _named(keys, kid)
     if key is None:
         return KeyConflict.UNKNOWN
@@ -125,28 +124,28 @@ def retirement(keys: Sequence[KeyDates], kid: str, *, now: datetime, lead: timed
         case KeyState.RETIRED:
             return KeyConflict.RETIRED_ALREADY
         case KeyState.PENDING if _is_dispensable(key, keys):
-            # It verifies for a while all the same: an instance whose clock is ahead may have signed with it already.
+            # It still verifies for a while: an instance whose clock is ahead may have signed with it already.
             return KeyChange(changed=(_retiring(key, at=now), *_recalled(keys, from_key=key)))
         case KeyState.PENDING | KeyState.ACTIVE:
             return rotation(keys, now=now, lead=lead)
 
 
 def retirement_at_once(keys: Sequence[KeyDates], kid: str, *, now: datetime) -> KeyChange | KeyConflict:
-    """Plan a key's end at once, because it was stolen: every key ends now, and one made now signs from now on.
+    """Plan the end of a stolen key: every key ends now, and a new key signs from now on.
 
-    Whoever got at one of them, in the database or in a process's memory, got at the pending and the retired ones too.
+    A thief who read one key, in the database or in a process's memory, could read the pending and retired ones too.
     """
-    # Those as well that are over by the operator's clock, but not yet by that of an instance which is behind.
-    living = [key for key in keys if key.state(now=now - MAX_CLOCK_SKEW) is not KeyState.GONE]
+    # Also ends keys that are gone by the operator's clock, but not yet by that of an instance which is behind.
+    usable = [key for key in keys if key.state(now=now - MAX_CLOCK_SKEW) is not KeyState.GONE]
     if _named(keys, kid) is None:
         return KeyConflict.UNKNOWN
-    if _named(living, kid) is None:
+    if _named(usable, kid) is None:
         return KeyConflict.GONE_ALREADY
-    return KeyChange(changed=tuple(_ended(key, now=now) for key in living), new_signs_from=now)
+    return KeyChange(changed=tuple(_ended(key, now=now) for key in usable), new_signs_from=now)
 
 
 def is_due(keys: Sequence[KeyDates], *, now: datetime, max_age: timedelta) -> bool:
-    """Tell whether the key that signs is so old that it is time for the next."""
+    """Tell whether the signing key has reached its maximum age and no rotation is planned."""
     signing = signing_key(keys, now=now)
     return signing is not None and signing.retired_at is None and now >= signing.signs_from + max_age
 
@@ -154,9 +153,10 @@ def is_due(keys: Sequence[KeyDates], *, now: datetime, max_age: timedelta) -> bo
 def living_longer(
     keys: Sequence[KeyDates], *, now: datetime, token_life: timedelta, cache_life: timedelta = timedelta()
 ) -> tuple[KeyDates, ...]:
-    """Return what changes because tokens, and cached answers, live so long where they are given out.
+    """Return the keys whose recorded lifetimes of tokens or caches are too short, with the longer ones.
 
-    No key goes before its last token, and none signs before the last cache knows it, whoever rotates.
+    So no key is gone before its last token expires, and none signs before the last cache has it, even if the rotation
+    is made by a process with other settings.
     """
     return tuple(
         _lasting(key, token_life=max(token_life, key.token_life), cache_life=max(cache_life, key.cache_life))
@@ -175,6 +175,8 @@ def _retiring(key: KeyDates, *, at: datetime) -> KeyDates:
 
 
 def _last_token_expires(retired_at: datetime, token_life: timedelta) -> datetime:
+    # An hour more than needed where clocks agree. A retired key that verifies too long costs nothing; one that is gone
+    # too soon signs honest users out.
     return retired_at + token_life + MAX_CLOCK_SKEW
 
 
@@ -183,15 +185,16 @@ def _ended(key: KeyDates, *, now: datetime) -> KeyDates:
 
 
 def _is_dispensable(pending: KeyDates, keys: Sequence[KeyDates]) -> bool:
-    # Another one lasts. None may, where the first, or an emergency's, was made by an instance whose clock is ahead.
+    # The last key must not be withdrawn: nothing could sign. A pending key is the only one if the first key, or an
+    # emergency's, was made by an instance whose clock is ahead.
     others = [key for key in keys if key != pending]
     return any(key.retired_at is None for key in others) or bool(_recalled(keys, from_key=pending))
 
 
 def _recalled(keys: Sequence[KeyDates], *, from_key: KeyDates) -> tuple[KeyDates, ...]:
-    """Return those that were to hand over to a key that is withdrawn, as they were before.
+    """Return the keys that were to hand over to `from_key`, which is withdrawn, with their retirement undone.
 
-    They sign, or are pending themselves, where the rotations were made by an instance whose clock is ahead.
+    They sign now, or are pending themselves if the rotations were made by an instance whose clock is ahead.
     """
     return tuple(
         replace(key, retired_at=None, verifies_until=None)

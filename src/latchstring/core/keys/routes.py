@@ -1,4 +1,4 @@
-"""The public keys, for whoever verifies our tokens, and where to find them."""
+"""The JWKS route, and the metadata route that names it."""
 
 import hashlib
 import json
@@ -26,12 +26,12 @@ class JwksResponse(JSONResponse):
     media_type = "application/jwk-set+json"
 
     def render(self, content: bytes) -> bytes:
-        """Return the document as it is: it was made with the set."""
+        """Return the bytes unchanged: they are already the serialized document."""
         return content
 
 
 class _PublishedKeys:
-    """The document of a set of keys, made once for each set."""
+    """The JWKS document and ETag of a set of keys, made once for each set."""
 
     def __init__(self) -> None:
         self._of: KeySet | None = None
@@ -47,7 +47,7 @@ class _PublishedKeys:
 
 
 def jwks_router(ring: KeyRing, web: WebContext, *, max_age_seconds: int) -> APIRouter:
-    """Return the route that shows the ring's public halves."""
+    """Return the router with the JWKS route, which publishes the ring's public halves."""
     router = web.router(tags=["keys"])
     published = _PublishedKeys()
 
@@ -60,14 +60,19 @@ def jwks_router(ring: KeyRing, web: WebContext, *, max_age_seconds: int) -> APIR
         responses=refusals(Code.BODY_TOO_LARGE, Code.KEYS_UNAVAILABLE) | {304: {"description": "Not changed since"}},
     )
     async def get_jwks(request: Request) -> Response:
-        """A JSON Web Key Set (RFC 7517): those that sign, those that will, and those whose tokens have not expired."""
+        """A JSON Web Key Set (RFC 7517) of the active, the pending and the retired keys.
+
+        A pending key will sign; a retired key verifies until its last token has expired.
+        """
         document = published.of(ring.current)
         headers = {
+            # A rotation waits for caches: a new key signs only after every response without it has expired.
             "Cache-Control": f"public, max-age={max_age_seconds}",
             "ETag": document.etag,
+            # CORS headers depend on the Origin: a shared cache must not give one origin's response to another.
             "Vary": "Origin",
         }
-        if _is_known(document.etag, request.headers.getlist("if-none-match")):
+        if _matches(document.etag, request.headers.getlist("if-none-match")):
             return Response(status_code=304, headers=headers)
         return JwksResponse(document.body, headers=headers)
 
@@ -77,14 +82,14 @@ def jwks_router(ring: KeyRing, web: WebContext, *, max_age_seconds: int) -> APIR
 def metadata_router(
     web: WebContext, *, public_url: str, prefix: str, grant_types: Iterable[str], max_age_seconds: int
 ) -> APIRouter:
-    """Return the route by which stock verifiers find the keys.
+    """Return the router with the metadata route, by which standard verifiers find the keys.
 
     Args:
-        web: the web around.
-        public_url: the issuer, as it is configured: never what a request claims.
+        web: makes the router.
+        public_url: the issuer, as configured; never taken from a request.
         prefix: where the token endpoint is mounted.
-        grant_types: what the token endpoint takes.
-        max_age_seconds: how long the answer may be cached.
+        grant_types: the grant types of the token endpoint.
+        max_age_seconds: how long the response may be cached.
     """
     router = web.router(tags=["keys"])
     grants = sorted(grant_types)
@@ -97,13 +102,14 @@ def metadata_router(
         responses=refusals(Code.BODY_TOO_LARGE),
     )
     async def get_server_metadata(request: Request) -> Response:
-        """What OpenID Connect Discovery and RFC 8414 call metadata, as far as there is any of it here."""
-        # Where the application is mounted, which it and its server know, and no visitor says.
-        here = public_url + request.scope.get("root_path", "")
+        """The metadata of RFC 8414 and OpenID Connect Discovery that apply to this server."""
+        # `root_path` comes from the server and from mounts, never from a header. A URL made from Host would let a
+        # visitor point verifiers at other keys (CVE-2025-64101 was a link made from Host).
+        base_url = public_url + request.scope.get("root_path", "")
         metadata = ServerMetadata(
             issuer=public_url,
-            jwks_uri=here + JWKS_PATH,
-            token_endpoint=f"{here}{prefix}/token",
+            jwks_uri=base_url + JWKS_PATH,
+            token_endpoint=f"{base_url}{prefix}/token",
             grant_types_supported=grants,
         )
         headers = {"Cache-Control": f"public, max-age={max_age_seconds}", "Vary": "Origin"}
@@ -112,7 +118,7 @@ def metadata_router(
     return router
 
 
-def _is_known(etag: str, if_none_match: Iterable[str]) -> bool:
-    # RFC 9110, section 13.1.2: compared weakly, as lists that may come in several lines.
-    known = [tag.strip() for line in if_none_match for tag in line.split(",")]
-    return known == ["*"] or etag in [tag.removeprefix("W/") for tag in known]
+def _matches(etag: str, if_none_match: Iterable[str]) -> bool:
+    # RFC 9110, section 13.1.2: a weak comparison, with a list that may be spread over several header lines.
+    tags = [tag.strip() for line in if_none_match for tag in line.split(",")]
+    return tags == ["*"] or etag in [tag.removeprefix("W/") for tag in tags]

@@ -1,4 +1,4 @@
-"""Keys and the secret's mark, read and written."""
+"""Queries and writes of keys, and of the secret's check value."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from latchstring.foundation.database import Connection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredKey(KeyDates):
-    """A key's row; the private half is sealed."""
+    """A key's row, with its private half sealed."""
 
     public_pem: str
     private_sealed: bytes
@@ -44,16 +44,17 @@ async def all_keys(connection: Connection) -> list[StoredKey]:
 
 
 REVISION = sa.select(sa.func.coalesce(sa.func.max(keys.c.revision), 0)).scalar_subquery()
-"""The number that changes when any key does; for the feed's own statement."""
+"""The highest revision, which rises when any key changes; a subquery for the feed's own statement."""
 
 
 async def revision(connection: Connection) -> int:
-    """Read that number."""
+    """Read the highest revision."""
     number: int = (await connection.execute(sa.select(REVISION))).scalar_one()
     return number
 
 
-# The caller of each of these holds the lock of all keys, so that no two take the same number.
+# The callers of the functions below hold the lock of all keys; otherwise two changes could take the same revision,
+# and a worker that has read the first would never read the second.
 _NEXT_REVISION = sa.select(sa.func.coalesce(sa.func.max(keys.c.revision), 0) + 1).scalar_subquery()
 
 
@@ -78,7 +79,7 @@ async def insert_key(connection: Connection, key: StoredKey) -> None:
 
 
 async def update_dates(connection: Connection, changed: Sequence[KeyDates]) -> None:
-    """Write when keys end, and how long their tokens live."""
+    """Write when keys are retired, and the lifetimes of their tokens and cached responses."""
     for key in changed:
         await connection.execute(
             keys.update()
@@ -94,7 +95,7 @@ async def update_dates(connection: Connection, changed: Sequence[KeyDates]) -> N
 
 
 async def update_seal(connection: Connection, kid: str, *, private_sealed: bytes, secret_id: str) -> None:
-    """Write a key's private half, sealed anew."""
+    """Replace a key's sealed private half."""
     await connection.execute(
         keys.update()
         .where(keys.c.kid == kid)
@@ -103,7 +104,7 @@ async def update_seal(connection: Connection, kid: str, *, private_sealed: bytes
 
 
 async def prune_keys(connection: Connection, *, before: datetime, most: int) -> int:
-    """Delete keys that were gone before an instant, `most` at a time; return how many."""
+    """Delete at most `most` keys that were gone before an instant; return how many."""
     gone = sa.select(keys.c.kid).where(keys.c.verifies_until < before).order_by(keys.c.verifies_until).limit(most)
     return (await connection.execute(keys.delete().where(keys.c.kid.in_(gone)))).rowcount
 
@@ -115,6 +116,6 @@ async def secret_checks(connection: Connection) -> dict[str, bytes]:
 
 
 async def replace_secret_check(connection: Connection, *, secret_id: str, check_sealed: bytes, now: datetime) -> None:
-    """Mark a secret as the one in use."""
+    """Make a secret's check value the only one."""
     await connection.execute(secrets.delete())
     await connection.execute(secrets.insert().values(secret_id=secret_id, check_sealed=check_sealed, created_at=now))

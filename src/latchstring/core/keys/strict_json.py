@@ -1,11 +1,11 @@
-"""JSON as tokens and key sets may spell it: no name twice. Pure."""
+"""A strict JSON parser for tokens and key sets: no duplicate names, and in tokens only whole numbers. Pure."""
 
 import json
 from typing import Any, NoReturn
 
 
 class StrictJsonError(ValueError):
-    """The JSON has two readings, or a number that is not whole."""
+    """The JSON has a duplicate name, or a number that is not whole."""
 
 
 def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -14,13 +14,15 @@ def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     Raises:
         StrictJsonError: a name is given twice.
     """
-    # Parsers disagree about which of two counts, so that a check and its user could each read another value.
+    # Parsers disagree about which duplicate counts, so a check and the code behind it could read different values
+    # (RFC 7515, section 4; RFC 7519, section 4).
     members = dict(pairs)
     if len(members) != len(pairs):
         raise StrictJsonError("a name is given twice")
     return members
 
 
+# Python's parser accepts NaN and Infinity, and reads 1e400 as infinity; a NaN `exp` compares false with every time.
 def _refused_number(_text: str) -> NoReturn:
     raise StrictJsonError("a number that is not whole")
 
@@ -28,4 +30,4 @@ def _refused_number(_text: str) -> NoReturn:
 read_json = json.JSONDecoder(
     object_pairs_hook=unique_names, parse_float=_refused_number, parse_constant=_refused_number
 ).decode
-"""Reads what a token may say: no name twice, and no number that is not whole."""
+"""Parse JSON, and refuse duplicate names and numbers that are not whole."""
