@@ -19,15 +19,17 @@ CLOCK_SKEW_SECONDS = 5
 _MAX_SAFE_INTEGER = 2**53 - 1
 _MAX_TIME = 253_402_300_799  # the last second of the year 9999
 _MAX_GENERATION = 2**31 - 1  # what the column holds
+# Leaves room for our own claims in a token of 4,096 characters, as much as browsers keep of a cookie (RFC 6265bis).
 CUSTOM_CLAIMS_MAX_BYTES = 768
-# A URI (RFC 3986): a scheme, a colon, and something. No registered claim has a colon in its name.
+# A URI (RFC 3986): a scheme, a colon, and at least one character. No registered claim has a colon in its name, now or
+# later, so that a hook can't set one of ours (CVE-2024-29892).
 _CUSTOM_NAME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+", re.ASCII)
-# One spelling: Python's own parser takes braces, capitals and no hyphens as well.
+# One spelling: Python's own parser also accepts braces, capitals and missing hyphens.
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
 
 class Kind(StrEnum):
-    """The two kinds; a token of one kind is never taken for the other."""
+    """The two kinds of token. A token of one kind is never accepted as the other."""
 
     ACCESS = "access"
     REFRESH = "refresh"
@@ -39,12 +41,12 @@ class Kind(StrEnum):
 
 
 class ClaimsError(ValueError):
-    """A claim is missing, of the wrong type, or not ours."""
+    """A claim is missing, of the wrong type, or of another issuer or audience."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshClaims:
-    """What a refresh token says."""
+    """The claims of a refresh token."""
 
     user_id: UUID
     session_id: UUID
@@ -52,12 +54,12 @@ class RefreshClaims:
     expires_at_unix: int
     generation: int
     proven: Proven | None
-    """What the client that was given it had proven; None in a token of version 0.1.0."""
+    """What its client had proven when the token was issued; None in a token of version 0.1.0."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSession:
-    """Which session a token belongs to, and whose."""
+    """The session that a token belongs to, and its user."""
 
     session_id: UUID
     user_id: UUID
@@ -65,7 +67,7 @@ class TokenSession:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who issues tokens, and for whom; compared exactly."""
+    """The issuer and the audience of tokens, both compared exactly."""
 
     name: str
     """The claim `iss`."""
@@ -85,25 +87,27 @@ def access_claims(caller: Caller, *, generation: int, issuer: Issuer) -> dict[st
     }
     if caller.epoch:
         claims["epoch"] = caller.epoch
-    # First those of the application, so that none of ours could be one of theirs, whatever they are called.
+    # The application's claims first: ours are written over them, whatever names a hook returned (CVE-2024-29892).
     return {**caller.claims, **claims}
 
 
 def refresh_claims(bearer: RefreshClaims, *, issuer: Issuer) -> dict[str, Any]:
     """Return the JSON claims of a refresh token."""
-    # Two clients may hold tokens of one generation that differ in what was proven: their `jti` differs as well.
+    # The proof of this client, not of the session's row: a thief who shares the session must not get the owner's fresh
+    # proof (decision 23). Two tokens of one generation may differ in it, so that their `jti` differs as well.
     says = {} if bearer.proven is None else _proven(bearer.proven)
     claims = _registered(bearer, kind=Kind.REFRESH, generation=bearer.generation, issuer=issuer, says=says)
     return {**claims, **says, "gen": bearer.generation}
 
 
 def read_access_claims(claims: Mapping[str, Any], *, issuer: Issuer, now: float) -> Caller:
-    """Check the claims of an access token whose signature held.
+    """Check the claims of an access token whose signature was verified.
 
-    Expiry is not looked at: the caller does, at every use, because it is the one check that changes with time.
+    Does not check `exp`: its caller does that at every use, because it is the one check whose result changes with time
+    and the result of this function is cached.
 
     Raises:
-        ClaimsError: something is missing, of another type, from or for somebody else, or not valid yet.
+        ClaimsError: a claim is missing, of another type or not valid yet, or the issuer or audience is another.
     """
     _check_registered(claims, kind=Kind.ACCESS, issuer=issuer, now=now)
     if _text(claims, "client_id") != CLIENT_ID:
@@ -123,10 +127,10 @@ def read_access_claims(claims: Mapping[str, Any], *, issuer: Issuer, now: float)
 
 
 def read_refresh_claims(claims: Mapping[str, Any], *, issuer: Issuer, now: float) -> RefreshClaims:
-    """Check the claims of a refresh token whose signature held; expiry is the caller's, as above.
+    """Check the claims of a refresh token whose signature was verified, except `exp`.
 
     Raises:
-        ClaimsError: something is missing, of another type, from or for somebody else, or not valid yet.
+        ClaimsError: a claim is missing, of another type or not valid yet, or the issuer or audience is another.
     """
     _check_registered(claims, kind=Kind.REFRESH, issuer=issuer, now=now)
     return RefreshClaims(
@@ -140,51 +144,58 @@ def read_refresh_claims(claims: Mapping[str, Any], *, issuer: Issuer, now: float
 
 
 def read_token_session(claims: Mapping[str, Any], *, kind: Kind, issuer: Issuer) -> TokenSession:
-    """Return which session a token belongs to whose signature held, whatever it says of times.
+    """Return the session of a token whose signature was verified, and check none of its times.
 
     For a sign-out alone: a clock that differs must not let a session survive it (SECURITY.md, "Sign-out signs out").
 
     Raises:
-        ClaimsError: something is missing, of another type, or from or for somebody else.
+        ClaimsError: a claim is missing or of another type, or the issuer or audience is another.
     """
+    # An instance whose clock was 12 s behind answered 200 to a sign-out and ended nothing: `nbf` was in its future.
     _check_issuer(claims, kind=kind, issuer=issuer)
     return TokenSession(session_id=_uuid(claims, "sid"), user_id=_uuid(claims, "sub"))
 
 
 def token_id(session_id: UUID, generation: int, kind: Kind, *, says: Mapping[str, Any]) -> str:
-    """Return the `jti`: the same for the same session, generation and kind, so that a repeated response is the same.
+    """Return the `jti` of a token. It follows from the arguments, so that a repeated response has the same token.
 
     Args:
         session_id: the session.
-        generation: which of its generations.
-        kind: of the token.
+        generation: the session's generation.
+        kind: the kind of token.
         says: the claims that may differ within a generation: what was proven and when, the roles, the application's
             own claims.
     """
-    said = "/" + json.dumps(says, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(f"{session_id}/{generation}/{kind}{said}".encode()).digest()
+    # Not random: a client whose first response was lost must get the same tokens at its second attempt.
+    varying = "/" + json.dumps(says, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(f"{session_id}/{generation}/{kind}{varying}".encode()).digest()
     return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
 
 
 def custom_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an application's own claims, checked.
+    """Return a checked copy of an application's own claims.
 
     Raises:
-        ConfigurationError: a name that is no URI (`shop:tenant`, `https://example.com/tenant`), and so might be one of
-            a registered claim now or one day (RFC 7519, section 4.2); a value that is not JSON of whole numbers; or
-            more than a token has room for.
+        ConfigurationError: a name that is not a URI (`shop:tenant`, `https://example.com/tenant`) and so could become
+            a registered claim (RFC 7519, section 4.2); a value that is not JSON, or has a number that is not whole;
+            or more than 768 bytes of JSON.
     """
     for name in claims:
         if _CUSTOM_NAME.fullmatch(name) is None:
-            raise ConfigurationError(f"a claim of your own is named by a URI, such as shop:tenant, and not {name!r}")
+            raise ConfigurationError(f"the name of a custom claim must be a URI, such as shop:tenant, and not {name!r}")
     try:
         text = json.dumps(dict(claims), separators=(",", ":"), ensure_ascii=False)
+        # Parsed as in a token: claims that our own reader refuses would make every token of the user invalid.
         checked: dict[str, Any] = read_json(text)
         size = len(text.encode("utf-8"))
     except (TypeError, ValueError, RecursionError):
-        raise ConfigurationError("claims are JSON: texts, whole numbers, lists and objects of them") from None
+        raise ConfigurationError(
+            "custom claims must be JSON: strings, whole numbers, booleans, null, lists and objects of them"
+        ) from None
     if size > CUSTOM_CLAIMS_MAX_BYTES:
-        raise ConfigurationError(f"claims have at most {CUSTOM_CLAIMS_MAX_BYTES} bytes of JSON together, not {size}")
+        raise ConfigurationError(
+            f"custom claims must have at most {CUSTOM_CLAIMS_MAX_BYTES} bytes of JSON together, not {size}"
+        )
     return checked
 
 
@@ -224,8 +235,11 @@ def _registered(
 
 
 def _check_issuer(claims: Mapping[str, Any], *, kind: Kind, issuer: Issuer) -> None:
+    # The kind again, among the claims: the rules for each kind must exclude the other (RFC 8725, section 3.12).
     if _text(claims, "type") != kind:
         raise ClaimsError("type")
+    # Whole strings: PyJWT accepted an issuer that was a part of the expected one (GHSA-75c5-xw7c-p5pm), and jwt-go an
+    # `aud` list that it did not check (CVE-2020-26160).
     if _text(claims, "iss") != issuer.name:
         raise ClaimsError("iss")
     if _text(claims, "aud") != issuer.audience:
@@ -235,7 +249,7 @@ def _check_issuer(claims: Mapping[str, Any], *, kind: Kind, issuer: Issuer) -> N
 def _check_registered(claims: Mapping[str, Any], *, kind: Kind, issuer: Issuer, now: float) -> None:
     _check_issuer(claims, kind=kind, issuer=issuer)
     _text(claims, "jti")
-    # Instances' clocks differ a little; a token from further ahead is not honest.
+    # Clocks of instances differ a little; a token from further in the future was not issued by one of them.
     if max(_time(claims, "iat"), _time(claims, "nbf")) > now + CLOCK_SKEW_SECONDS:
         raise ClaimsError("nbf")
 
@@ -256,7 +270,7 @@ def _texts(claims: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 def _number(claims: Mapping[str, Any], name: str, *, at_most: int = _MAX_SAFE_INTEGER) -> int:
     value = claims.get(name)
-    # bool is an int to Python; a claim of `true` is no number to us.
+    # In Python bool is a subclass of int, and `true` would count as 1.
     if type(value) is not int or not 0 <= value <= at_most:
         raise ClaimsError(name)
     return value

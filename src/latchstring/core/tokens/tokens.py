@@ -1,4 +1,4 @@
-"""Issue tokens, and read them, with the keys in force."""
+"""Issue and read tokens with the keys in force."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ class TokenPair:
 
 
 class Tokens:
-    """Issues and reads; knows nothing of sessions that have ended."""
+    """Issues and reads tokens. Whether their session is active is checked elsewhere."""
 
     def __init__(self, ring: KeyRing, issuer: Issuer) -> None:
         self._ring = ring
@@ -31,7 +31,7 @@ class Tokens:
         self._reader = TokenReader(issuer)
 
     def issue(self, caller: Caller, bearer: RefreshClaims) -> TokenPair:
-        """Sign an access token that says `caller`, and the refresh token of the same generation.
+        """Sign an access token with the claims of `caller`, and the refresh token of the same generation.
 
         Raises:
             KeysUnavailableError: the keys have not been read yet.
@@ -47,7 +47,7 @@ class Tokens:
         )
 
     def read_access(self, text: str, *, now: float) -> Caller | None:
-        """Return what a genuine access token says, or None for anything else. It may have expired: look at that.
+        """Return the caller of a genuine access token, or None. The token may have expired: check that.
 
         Raises:
             KeysUnavailableError: the keys have not been read yet.
@@ -58,7 +58,7 @@ class Tokens:
             return None
 
     def read_refresh(self, text: str, *, now: float) -> RefreshClaims | None:
-        """Return what a genuine refresh token says, or None for anything else. It may have expired: look at that.
+        """Return the claims of a genuine refresh token, or None. The token may have expired: check that.
 
         Raises:
             KeysUnavailableError: the keys have not been read yet.
@@ -69,7 +69,7 @@ class Tokens:
             return None
 
     def session_of(self, text: str) -> TokenSession | None:
-        """Return which session a genuine token of either kind belongs to, at any time; None for anything else.
+        """Return the session of a genuine token of either kind, even an expired one; None for anything else.
 
         Raises:
             KeysUnavailableError: the keys have not been read yet.
@@ -77,27 +77,28 @@ class Tokens:
         return self._reader.session(text, self._ring.current.verifying)
 
     async def reload_keys(self) -> None:
-        """Read the ring again now, for one who is to sign with a key that holds.
+        """Read the ring again now, before signing for a session of an epoch newer than the keys read here.
 
         Raises:
-            UnavailableError: the keys, or the database, are away.
+            UnavailableError: the keys or the database are unavailable.
         """
         await self._ring.catch_up(is_urgent=True)
 
     async def reload_keys_for(self, *texts: str, wait: bool = False) -> bool:
-        """Read the ring again, if one of the texts names a key that is not in it; tell whether one of them now is.
+        """Read the ring again if a text names an unknown key; tell whether one of these keys is now known.
 
-        Another worker may have begun to sign with a key a quarter of a second ago, where the one before was retired at
-        once. Whoever makes up names makes the ring be read once a second, and not more.
+        After a key was retired at once, another worker may sign with a key that this process reads only at its next
+        poll, up to a quarter of a second later.
 
         Args:
             texts: tokens, or anything else.
-            wait: where the ring was read within the last second, wait for the next read, for a second at most, and do
-                not go by the last one.
+            wait: if the ring was read within the last second, wait for the next read, for a second at most, instead
+                of using the last one.
 
         Raises:
-            UnavailableError: the keys, or the database, are away.
+            UnavailableError: the keys or the database are unavailable.
         """
+        # Made-up kids cost one read a second, however many requests bring them (PYSEC-2026-177).
         unknown = {key_id for key_id in map(_key_id, texts) if key_id and key_id not in self._ring.current.verifying}
         if not unknown:
             return False
@@ -106,7 +107,7 @@ class Tokens:
 
 
 def signed(keys: KeySet, kind: Kind, claims: dict[str, object]) -> str:
-    """Return the token that says `claims`, in compact serialisation (RFC 7515, section 7.1)."""
+    """Return a signed token with `claims`, in compact serialization (RFC 7515, section 7.1)."""
     header = {"alg": keys.signing.algorithm.value, "typ": kind.header_type, "kid": keys.signing.kid}
     signing_input = b".".join((_part(header), _part(claims)))
     return b".".join((signing_input, _base64url(keys.signing.sign(signing_input)))).decode("ascii")
