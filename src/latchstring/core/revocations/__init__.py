@@ -1,8 +1,8 @@
-"""Revocations: what has ended before it expired, known to every process a quarter of a second later.
+"""Revocations: which tokens are refused before they expire, in every process within a quarter of a second.
 
-rules.py     whom a revocation means, why, and what the caller hears; pure
-revoked.py   what has ended, in memory; pure, so that another service can keep the same memory
-feed.py      that memory, filled from the database; and the feed's pages, for other services
-store.py, tables.py   the rows of the feed, found by commit order and never by time
+rules.py     a revocation, its reasons, and the code the caller gets; pure
+revoked.py   the revoked set in memory; pure, so that the verifier in another service uses it too
+feed.py      fills that set from the database, and gives its pages to other services
+store.py, tables.py   the rows of the feed, read in commit order and never by time
 schemas.py   the feed in responses
 """

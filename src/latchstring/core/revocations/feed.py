@@ -1,12 +1,13 @@
-"""The revocation feed: what has ended, in this process's memory.
+"""The revocation feed: keeps this process's revoked set up to date.
 
-Access tokens live minutes, so what was revoked and could still be presented is small. Each worker keeps it, and asks
-the database four times a second for what is new. A request asks only this memory, and the memory answers only while
-its last good look at the database is recent: on stale knowledge nobody is let in.
+Access tokens live for minutes, so the set of revocations that still matter is small. Each worker keeps it in memory and
+polls the database four times a second. A request reads memory only. If the last successful poll is too old, every
+request is refused with 503: access is never decided on stale data.
 
-Revocations are never found by their time: clocks differ, and commits overtake one another. See `store` for how. And
-no cursor is trusted for long: everything is read again at the start, after a failure, when the clock was set, and each
-minute. The last goes on a page at a time beside the polls, so that a hundred thousand entries delay none of them.
+Entries are never found by time: clocks differ, and transactions do not commit in the order of their ids. `store`
+explains the cursor. No cursor is trusted for long: all entries are read again at the start, after a failure, when the
+clock was set, and each minute. The last of these goes a page at a time beside the polls, so that a hundred thousand
+entries delay none of them.
 """
 
 import asyncio
@@ -24,18 +25,20 @@ from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database
 from latchstring.foundation.polling import polling
 
+# A sign-out has to be in force at every worker within one second (ASVS 7.4.1): an interval, a statement, and room.
 POLL_INTERVAL_SECONDS = 0.25
+# Below the lag at which requests are refused, so that one hung statement does not use it up.
 POLL_TIMEOUT_SECONDS = 2.0
 RELOAD_INTERVAL_SECONDS = 60.0
 PAGE_SIZE = 1000
-"""How many entries are read at a time: more would hold the event loop for longer than a signature does."""
+"""How many entries are read at a time. More would hold the event loop for longer than a signature does."""
 _CLOCK_STEP_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 class RevocationFeed:
-    """Follows the database, and answers from memory whether a caller's session has ended."""
+    """Polls the database, and tells from memory whether a caller's session has ended."""
 
     def __init__(self, database: Database, ring: KeyRing, clock: Clock, *, max_lag_seconds: float) -> None:
         self._database = database
@@ -52,48 +55,52 @@ class RevocationFeed:
         self._listeners: list[Callable[[], None]] = []
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever this process learns something, or fails to."""
+        """Call `listener` after each poll that brought entries, and after each that failed."""
         self._listeners.append(listener)
 
     def refuse_if_stale(self) -> None:
-        """Pass, while what this process knows is recent.
+        """Refuse if the revoked set is out of date.
 
         Raises:
-            RevocationsUnknownError: nothing was read yet, or the last good read began longer ago than the limit.
+            RevocationsUnknownError: no poll has succeeded yet, or the last successful one began longer ago than
+                `max_lag_seconds`.
         """
+        # Uptime, which counts suspension and never steps: a machine that slept must not take its set for recent.
         if self._current_as_of is None or self._clock.uptime() - self._current_as_of > self._max_lag:
             raise RevocationsUnknownError("revocations have not been read recently")
 
     def revocation_reason(self, caller: Caller) -> str | None:
-        """Return why the caller's session has ended; None if it is active. Newer versions may have other reasons."""
+        """Return why the caller's token is refused, as a `RevocationReason` or a newer version's; None if it is not."""
         return self._revoked.reason_for(caller)
 
     @property
     def keys_epoch(self) -> int:
-        """The newest epoch that had begun when this process last read the keys."""
+        """The newest epoch that had begun before this process last read the keys."""
         return self._keys_epoch
 
     def knows_epoch(self, epoch: int) -> bool:
-        """Tell whether this process has read the keys since an epoch began.
+        """Tell whether this process has read the keys since `epoch` began.
 
-        An epoch that this process began itself does not count until its next poll: another process may have retired a
-        key a moment before.
+        False for an epoch that this process began itself, until its next poll: another process may have retired a key
+        at once a moment before, and this one would still sign with it.
         """
         return epoch <= self._keys_epoch
 
     def apply(self, revocations: Iterable[Revocation]) -> None:
-        """Take entries into memory; knowing one already changes nothing, and nothing known is lost."""
+        """Add entries to the revoked set, and call the listeners."""
+        # The worker that revokes calls this before it responds, so that its own next response already refuses.
         revocations = tuple(revocations)
         self._revoked.add(revocations)
         if revocations:
             self._notify_listeners()
 
     async def poll(self) -> None:
-        """Look at the database once: for what is new, or, where no cursor can be trusted, for all.
+        """Read new entries from the database once, or all of them if there is no cursor to trust.
 
         Raises:
-            UnavailableError: the database was away; the next good poll reads everything again.
+            UnavailableError: the database is unavailable; the next poll reads all entries again.
         """
+        # Its beginning counts as how recent the set is: what commits during a slow poll is not in its snapshot.
         began = self._clock.uptime()
         if self._clock_was_set(began):
             self._cursor = None
@@ -103,6 +110,7 @@ class RevocationFeed:
                 await self._load(began=began)
             else:
                 await self._go_on(self._cursor, began=began)
+        # Also when cancelled: after any failure it is unknown which entries were applied.
         except BaseException as error:
             self._cursor = None
             self._notify_listeners()
@@ -116,7 +124,7 @@ class RevocationFeed:
             listener()
 
     async def _load(self, *, began: float) -> None:
-        # The cursor first: what commits while the pages are read is found from there.
+        # The cursor first: entries that commit while the pages are read are found from there.
         async with self._reading() as connection:
             cursor = await store.revocations_cursor(connection)
         self._reloading_after, self._reloaded_at = store.BEFORE_ALL, began
@@ -151,9 +159,10 @@ class RevocationFeed:
     async def _take_in(
         self, connection: Connection, entries: Sequence[Revocation], *, keys_revision: int | None = None
     ) -> None:
-        """Apply entries, and read the keys after them, unless they are those of `keys_revision` still."""
+        """Apply entries, and reload the keys, unless they were read at `keys_revision`."""
         try:
-            # The keys first: whoever signs in again because of an entry must not get a token of a key that ended then.
+            # The keys first: a user who signs in again because of an entry must not get a token of a key that ended
+            # with it. The snapshot of the entries is older than that of the keys, so no epoch is noted too early.
             await self._ring.reload(connection, revision=keys_revision)
             self._keys_epoch = max(self._keys_epoch, newest_epoch(entries))
         finally:
@@ -161,22 +170,24 @@ class RevocationFeed:
             self.apply(entries)
 
     async def page(self, after: str | None) -> FeedPage:
-        """Return what is new after a cursor; everything, where there is none or it can't be gone on from.
+        """Return the page after a cursor; the first page of the whole feed if there is none or it can't be used.
 
         Args:
-            after: `CURSOR`, where the feed stood; or `CURSOR-NUMBER`, in the middle of everything, with the number of
-                the last entry told.
+            after: `CURSOR`, a position in the feed; or `CURSOR-NUMBER`, a position within the whole feed, where
+                `NUMBER` is that of the last entry returned.
 
         Raises:
-            UnavailableError: the database is away, or this process does not follow it.
+            UnavailableError: the database is unavailable, or this process's polls fail.
         """
+        # A worker that could be missing keys that were retired must not report "nothing new" to other services.
         self.refuse_if_stale()
         cursor, _, number = (after or "").partition("-")
         async with self._reading() as connection:
             if cursor and number:
                 return await self._page_of_all(connection, cursor, after=int(number))
             result = await store.revocations_since(connection, cursor) if cursor else None
-            # A cursor from the future is one of another database: this one was restored from a copy.
+            # A cursor from the future belongs to another database: this one was restored from a copy. Numbers alone
+            # would then hide its entries from the follower until they pass the old ones.
             if result is None or int(result.cursor) < int(cursor) or len(result.entries) > PAGE_SIZE:
                 cursor = await store.revocations_cursor(connection)
                 return await self._page_of_all(connection, cursor, after=store.BEFORE_ALL)
@@ -184,8 +195,8 @@ class RevocationFeed:
 
     async def _page_of_all(self, connection: Connection, cursor: str, *, after: int) -> FeedPage:
         entries, last = await store.revocations_page(connection, after=after, most=PAGE_SIZE, now=self._clock.now())
-        here = cursor if last is None else f"{cursor}-{last}"
-        return self._page(here, entries, resync=after == store.BEFORE_ALL, more=last is not None)
+        position = cursor if last is None else f"{cursor}-{last}"
+        return self._page(position, entries, resync=after == store.BEFORE_ALL, more=last is not None)
 
     def _page(
         self, cursor: str, entries: Sequence[Revocation], *, resync: bool = False, more: bool = False
@@ -204,16 +215,16 @@ class RevocationFeed:
             yield connection
 
     def _clock_was_set(self, uptime: float) -> bool:
-        # A clock that ran ahead has had entries forgotten that count again once it is put right.
+        # While a clock ran ahead, entries were dropped as expired that count again once it is corrected.
         day_at_boot, before = self._clock.now().timestamp() - uptime, self._day_at_boot
         self._day_at_boot = day_at_boot
         return abs(day_at_boot - before) > _CLOCK_STEP_SECONDS
 
     def polling(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Follow the database as long as the block runs. The first poll has been tried when it begins."""
-        # Begun anew, it may be another database, or this one long after.
+        """Poll the database while the block runs. The first poll has been tried when the block begins."""
+        # After a restart in the same process it may be another database, or the same one much later.
         self._cursor, self._current_as_of, self._revoked, self._keys_epoch = None, None, RevokedSet(), 0
-        # Until one succeeds, and when none has for too long, `refuse_if_stale` keeps the door shut.
+        # Until a poll succeeds, and if none has succeeded for too long, `refuse_if_stale` refuses every request.
         return polling(
             self.poll, what="revocations", every_seconds=POLL_INTERVAL_SECONDS, expected=UnavailableError, log=_log
         )

@@ -1,6 +1,6 @@
-"""What has ended, in memory: the entries of the revocation feed, and whether a caller is among them.
+"""The revoked set: the entries of the revocation feed in memory, and whether one of them applies to a caller.
 
-Pure of databases and networks, so that a service that has none of ours can keep the same memory.
+No I/O, so that the verifier in another service uses the same set.
 """
 
 from collections.abc import Iterable
@@ -11,32 +11,33 @@ from latchstring.core.revocations.rules import Revocation, RevocationKind, Revoc
 
 
 def _weight(reason: str) -> int:
-    """Tell which of a user's entries counts first: a deleted one is not found, one with other claims lives."""
+    """Return the order in which a user's entries count: deleted before ended, ended before changed claims."""
     return {RevocationReason.USER_DELETED.value: 0, RevocationReason.CLAIMS_CHANGED.value: 2}.get(reason, 1)
 
 
 def newest_epoch(revocations: Iterable[Revocation]) -> int:
-    """Return the newest of the epochs that the entries say have begun; 0 where there is none."""
+    """Return the newest epoch that the entries begin; 0 if they begin none."""
     begun = (entry.below_version or 0 for entry in revocations if entry.kind is RevocationKind.EVERYONE)
     return max(begun, default=0)
 
 
 class RevokedSet:
-    """Knows what has ended, for as long as a token of it could still be shown."""
+    """The revocations that apply to tokens which have not expired."""
 
     def __init__(self) -> None:
-        # By the id's number: a UUID is twice as large, and computes its hash in Python.
+        # Keyed by the id's number: a UUID is twice as large, and computes its hash in Python at each request.
         self._sessions: dict[int, float] = {}
         self._users: dict[UUID, dict[str, tuple[int, float]]] = {}
         self._epoch = 0
 
     @property
     def epoch(self) -> int:
-        """The epoch in force, as far as is known."""
+        """The newest epoch in the set."""
         return self._epoch
 
     def reason_for(self, caller: Caller) -> str | None:
-        """Return why the caller's session has ended; None if it is active. Newer versions may have other reasons."""
+        """Return why the caller's token is refused, as a `RevocationReason` or a newer version's; None if it is not."""
+        # Which user was revoked counts before which session: a deleted user is not found, whatever else ended.
         of_user: str | None = None
         if self._users:
             entries = self._users.get(caller.user_id)
@@ -49,11 +50,11 @@ class RevokedSet:
             return RevocationReason.LOGOUT
         if caller.epoch < self._epoch:
             return RevocationReason.OPERATOR
-        # Other claims come last: whoever was told to refresh, and does so in vain, was told the wrong thing.
+        # Changed claims come last: that code makes the client refresh, which fails if the session has ended.
         return of_user
 
     def add(self, revocations: Iterable[Revocation]) -> None:
-        """Take entries into memory; knowing one already changes nothing, and nothing known is lost."""
+        """Add entries. Adding one again changes nothing, and no entry is weakened."""
         for entry in revocations:
             if entry.kind is RevocationKind.EVERYONE and entry.below_version is not None:
                 self._epoch = max(self._epoch, entry.below_version)
@@ -64,11 +65,12 @@ class RevokedSet:
             elif entry.kind is RevocationKind.SESSION and entry.session_id is not None:
                 self._sessions[entry.session_id.int] = entry.expires_at.timestamp()
             else:
-                raise ValueError(f"a {entry.kind} revocation names nobody")
+                # Dropping an entry that makes no sense would leave a session active that was ended.
+                raise ValueError(f"a revocation of kind {entry.kind} without its subject")
 
     def forget_expired(self, *, now: float) -> None:
-        """Forget the entries that speak of no token any more."""
-        # Few have run out of perhaps a hundred thousand: to copy the others would hold the event loop.
+        """Drop the entries whose tokens have all expired, by `now` in seconds since 1970."""
+        # Few of perhaps a hundred thousand have expired: copying the others would hold the event loop.
         for key in [key for key, until in self._sessions.items() if until <= now]:
             del self._sessions[key]
         kept = {

@@ -1,4 +1,4 @@
-"""What a revocation is: whom it means, why, and what the caller hears. Pure."""
+"""A revocation: what it ends, its reason, and the code the caller gets. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,41 +9,44 @@ from uuid import UUID
 from latchstring.errors import Code
 
 REVOCATION_MARGIN = timedelta(seconds=60)
-"""How much longer than the last token a revocation is remembered: instances' clocks differ."""
+"""How much longer than the last token a revocation is kept in memory: the clocks of instances differ."""
 
 REVOCATION_RETENTION = timedelta(days=1)
-"""How much longer it stays in the database: a clock that is far ahead must not delete what others still need."""
+"""How much longer it stays in the database: a clock that is far ahead must not delete what other instances need."""
 
+# Epochs are never pruned (decision 9): they are compared as numbers, and there are as many as there were emergencies.
 NEVER = datetime(9000, 1, 1, tzinfo=UTC)
-"""When an epoch is forgotten."""
+"""The expiry of an entry that begins an epoch."""
 
 EVERYONE = "everyone"
 """The kind of entry that begins an epoch."""
 
 
 class RevocationReason(StrEnum):
-    """Why sessions ended, or what tokens say is out of date."""
+    """Why a session ended, or why its access tokens are out of date."""
 
     CLAIMS_CHANGED = "claims_changed"
-    """The user has other roles: the session lives, and its next token says so."""
+    """The user's roles changed. The session stays active; a refresh gives a token with the new roles."""
     LOGOUT = "logout"
     OPERATOR = "operator"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 -- a reason, not a password
     REFRESH_REPEATED_ELSEWHERE = "refresh_repeated_elsewhere"
-    """A refresh was repeated from another network or browser, where the settings say that this ends the session."""
+    """A refresh was repeated from another network or browser, and `refresh_repeated_elsewhere` is `end`."""
     REFRESH_REUSED = "refresh_reused"
     REVOKED = "revoked"
-    """By its owner, from the list of sessions."""
+    """Its user ended it from the list of sessions."""
     SIGNED_IN_AGAIN = "signed_in_again"
-    """Its browser signed in once more (ASVS 5.0, 7.2.4)."""
+    """Its browser signed in again (ASVS 5.0, 7.2.4)."""
     TOO_MANY = "too_many"
-    """The oldest, when its user signed in once more than the limit of sessions allows."""
+    """It was the oldest session when its user signed in beyond the limit of sessions."""
     USER_DELETED = "user_deleted"
     USER_DISABLED = "user_disabled"
 
 
 def refusal_after(reason: str) -> Code:
-    """Return what a caller hears of whom the feed says so."""
+    """Map a revocation's reason to the code the caller gets."""
+    # A text and not the enumeration: during a rolling update a newer instance may write a reason unknown here, and an
+    # unknown reason must still refuse.
     match reason:
         case RevocationReason.USER_DELETED:
             return Code.USER_NOT_FOUND
@@ -54,7 +57,7 @@ def refusal_after(reason: str) -> Code:
 
 
 class RevocationKind(StrEnum):
-    """Whom a revocation means."""
+    """What a revocation ends."""
 
     SESSION = "session"
     USER = "user"
@@ -70,21 +73,21 @@ class Revocation:
     user_id: UUID | None
     below_version: int | None
     reason: str
-    """An `RevocationReason`, or one that a newer version of this package wrote."""
+    """A `RevocationReason`, or a reason that a newer version of this package wrote."""
     expires_at: datetime
-    """When no token it speaks of can be presented any more."""
+    """When the last token that it revokes has expired."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """A part of the feed, for a follower that has no database of ours."""
+    """A page of the feed, for a service that has no access to the database."""
 
     cursor: str
-    """To ask on from."""
+    """The cursor for the next request."""
     resync: bool
-    """Whether everything is told anew, beginning with this page."""
+    """Whether this page is the first of the whole feed, which replaces everything read before."""
     more: bool
-    """Whether the next page is there already."""
+    """Whether there is another page now."""
     entries: Sequence[Revocation]
     retired_keys: Sequence[str]
-    """Those that were retired at once."""
+    """The `kid`s of keys that were retired at once."""

@@ -10,7 +10,7 @@ from latchstring.foundation.web.openapi import example
 
 
 class FeedEntry(BaseModel):
-    """What has ended: a session, a user's tokens below a claims version, or everyone's below an epoch."""
+    """A revocation of a session, of a user's tokens below a claims version, or of everyone's below an epoch."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -18,18 +18,18 @@ class FeedEntry(BaseModel):
     session_id: UUID | None
     user_id: UUID | None
     below_version: int | None
-    """With `user`, of the claim `ver`; with `everyone`, of the claim `epoch`, which is 0 where it is not there."""
+    """For `user` compared with the claim `ver`; for `everyone` with the claim `epoch`, 0 if the token has none."""
     reason: str
     expires_at: datetime
-    """When it may be forgotten."""
+    """When the entry may be dropped."""
 
     def revocation(self) -> Revocation:
-        """Return it as the memory of what has ended takes it."""
+        """Return the entry as a value for `RevokedSet`."""
         return Revocation(**dict(self))
 
 
 class FeedPageResponse(BaseModel):
-    """A part of the revocation feed."""
+    """A page of the revocation feed."""
 
     model_config = example(
         {
@@ -42,7 +42,9 @@ class FeedPageResponse(BaseModel):
     ) | ConfigDict(from_attributes=True)
 
     cursor: str
-    resync: bool = Field(description="Everything is told anew, from this page on: forget what you knew.")
-    more: bool = Field(description="Ask on at once: you do not know everything yet.")
+    resync: bool = Field(
+        description="Whether this page begins the whole feed again. Drop earlier entries once the last page is read."
+    )
+    more: bool = Field(description="Whether to request the next page at once, because entries are missing.")
     entries: list[FeedEntry]
-    retired_keys: list[str] = Field(description="`kid`s of keys of which no token may be taken any more.")
+    retired_keys: list[str] = Field(description="The `kid`s of keys whose tokens must be refused.")

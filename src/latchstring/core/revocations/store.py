@@ -1,4 +1,4 @@
-"""Named questions about revocations, and the writes."""
+"""Queries and writes of revocations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from latchstring.core.revocations.rules import EVERYONE, NEVER, Revocation, Revo
 from latchstring.core.revocations.tables import revocations
 from latchstring.foundation.database import Connection, is_postgresql, xid8
 
-# The kind is written out, not bound: only so may both databases look into the index of these few rows.
+# The kind is a literal, not a bound parameter: otherwise neither database can use the partial index.
 EPOCH = (
     sa.select(sa.func.coalesce(sa.func.max(revocations.c.below_version), 0))
     .where(revocations.c.kind == sa.literal_column(f"'{EVERYONE}'"))
     .scalar_subquery()
 )
-"""The epoch in force; for other packages' own statements."""
+"""The epoch in force; a subquery for other packages' own statements."""
 
 
 async def epoch(connection: Connection) -> int:
@@ -28,7 +28,7 @@ async def epoch(connection: Connection) -> int:
 
 
 async def prune_revocations(connection: Connection, *, before: datetime, most: int) -> int:
-    """Delete entries that ran out before an instant, `most` at a time; return how many."""
+    """Delete at most `most` entries that expired before an instant; return how many."""
     old = (
         sa.select(revocations.c.sequence)
         .where(revocations.c.expires_at < before)
@@ -39,7 +39,7 @@ async def prune_revocations(connection: Connection, *, before: datetime, most: i
 
 
 async def insert_revocations(connection: Connection, entries: Sequence[Revocation], *, now: datetime) -> None:
-    """Tell every worker."""
+    """Insert revocations; workers see them at their next poll."""
     if not entries:
         return
     rows = [
@@ -61,7 +61,9 @@ async def insert_revocations(connection: Connection, entries: Sequence[Revocatio
 
 
 async def begin_epoch(connection: Connection, *, reason: RevocationReason, now: datetime) -> Revocation:
-    """Begin the next epoch: whatever was opened in an earlier one has ended. The caller lets nobody else do so."""
+    """Begin the next epoch, which ends every session of an earlier one. The caller holds the lock of epochs."""
+    # A number and not a time: with clocks that differ, a token issued by an instance that is ahead would survive a
+    # time, and a sign-in at one that is behind would be refused (decision 9). One row, however many sessions end.
     entry = Revocation(
         kind=RevocationKind.EVERYONE,
         session_id=None,
@@ -84,12 +86,12 @@ _ENTRY = (
     revocations.c.expires_at,
 )
 
-# One statement, and so one snapshot, for where the feed stands, the revision of the keys, and the entries. PostgreSQL
-# stands at the oldest transaction still open: a later poll reads again from there, and what committed late has an id
-# that is not below it, and is never missed.
+# The cursor, the revision of the keys and the entries are read in one statement, and so in one snapshot. PostgreSQL's
+# cursor is the oldest transaction still open: the next poll re-reads from there, so that an entry that commits late,
+# whose transaction id is not below it, is never missed.
 _HORIZON = sa.cast(sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot()), sa.Text()).label("cursor")
 _SINCE_XID = revocations.c.transaction_id >= sa.cast(sa.bindparam("cursor", type_=sa.Text()), xid8)
-# SQLite: numbers in the order of commits; also of those that are deleted again.
+# SQLite's cursor is the last number ever given, in commit order; also after its row was deleted.
 _LAST_NUMBER = sa.cast(
     sa.func.coalesce(
         sa.select(sa.column("seq"))
@@ -125,21 +127,21 @@ _PAGE = (
 
 
 BEFORE_ALL = -(2**63)
-"""The number that every entry comes after."""
+"""A number below that of every entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """What a poll finds."""
+    """The result of a poll."""
 
     entries: list[Revocation]
     cursor: str
-    """To go on from."""
+    """The cursor for the next poll."""
     keys_revision: int
 
 
 async def revocations_cursor(connection: Connection) -> str:
-    """Read where the feed stands: a later `revocations_since` brings all that is not committed yet."""
+    """Read the feed's cursor: a later `revocations_since` returns everything that is not committed yet."""
     statement = _POSTGRESQL_STANDING if is_postgresql(connection) else _SQLITE_STANDING
     return str((await connection.execute(statement)).scalar_one())
 
@@ -147,13 +149,13 @@ async def revocations_cursor(connection: Connection) -> str:
 async def revocations_page(
     connection: Connection, *, after: int, most: int, now: datetime
 ) -> tuple[list[Revocation], int | None]:
-    """Read the next entries that still matter, and the number to go on after; None after the last."""
+    """Read the next entries that have not expired, and the number of the last; None if there are no more."""
     rows = (await connection.execute(_PAGE, {"after": after, "most": most, "now": now})).all()
     return _entries(rows), rows[-1].sequence if len(rows) == most else None
 
 
 async def revocations_since(connection: Connection, cursor: str) -> PollResult:
-    """Read the entries that a read which returned `cursor` may not have seen."""
+    """Read the entries that the read which returned `cursor` may have missed."""
     statement = _POSTGRESQL_SINCE if is_postgresql(connection) else _SQLITE_SINCE
     rows = (await connection.execute(statement, {"cursor": cursor})).all()
     return PollResult(entries=_entries(rows), cursor=rows[0].cursor, keys_revision=rows[0].keys_revision)
