@@ -1,4 +1,4 @@
-"""Questions to the issuer over HTTP, each of them bounded: in time, in size, and in where it may lead."""
+"""HTTP requests to the issuer, with a bounded time, a bounded size and no redirects."""
 
 import asyncio
 import contextlib
@@ -7,30 +7,31 @@ from dataclasses import dataclass
 
 import httpx2
 
+# For the whole response: a client's own timeouts begin again with each chunk, so that a slow drip would never end.
 TIMEOUT_SECONDS = 5.0
 
 
 class IssuerError(Exception):
-    """The issuer did not answer, or not as an issuer does."""
+    """The issuer did not respond, or its response can't be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class IssuerResponse:
-    """A body, and for how long it may be kept."""
+    """A response body, and how long it may be cached."""
 
     body: bytes
     max_age_seconds: float | None
 
 
 class IssuerClient:
-    """Asks; within `connected`, over connections that are kept."""
+    """Sends the requests; within `connected` it reuses connections."""
 
     def __init__(self) -> None:
         self._client: httpx2.AsyncClient | None = None
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Keep connections while the block runs."""
+        """Reuse connections while the block runs."""
         async with await _client() as client:
             self._client = client
             try:
@@ -39,11 +40,11 @@ class IssuerClient:
                 self._client = None
 
     async def get(self, url: str, *, max_bytes: int, headers: Mapping[str, str] | None = None) -> IssuerResponse:
-        """Return the answer to a GET.
+        """Return the response to a GET request.
 
         Raises:
-            IssuerError: no answer within five seconds, another status than 200 (a redirect is not followed), more
-                than `max_bytes`, or an answer that was compressed, which was not asked for.
+            IssuerError: no response within five seconds, another status than 200 (a redirect is not followed), more
+                than `max_bytes`, or a compressed response, which was not requested.
         """
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -52,23 +53,26 @@ class IssuerClient:
                 async with await _client() as client:
                     return await _fetch(client, url, max_bytes=max_bytes, headers=headers or {})
         except TimeoutError:
-            raise IssuerError(f"no answer within {TIMEOUT_SECONDS:.0f} s") from None
+            raise IssuerError(f"no response within {TIMEOUT_SECONDS:.0f} s") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise IssuerError(f"no answer: {type(error).__name__}") from error
+            # The type alone: the text of such an error may hold the URL, and no value belongs in a log.
+            raise IssuerError(f"no response: {type(error).__name__}") from error
 
 
 async def _client() -> httpx2.AsyncClient:
-    # In a thread: to load the certificates that are trusted takes as long as a hundred signatures.
+    # In a thread: loading the trusted certificates takes as long as a hundred signatures.
     return await asyncio.to_thread(httpx2.AsyncClient, trust_env=False, timeout=TIMEOUT_SECONDS)
 
 
 async def _fetch(client: httpx2.AsyncClient, url: str, *, max_bytes: int, headers: Mapping[str, str]) -> IssuerResponse:
-    asked = {"Accept-Encoding": "identity", **headers}
-    async with client.stream("GET", url, headers=asked, follow_redirects=False) as response:
+    # No compression: a small response could expand to gigabytes (the class of CVE-2024-28180, a zip bomb).
+    request_headers = {"Accept-Encoding": "identity", **headers}
+    # No redirects: an open redirect at the issuer would choose other keys, or receive the feed token.
+    async with client.stream("GET", url, headers=request_headers, follow_redirects=False) as response:
         if response.status_code != httpx2.codes.OK:
             raise IssuerError(f"status {response.status_code}")
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise IssuerError("an answer that is compressed")
+            raise IssuerError("the response is compressed")
         body = bytearray()
         async for chunk in response.aiter_raw():
             body += chunk
@@ -78,9 +82,10 @@ async def _fetch(client: httpx2.AsyncClient, url: str, *, max_bytes: int, header
 
 
 def _max_age(cache_control: str) -> float | None:
-    """Return RFC 9111's `max-age`, nought where the answer may not be kept; None where nothing is said."""
+    """Return the `max-age` of RFC 9111 in seconds; 0 if the response must not be cached; None if it does not say."""
     directives = [directive.strip().lower() for directive in cache_control.split(",")]
     if "no-store" in directives or "no-cache" in directives:
         return 0
     ages = [directive.removeprefix("max-age=") for directive in directives if directive.startswith("max-age=")]
+    # Two ages that differ give none: the response is treated as if it did not say.
     return float(ages[0]) if len(ages) == 1 and ages[0].isascii() and ages[0].isdecimal() else None

@@ -1,4 +1,4 @@
-"""What has ended at the issuer, followed: the memory its own workers keep, half a second behind them."""
+"""The issuer's revocations, polled over HTTP: the same revoked set as its own workers, half a second later."""
 
 import contextlib
 import logging
@@ -16,15 +16,17 @@ from latchstring.verifier.issuer import IssuerClient, IssuerError
 from latchstring.verifier.keys import IssuerKeys
 
 POLL_INTERVAL_SECONDS = 0.5
+# No cursor is trusted for long: after a restore the issuer's feed may have other numbers.
 RESYNC_INTERVAL_SECONDS = 300.0
 MAX_BYTES = 1024 * 1024
+# An issuer that always says `more` must not keep the poll busy for ever.
 _MAX_PAGES = 10_000
 
 _log = logging.getLogger(__name__)
 
 
 class PolledRevocations:
-    """Asks the issuer's feed, and answers from memory while its last good look is recent."""
+    """Polls the issuer's feed, and tells from memory whether a caller's session has ended."""
 
     def __init__(
         self,
@@ -48,23 +50,25 @@ class PolledRevocations:
         self._current_as_of: float | None = None
 
     def refuse_if_stale(self) -> None:
-        """Pass, while what is known is recent.
+        """Refuse if the revoked set is out of date.
 
         Raises:
-            RevocationsUnknownError: nothing was read yet, or the last good look began longer ago than the limit.
+            RevocationsUnknownError: no poll has succeeded yet, or the last successful one began longer ago than
+                `max_lag_seconds`.
         """
+        # Fail closed: a revoked session that is let in during an outage is what following revocations is to prevent.
         if self._current_as_of is None or self._clock.uptime() - self._current_as_of > self._max_lag:
             raise RevocationsUnknownError("the issuer's revocations have not been read recently")
 
     def revocation_reason(self, caller: Caller) -> str | None:
-        """Return why the caller's session has ended; None: it lives."""
+        """Return why the caller's token is refused, as a `RevocationReason` or a newer version's; None if it is not."""
         return self._revoked.reason_for(caller)
 
     async def poll(self) -> None:
-        """Ask once for what is new, or, now and then and after a failure, for everything.
+        """Request new entries once, or the whole feed every five minutes and after a failure.
 
         Raises:
-            IssuerError: there was no answer, or none that could be used.
+            IssuerError: the issuer did not respond, or its response can't be used.
         """
         began = self._clock.uptime()
         if began - self._resynced_at >= RESYNC_INTERVAL_SECONDS:
@@ -77,13 +81,14 @@ class PolledRevocations:
         self._current_as_of = began
 
     async def _read(self, *, began: float) -> None:
-        # What was known is known until everything has been told anew.
+        # The present set stays in use until the whole feed has been read: in between, a half-read set would let in
+        # sessions that have ended.
         revoked = self._revoked
         for _ in range(_MAX_PAGES):
             page = await self._page()
             if page.more and page.cursor == self._cursor:
-                # Asked on at once, the same page would come again, as fast as the two of us can.
-                raise IssuerError("a feed that does not go on")
+                # Requesting the next page at once would return the same page, in a loop as fast as both sides can.
+                raise IssuerError("the feed does not go on: it returned the same cursor again")
             if page.resync:
                 revoked, self._resynced_at = RevokedSet(), began
             try:
@@ -95,7 +100,7 @@ class PolledRevocations:
                 self._keys.drop(page.retired_keys)
                 self._revoked = revoked
                 return
-        raise IssuerError("a feed without end")
+        raise IssuerError("the feed has too many pages")
 
     async def _page(self) -> FeedPageResponse:
         url = self._url if self._cursor is None else f"{self._url}?{urlencode({'after': self._cursor})}"
@@ -104,11 +109,11 @@ class PolledRevocations:
         try:
             return FeedPageResponse.model_validate_json(response.body)
         except ValidationError:
-            raise IssuerError("no page of a revocation feed") from None
+            raise IssuerError("the response is no page of a revocation feed") from None
 
     def polling(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Follow as long as the block runs. The first look has been tried when it begins."""
-        # Until one succeeds, and when none has for too long, `refuse_if_stale` keeps the door shut.
+        """Poll the issuer while the block runs. The first poll has been tried when the block begins."""
+        # Until a poll succeeds, and if none has succeeded for too long, `refuse_if_stale` refuses every token.
         return polling(
             self.poll, what="revocations", every_seconds=POLL_INTERVAL_SECONDS, expected=IssuerError, log=_log
         )

@@ -1,4 +1,4 @@
-"""A token to a Caller, or a refusal, by the issuer's public keys."""
+"""TokenVerifier: turns an access token into a Caller, or refuses it, by the issuer's public keys."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -39,12 +39,13 @@ _IssuerUrl = Annotated[
 
 
 class TokenVerifier(SecurityDependency):
-    """Verifies access tokens of one issuer; a FastAPI dependency that gives the caller.
+    """Verifies access tokens of one issuer; a FastAPI dependency that returns the caller.
 
         verifier = TokenVerifier(issuer="https://auth.example.com", audience="https://api.example.com")
         CallerDep = Annotated[Caller, Depends(verifier)]
 
-    Run the application inside `running()`: the keys are there from the start, and connections are closed at the end.
+    Run the application inside `running()`: it fetches the keys before the first request, and closes connections at the
+    end.
     """
 
     instead: ClassVar[str] = "Where a caller may have no token, read the header in the route and call verify(token)."
@@ -61,28 +62,29 @@ class TokenVerifier(SecurityDependency):
         allow_http: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        """Nothing is fetched yet.
+        """Configure the verifier. Nothing is fetched yet.
 
         Args:
-            issuer: `iss` of the tokens, exactly: the issuer's public URL.
-            audience: `aud` of the tokens, exactly; the issuer where it has set none.
-            jwks_url: where the public keys are; `/.well-known/jwks.json` at the issuer by default.
-            revocations_url: the issuer's revocation feed, `https://auth.example.com/api/auth/revocations`, to follow
-                it. Without, a sign-out is known here when the access token expires, and a key that was retired at
-                once when the keys are fetched next.
-            feed_token: what `latchstring feed-token create` printed; with `revocations_url`.
-            max_lag_seconds: where revocations are followed: nobody is let in (503) when the last good look at them
-                began longer ago than this.
-            allow_http: take plain http URLs, of this machine or of a network that nobody else is on.
-            clock: the time; the machine's by default.
+            issuer: the expected `iss`, compared exactly: the issuer's public URL.
+            audience: the expected `aud`, compared exactly; the issuer by default.
+            jwks_url: the URL of the public keys; `/.well-known/jwks.json` at the issuer by default.
+            revocations_url: the issuer's revocation feed, such as `https://auth.example.com/api/auth/revocations`.
+                Without it, a sign-out takes effect here when the access token expires, and a key that was retired at
+                once is dropped when the keys are fetched next.
+            feed_token: the token that `latchstring feed-token create` printed; required with `revocations_url`.
+            max_lag_seconds: with `revocations_url`, every token is refused with 503 if the last successful poll began
+                longer ago than this. At least 1.
+            allow_http: accept plain http URLs; only for this machine, or for a network without other parties.
+            clock: the clock to use; the machine's by default.
 
         Raises:
-            ConfigurationError: a URL is not https, or something is missing.
+            ConfigurationError: a URL is not https, or an argument is missing or out of range.
         """
         if jwks_url is None and not issuer.startswith(("https://", "http://")):
-            raise ConfigurationError("jwks_url must be given: the issuer is no URL by which its keys could be found")
+            raise ConfigurationError("jwks_url must be given: the issuer is not a URL, so its keys can't be found")
         if (revocations_url is None) != (feed_token is None):
-            raise ConfigurationError("revocations_url and feed_token go together")
+            raise ConfigurationError("revocations_url and feed_token go together: give both or neither")
+        # Written so that NaN is refused, too: with it the age of the set would never exceed the limit.
         if not max_lag_seconds >= 1:
             raise ConfigurationError("max_lag_seconds must be at least 1")
         keys_url = _checked(jwks_url or issuer.rstrip("/") + WELL_KNOWN_KEYS, "jwks_url", allow_http=allow_http)
@@ -107,10 +109,10 @@ class TokenVerifier(SecurityDependency):
         return "TokenVerifier"
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
-        """Return who is asking, from the `Authorization` header: the dependency.
+        """Return the caller, from the token in the `Authorization` header. FastAPI calls this.
 
         Raises:
-            HTTPException: 401, 403, 404 or 503, with the sentences and headers of the issuer's own routes.
+            HTTPException: 401, 403, 404 or 503, with the same problem documents and headers as the issuer's routes.
         """
         token = bearer_token(connection.scope["headers"])
         if isinstance(token, Refused):
@@ -125,14 +127,15 @@ class TokenVerifier(SecurityDependency):
             raise ProblemError(error.code) from error
 
     async def verify(self, token: str) -> Caller:
-        """Return what a valid access token says. Nothing is fetched for it, unless it names a key of a moment ago.
+        """Return the caller of a valid access token. No I/O, unless the token names an unknown key.
 
         Raises:
-            RefusedError: `invalid_token`, `token_expired`, or, where revocations are followed, `session_ended`,
+            RefusedError: `invalid_token`, `token_expired` or, with a revocation feed, `session_ended`,
                 `claims_changed` or `user_not_found`.
-            KeysUnavailableError: the issuer has not been reached yet.
-            RevocationsUnknownError: revocations are followed, and could not be for longer than `max_lag_seconds`.
+            KeysUnavailableError: the issuer's keys have not been fetched yet.
+            RevocationsUnknownError: the last successful poll of the feed began longer ago than `max_lag_seconds`.
         """
+        # Before anything else: while the feed can't be read, no token is accepted, however it looks.
         if self._revocations is not None:
             self._revocations.refuse_if_stale()
         now = self._clock.now().timestamp()
@@ -152,9 +155,10 @@ class TokenVerifier(SecurityDependency):
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Fetch the keys, and follow revocations where they are followed, while the block runs.
+        """Fetch the keys, and poll the revocation feed if there is one, while the block runs.
 
-        An issuer that is away does not keep the service from starting: it lets nobody in until it is back.
+        An unreachable issuer does not keep the service from starting. Every token is refused with 503 until it can be
+        reached.
         """
         async with self._issuer.connected():
             await self._keys.look_up()
@@ -167,6 +171,7 @@ class TokenVerifier(SecurityDependency):
                 await self._keys.close()
 
     async def _read_with_keys_after(self, unknown: UnknownKeyError, token: str, *, now: float) -> Caller | None:
+        # A thief goes on presenting tokens of a retired key: they must not cost the issuer a request each.
         if self._keys.is_retired(unknown.key_id):
             return None
         keys = await self._keys.look_up()
@@ -183,5 +188,8 @@ def _checked(url: str, name: str, *, allow_http: bool) -> str:
     if parts.scheme not in {"https", "http"} or not parts.hostname:
         raise ConfigurationError(f"{name} must be an https URL")
     if parts.scheme == "http" and not allow_http:
-        raise ConfigurationError(f"{name} must be https: whoever is on the way could put other keys in place of these")
+        # Without TLS anyone on the network path can replace the keys, and then sign tokens for every user.
+        raise ConfigurationError(
+            f"{name} must be https, because an http response can be replaced. In a private network, set allow_http=True"
+        )
     return url
