@@ -2,15 +2,15 @@
 
     reservation = await limits.reserve_sign_in(connection, account=…, address=…)     before the hash
     …the password is checked, with no connection held…
-    await limits.release(connection, reservation)                                where it was right
+    await limits.release(connection, reservation)                                if it was right
 
-Each try takes a slot in the account's window and in the address's; where one is full, the try is refused before
-anything is hashed, and takes no slot. Tries that turn out right give theirs back, and no others': a success in
-between does not reset what an attacker has used up (allauth 65.8.1). A slot is taken in one transaction, one try after
-the other, so that parallel guesses get no more of them than there are.
+Each attempt takes a slot in the account's window and one in the client address's window. If a window is full, the
+attempt is refused before anything is hashed, and takes no slot. A successful attempt releases its own slots and no
+others: a success in between does not reset what an attacker has used up (allauth 65.8.1). Attempts on one key take their
+slots one after the other, so that parallel guesses do not get more slots than there are.
 
-The windows slide: in any fifteen minutes, wherever they begin, there are no more failures than the rate says. A window
-that was found full is not asked about again for a second: whoever floods a locked account costs everybody else nothing.
+The windows slide: no period of fifteen minutes has more failures than the rate allows. A full window is not queried
+again for a second, so that a flood of attempts on a locked account costs other users nothing.
 """
 
 from latchstring.foundation.limits.limits import Limits, Reservation

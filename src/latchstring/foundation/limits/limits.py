@@ -1,4 +1,4 @@
-"""Limits: counts tries in sliding windows, and refuses those beyond the rates."""
+"""Limits: counts attempts in sliding windows, and refuses those beyond the rates."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,12 +15,13 @@ from latchstring.foundation.limits.settings import LimitSettings
 
 _IPV6_PREFIX = 64
 _NOT_ASKED_AGAIN = timedelta(seconds=1)
+# An attacker can fill one window per address they have: the memory for full windows must stay bounded.
 _MAX_FULL_WINDOWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The slots that one try has taken."""
+    """The slots that one attempt has taken."""
 
     ids: tuple[UUID, ...] = ()
 
@@ -32,7 +33,7 @@ class _Full:
 
 
 class Limits:
-    """Counts tries, and refuses those beyond the rates."""
+    """Counts attempts, and refuses those beyond the rates."""
 
     def __init__(self, settings: LimitSettings, clock: Clock) -> None:
         self._clock = clock
@@ -41,23 +42,23 @@ class Limits:
         self._address = settings.limit_address
         self._register = settings.limit_register
         self.refresh = settings.limit_refresh if settings.limits else None
-        """How often one session may be renewed; its row does the counting."""
+        """How often one session may be refreshed; counted in the session's row."""
         self._full_windows: dict[str, _Full] = {}
 
     async def reserve_sign_in(
         self, connection: Connection, *, account: str, address: str | None
     ) -> Reservation | Refused:
-        """Take a slot for one try to prove `account`'s password from `address`, or refuse with how long to wait.
+        """Take slots for one attempt to prove `account`'s password from `address`, or refuse with how long to wait.
 
         Args:
             connection: an open transaction, to be committed before the password is checked.
-            account: the canonical e-mail address, whether there is such an account or not.
-            address: the network address; None where it is not known, which counts as one address.
+            account: the canonical email, whether such an account exists or not.
+            address: the client address; None if unknown. All unknown clients share one window.
         """
         return await self._reserve(connection, *self._of_sign_in(account, address))
 
     def refuses_sign_in(self, *, account: str, address: str | None) -> Refused | None:
-        """Refuse, without asking the database, what would have been refused a moment ago."""
+        """Refuse from memory if a window was found full within the last second. No I/O."""
         return self._refuses(*self._of_sign_in(account, address))
 
     async def reserve_registration(self, connection: Connection, *, address: str | None) -> Reservation | Refused:
@@ -65,18 +66,20 @@ class Limits:
         return await self._reserve(connection, self._of_registration(address))
 
     def refuses_registration(self, *, address: str | None) -> Refused | None:
-        """Refuse, without asking the database, what would have been refused a moment ago."""
+        """Refuse from memory if the window was found full within the last second. No I/O."""
         return self._refuses(self._of_registration(address))
 
     async def release(self, connection: Connection, reservation: Reservation) -> None:
-        """Free the slots of a try that was no failure."""
+        """Release the slots of an attempt that did not fail."""
+        # Only its own: with one account of their own an attacker could otherwise reset the counter for ever.
         if reservation.ids:
             await store.delete_slots(connection, reservation.ids)
 
     async def _reserve(self, connection: Connection, *wanted: tuple[str, Rate]) -> Reservation | Refused:
         if not self._is_on:
             return Reservation()
-        # In one order everywhere, so that two tries never wait for each other.
+        # Locked in one order everywhere, so that two attempts never deadlock. Counted before the hash: counted after
+        # it, as many guesses would pass at once as there are workers and threads.
         await lock_each(connection, sorted(key for key, _ in wanted))
         now = self._clock.now()
         full = await store.when_free(connection, wanted, now=now)
@@ -98,10 +101,12 @@ class Limits:
 
     def _refuses(self, *wanted: tuple[str, Rate]) -> Refused | None:
         now = self._clock.now()
-        known = [full for key, _ in wanted if (full := self._full_windows.get(key)) and now < full.ask_again_at]
-        if not known:
+        # A flood of attempts on a locked account would otherwise queue for the very lock, and on SQLite for the one
+        # writer, that everybody's sign-in needs.
+        full_windows = [full for key, _ in wanted if (full := self._full_windows.get(key)) and now < full.ask_again_at]
+        if not full_windows:
             return None
-        wait = max(full.frees_at for full in known) - now
+        wait = max(full.frees_at for full in full_windows) - now
         return Refused(Code.TOO_MANY_REQUESTS, retry_after_seconds=wait.total_seconds())
 
     def _remember(self, key: str, full: _Full) -> None:
@@ -115,7 +120,8 @@ def _key(kind: str, subject: str) -> str:
 
 
 def _network(address: str | None) -> str:
-    # Whoever has one IPv6 address has the 2⁶⁴ beside it (GHSA-p6v2-xcpg-h6xw); one that is not known is never let off.
+    # An attacker with one IPv6 address has the 2⁶⁴ beside it (GHSA-p6v2-xcpg-h6xw). An unknown address is counted too:
+    # skipping the limit for it was a hole in better-auth.
     if address is None:
         return "unknown"
     parsed = ip_address(address)

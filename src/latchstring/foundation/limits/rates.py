@@ -1,4 +1,4 @@
-"""A rate: so many times within so many seconds."""
+"""A rate: a number of times within a number of seconds."""
 
 import re
 from dataclasses import dataclass
@@ -13,19 +13,20 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many times within so many seconds."""
+    """A number of times within a number of seconds."""
 
     times: int
     seconds: int
 
     def __post_init__(self) -> None:
-        """Refuse a rate that would refuse everybody, or nobody."""
+        """Check that both numbers are at least 1."""
+        # No times would lock every account; a window of no seconds would limit nothing.
         if self.times < 1 or self.seconds < 1:
             raise ValueError("must be a rate of at least once, in at least a second")
 
     @property
     def window(self) -> timedelta:
-        """The seconds as a duration."""
+        """The length of the window."""
         return timedelta(seconds=self.seconds)
 
     @classmethod
@@ -33,7 +34,7 @@ class Rate:
         """Return the rate written as `10/15m`: times, a slash, a number of seconds, minutes or hours (`s`, `m`, `h`).
 
         Raises:
-            ValueError: not so written, or one of the numbers is nought.
+            ValueError: another notation, or one of the numbers is 0.
         """
         match = _NOTATION.fullmatch(text.strip())
         if match is None:

@@ -1,4 +1,4 @@
-"""How often what may be tried."""
+"""Settings of the limits on attempts."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,17 +6,18 @@ from latchstring.foundation.limits.rates import Rate, RateSetting
 
 
 class LimitSettings(BaseModel):
-    """How often what may be tried, each as `times/period`."""
+    """The limits on attempts, each as `times/period`."""
 
     model_config = ConfigDict(frozen=True)
 
     limits: bool = True
-    """`off` for a load test."""
+    """`off` switches all limits off, for a load test."""
+    # Per account and not per endpoint or spelling of the email: else each would be a fresh limit (CVE-2025-24806).
     limit_account: RateSetting = Rate(10, 15 * 60)
-    """Failed proofs of one account's password, whichever door they are tried at and however the address is spelled."""
+    """Failed password attempts for one account, at all endpoints and for all spellings of its email together."""
     limit_address: RateSetting = Rate(100, 15 * 60)
-    """The same from one network address; of IPv6 a whole /64 is one."""
+    """Failed password attempts from one client address; an IPv6 /64 counts as one address."""
     limit_register: RateSetting = Rate(20, 60 * 60)
-    """Registrations from one network address, those refused included."""
+    """Registrations from one client address, refused ones included."""
     limit_refresh: RateSetting = Rate(60, 60)
-    """Refreshes of one session, repeated answers included."""
+    """Refreshes of one session, repeated responses included."""

@@ -1,4 +1,4 @@
-"""Named questions about slots, and the writes."""
+"""Queries and writes of slots."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -14,8 +14,8 @@ _MAX_CLOCK_SKEW = timedelta(hours=1)
 
 
 def _frees_at(number: int) -> sa.ScalarSelect[datetime]:
-    # When one slot fewer than the rate will be taken; NULL where that is so now. After the rate was lowered more are
-    # taken than there are: then the first to run out makes no room yet.
+    # When one slot fewer than the rate will be taken; NULL if that is so now. After the rate was lowered, more slots
+    # may be taken than it allows: then the first slot to expire makes no room yet.
     return (
         sa.select(slots.c.expires_at)
         .where(
@@ -35,7 +35,7 @@ _INSERT = slots.insert()
 async def when_free(
     connection: Connection, wanted: Sequence[tuple[str, Rate]], *, now: datetime
 ) -> Sequence[datetime | None]:
-    """Read of each key's window when it has a slot again; None where it has one now."""
+    """Read for each key when its window has a slot again; None if it has one now."""
     parameters: dict[str, object] = {"now": now}
     for number, (key, rate) in enumerate(wanted):
         parameters |= {f"key{number}": key, f"others{number}": rate.times - 1}
@@ -49,12 +49,13 @@ async def insert_slots(connection: Connection, taken: Mapping[UUID, tuple[str, d
 
 
 async def delete_slots(connection: Connection, ids: Collection[UUID]) -> None:
-    """Free slots."""
+    """Release slots."""
     await connection.execute(slots.delete().where(slots.c.id.in_(ids)))
 
 
 async def prune_limits(connection: Connection, *, now: datetime, most: int) -> int:
-    """Delete slots whose time has run out on every instance's clock, `most` at a time; return how many."""
+    """Delete at most `most` slots that have expired by every instance's clock; return how many."""
+    # An instance whose clock is ahead must not delete slots that still count for the others.
     long_ago = now - _MAX_CLOCK_SKEW
     expired = sa.select(slots.c.id).where(slots.c.expires_at <= long_ago).order_by(slots.c.expires_at).limit(most)
     return (await connection.execute(slots.delete().where(slots.c.id.in_(expired)))).rowcount

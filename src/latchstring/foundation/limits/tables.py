@@ -8,8 +8,8 @@ slots = sa.Table(
     "latchstring_limits",
     metadata,
     sa.Column("id", sa.Uuid(), primary_key=True),
-    # A hash of whom it counts, so that all keys have one length. It hides what was typed from a glance, and from no
-    # more than that: addresses can be guessed.
+    # A hash of the account or address, so that all keys have one length. It keeps a mistyped email out of sight, but is
+    # not a secret: emails and addresses can be guessed.
     sa.Column("key", sa.String(64), nullable=False),
     sa.Column("expires_at", UtcDateTime(), nullable=False, index=True),
     sa.Index("ix_latchstring_limits_key_expires_at", "key", "expires_at"),
