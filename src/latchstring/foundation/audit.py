@@ -1,6 +1,6 @@
-"""The audit trail: every event, written in the transaction of the change itself.
+"""The audit trail: each event is a row, written in the transaction of the change that it records.
 
-Either both are there or neither is. Whoever subscribed to a event hears of it as that transaction ends.
+Either both are committed or neither is. Subscribers are notified at the end of that transaction, or after it.
 """
 
 import sqlalchemy as sa
@@ -18,7 +18,7 @@ audit = sa.Table(
     sa.Column("at", UtcDateTime(), nullable=False),
     sa.Column("fact", sa.String(64), nullable=False),
     sa.Column("reason", sa.String(64)),
-    # No foreign keys: the trail outlives what it speaks of.
+    # No foreign keys: the trail must outlive the users and sessions that it records.
     sa.Column("user_id", sa.Uuid(), index=True),
     sa.Column("session_id", sa.Uuid()),
     sa.Column("actor", sa.String(16), nullable=False),
@@ -31,7 +31,7 @@ _INSERT = audit.insert()
 
 
 async def record(connection: Connection, event: Event) -> None:
-    """Write one event into the open transaction."""
+    """Write one event in the open transaction, and note it for the subscribers."""
     source = event.source
     await connection.execute(
         _INSERT,

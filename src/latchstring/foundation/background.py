@@ -1,7 +1,7 @@
-"""What goes on beside the requests: begun by the application's lifespan, or by the first request that needs it.
+"""Background work: started by the application's lifespan, or by the first request that needs it.
 
-The lifespan of a mounted application never runs, and a test client may leave it out, or give each request an event loop
-of its own. What was begun in a loop that is gone is begun anew in the next one.
+The lifespan of a mounted application never runs, and a test client may skip it, or give each request an event loop of
+its own. Work that was started in a loop which is closed is started again in the next one.
 """
 
 import asyncio
@@ -9,17 +9,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 Begin = Callable[[AsyncExitStack], Awaitable[None]]
-"""Begins something, and says on a stack how each part of it ends."""
+"""Starts the work, and pushes onto the stack how to stop each part of it."""
 
 
 class Background:
-    """Begins something once, and ends it."""
+    """Starts background work once for each event loop, and stops it."""
 
     def __init__(self, enter: Begin) -> None:
-        """Have `enter` begin it, and say on a stack how each part of it ends.
-
-        Each part by itself: a loop that goes ends all generators at once, and one within another could not.
-        """
+        """Take the function that starts the work and pushes onto a stack how to stop each part of it."""
+        # Each part on its own: a loop that is closed ends all generators at once, and nested ones could not end.
         self._enter = enter
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = AsyncExitStack()
@@ -27,30 +25,30 @@ class Background:
 
     @property
     def is_begun(self) -> bool:
-        """Whether it goes on in the event loop that asks."""
+        """Whether the work runs in the current event loop."""
         return self._loop is not None and self._loop is asyncio.get_running_loop()
 
     async def begin(self) -> bool:
-        """Begin, unless that is done; tell whether it was this call that did.
+        """Start the work unless it runs; return whether this call started it.
 
-        Whoever asks while it begins waits for that, and hears the same: where the database hangs, a hundred requests
+        Concurrent callers wait for the same start and get the same outcome: if the database hangs, a hundred requests
         wait for it once, and not one after the other.
 
         Raises:
-            UnavailableError: it can't begin now; the next call tries again.
+            UnavailableError: the work can't start now; the next call tries again.
         """
         if self.is_begun:
             return False
         under_way = self._under_way()
         task = under_way or asyncio.create_task(self._begin(), name="latchstring begins")
-        # Whoever asked may have hung up meanwhile: a failure that nobody hears of is no news for the log.
-        task.add_done_callback(_heard)
+        # All callers may have disconnected meanwhile: asyncio would log their failure as "never retrieved".
+        task.add_done_callback(_retrieve_exception)
         self._beginning = task
         await asyncio.shield(task)
         return under_way is None
 
     async def end(self) -> None:
-        """End it, where it goes on in this loop."""
+        """Stop the work if it runs in the current event loop."""
         under_way = self._under_way()
         if under_way is not None:
             await asyncio.wait([under_way])
@@ -59,7 +57,7 @@ class Background:
             await self._stack.aclose()
 
     def _under_way(self) -> asyncio.Task[None] | None:
-        # One of a loop that is gone will never be done.
+        # A task of a closed loop will never finish.
         task = self._beginning
         is_here = task is not None and task.get_loop() is asyncio.get_running_loop()
         return task if task is not None and is_here and not task.done() else None
@@ -70,6 +68,6 @@ class Background:
             self._loop, self._stack = asyncio.get_running_loop(), stack.pop_all()
 
 
-def _heard(task: asyncio.Task[None]) -> None:
+def _retrieve_exception(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""Time, waiting and ids. Time is passed in everywhere; this is the one place that reads it."""
+"""Time, waiting and ids. The only module that reads the clock; everywhere else the time is an argument."""
 
 import asyncio
 import secrets
@@ -9,19 +9,19 @@ from uuid import UUID
 
 
 class Clock(Protocol):
-    """What the package asks of a clock; tests hand in one that they turn."""
+    """The clock that the package uses; tests pass one that they set."""
 
     def now(self) -> datetime:
         """Return the time of day, in UTC."""
         ...
 
     def uptime(self) -> float:
-        """Return seconds since some fixed instant; never steps, and counts the time the machine was suspended."""
+        """Return seconds since some fixed instant; never steps, and counts the time in which the machine sleeps."""
         ...
 
 
-# A laptop that slept, or a paused virtual machine, must not believe that its last poll was a moment ago:
-# CLOCK_MONOTONIC stops while suspended, CLOCK_BOOTTIME does not. Only Linux has the latter.
+# After a suspension the last poll of the revocations is old, but CLOCK_MONOTONIC stops meanwhile, and would let in
+# sessions that have ended since. CLOCK_BOOTTIME goes on; only Linux has it.
 _UPTIME_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -38,7 +38,7 @@ class SystemClock:
 
 
 async def happens(event: asyncio.Event, *, within_seconds: float) -> bool:
-    """Wait for an event; tell whether it came within so many seconds."""
+    """Wait for an event for at most `within_seconds`; tell whether it was set."""
     try:
         async with asyncio.timeout(within_seconds):
             return await event.wait()

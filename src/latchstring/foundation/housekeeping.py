@@ -1,7 +1,7 @@
-"""Housekeeping: what is old is deleted, a few rows at a time, by whichever worker gets to it.
+"""Housekeeping: deletes old rows in small batches, once a minute.
 
-Every worker looks once a minute, and one at a time works. A batch is a short transaction of its own, so that no sign-in
-waits for a clean-up, however much there is to clear away.
+Every worker tries once a minute, and one at a time does the work. Each batch is a short transaction of its own, so that
+no sign-in waits for a cleanup, however many rows there are.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ _log = logging.getLogger(__name__)
 
 
 class Cleanup(Protocol):
-    """Something that has to be deleted now and then."""
+    """A function that deletes old rows of one kind."""
 
     async def __call__(self, connection: Connection, *, now: datetime, most: int) -> int:
-        """Delete `most` rows whose time has come, or fewer; return how many."""
+        """Delete at most `most` old rows; return how many."""
         ...
 
 
 PeriodicTask = Callable[[], Awaitable[object]]
-"""Something else to look after once a minute, in every worker."""
+"""Other work to do once a minute in every worker."""
 
 
 class Housekeeping:
-    """Does the cleanups, and the periodic_tasks."""
+    """Runs the cleanups and the periodic tasks."""
 
     def __init__(
         self,
@@ -54,13 +54,13 @@ class Housekeeping:
         self._periodic_tasks = periodic_tasks
 
     async def clean_up(self, *, ending: asyncio.Event | None = None) -> int:
-        """Do every cleanup until nothing is left to do, or another worker is at it; return how many rows went.
+        """Run every cleanup until nothing is left to delete or another worker runs them; return the number of rows.
 
         Args:
             ending: when set, no further batch is begun.
 
         Raises:
-            UnavailableError: the database was away; the next time will do.
+            UnavailableError: the database is unavailable; the next run will do the work.
         """
         cleared = 0
         for cleanup in self._cleanups:
@@ -72,23 +72,25 @@ class Housekeeping:
                 cleared += deleted
                 if deleted < BATCH_SIZE:
                     break
+                # SQLite has one writer: sign-ins get their turn between two batches.
                 await asyncio.sleep(_PAUSE_SECONDS)
         return cleared
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Clear away once a minute as long as the block runs."""
+        """Run the cleanups and periodic tasks once a minute while the block runs."""
         ending = asyncio.Event()
         task = asyncio.create_task(self._go_on(ending), name="latchstring housekeeping")
         try:
             yield
         finally:
-            # A batch that is under way may finish. Not for its result: a loop that goes has cancelled it by now.
+            # A batch that is under way may finish. `wait` and not `await task`: a loop that is shutting down has
+            # cancelled it, which must not raise here.
             ending.set()
             await asyncio.wait([task])
 
     async def _go_on(self, ending: asyncio.Event) -> None:
-        # Workers that started together need not look together.
+        # A random first pause, so that workers that started together do not all try at the same moment.
         wait = INTERVAL_SECONDS * (0.5 + secrets.randbelow(1000) / 1000)
         while not await happens(ending, within_seconds=wait):
             wait = INTERVAL_SECONDS
@@ -99,5 +101,5 @@ class Housekeeping:
                 except UnavailableError:
                     _log.info("housekeeping waits: the database is away")
                 except Exception:  # noqa: BLE001 -- see below
-                    # Nobody is refused for it; what is old stays a while longer.
-                    _log.exception("housekeeping can't be done")
+                    # No request depends on it; old rows stay a while longer.
+                    _log.exception("housekeeping failed")

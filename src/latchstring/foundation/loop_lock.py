@@ -1,6 +1,6 @@
-"""A lock that outlives an event loop.
+"""A lock that can be used in one event loop after another.
 
-asyncio's own belongs to the loop in which somebody first waited for it. An application that is started again, as each
+An `asyncio.Lock` is bound to the loop in which a task first waits for it. An application that is started again, as each
 of its tests does, has another loop.
 """
 
@@ -10,17 +10,17 @@ from weakref import WeakKeyDictionary
 
 
 class LoopLock:
-    """One lock for each event loop: what is done in one waits for what is done in it, and for nothing else."""
+    """One lock for each event loop. Tasks of one loop exclude each other; tasks of different loops do not."""
 
     def __init__(self) -> None:
         self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
     async def acquire(self) -> None:
-        """Wait for it, and take it."""
+        """Wait for the lock of this loop, and take it."""
         await self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()).acquire()
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock of this loop."""
         self._locks[asyncio.get_running_loop()].release()
 
     async def __aenter__(self) -> None:

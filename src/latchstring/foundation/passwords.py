@@ -1,7 +1,7 @@
-"""Password hashes: Argon2id in a bounded pool of threads, and the tutorial's bcrypt hashes, to be upgraded.
+"""Password hashes: Argon2id in a bounded pool of threads; the tutorial's bcrypt hashes are verified and upgraded.
 
-A hash costs tens of milliseconds and megabytes on purpose. It never runs on the event loop, no more run at once
-than there are threads, no more wait than the queue holds, and what is beyond is refused with 503.
+A hash costs tens of milliseconds and megabytes on purpose. It never runs on the event loop. The number of hashes that
+run at once is bounded by the threads, the number that wait by the queue; further ones are refused with 503.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from latchstring.errors import HashQueueFullError
 _BCRYPT_PREFIXES = ("$2b$", "$2a$", "$2y$")
 _BCRYPT_MAX_BYTES = 72
 _MIN_KIB_PER_LANE = 8  # RFC 9106, section 3.1
-# Hashing threads yield to the event loop's thread where the kernel knows a thread's own niceness.
+# Hashing threads yield to the event loop's thread on Linux, where each thread has its own niceness.
 _THREAD_NICENESS = 15
 
 _Result = TypeVar("_Result")
@@ -38,13 +38,13 @@ class PasswordHashSettings(BaseModel):
     password_hash_memory_kib: int = Field(default=19_456, ge=8, le=4_194_304)
     """Memory of one hash, in KiB."""
     password_hash_passes: int = Field(default=2, ge=1, le=64)
-    """Passes over that memory (Argon2's t)."""
+    """Passes over the memory (Argon2's t)."""
     password_hash_lanes: int = Field(default=1, ge=1, le=16)
     """Argon2's parallelism p; one hash still runs on one thread of the pool."""
     password_hash_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     """How many hashes run at the same time in one process; by default one for each core."""
     password_hash_queue: int = Field(default=64, ge=0, le=10_000)
-    """How many more may wait; beyond that the answer is 503 with Retry-After."""
+    """How many more hashes may wait; beyond that the response is 503 with Retry-After."""
 
     @model_validator(mode="after")
     def _enough_memory_for_the_lanes(self) -> Self:
@@ -58,7 +58,7 @@ class PasswordHashSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a password check: `matches`, and a better hash to store where the old one was outdated."""
+    """The result of a password check: whether it matches, and a new hash to store if the old one is outdated."""
 
     matches: bool
     upgraded_hash: str | None = None
@@ -84,22 +84,22 @@ class PasswordHasher:
         """Return the encoded Argon2id hash of `password`.
 
         Raises:
-            HashQueueFullError: too many hashes wait already.
+            HashQueueFullError: the queue is full.
         """
         return await self._run(lambda: self._argon2.hash(_normalized(password)))
 
     async def verify(self, password: str, encoded_hash: str | None) -> Verdict:
         """Check `password` against a stored hash; with None (no such user, no password) do equal work and refuse.
 
-        An outdated hash (other Argon2 parameters, or bcrypt) that matches comes back with its replacement.
+        If an outdated hash (other Argon2 parameters, or bcrypt) matches, the verdict has its replacement.
 
         Raises:
-            HashQueueFullError: too many hashes wait already.
+            HashQueueFullError: the queue is full.
         """
         return await self._run(lambda: self._verify(password, encoded_hash))
 
     def close(self) -> None:
-        """End the threads; hashes that wait are dropped. Whoever hashes once more begins anew."""
+        """Stop the threads and drop waiting hashes. A later call starts new threads."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
@@ -107,6 +107,7 @@ class PasswordHasher:
     async def _run(self, work: Callable[[], _Result]) -> _Result:
         with self._pending_lock:
             if self._pending >= self._capacity:
+                # Unbounded, a flood of sign-ins would make every later one wait longer than its client does.
                 raise HashQueueFullError("too many passwords wait to be hashed")
             self._pending += 1
             if self._threads is None:
@@ -115,7 +116,8 @@ class PasswordHasher:
                 )
             threads = self._threads
         future = threads.submit(work)
-        # The permit belongs to the work, not to the request: one who hangs up and asks again gets no second thread.
+        # The permit belongs to the work, not to the request: a client that disconnects and tries again must not get
+        # past the bound while its first hash still runs.
         future.add_done_callback(self._release)
         return await asyncio.wrap_future(future)
 
@@ -125,6 +127,8 @@ class PasswordHasher:
 
     def _verify(self, password: str, encoded_hash: str | None) -> Verdict:
         if encoded_hash is None:
+            # The work of a real check, so that the time does not reveal which emails have an account (CVE-2016-2513,
+            # CVE-2024-39329).
             self._matches_argon2(password, self._decoy_hash)
             return Verdict(matches=False)
         if encoded_hash.startswith(_BCRYPT_PREFIXES):
@@ -144,14 +148,16 @@ class PasswordHasher:
 
 
 def _normalized(password: str) -> str:
-    # NIST SP 800-63B-4, 3.1.1.2: the same password typed on another keyboard must give the same bytes.
+    # NIST SP 800-63B-4, 3.1.1.2: the same password typed on another keyboard must give the same bytes. Nothing else is
+    # done to it (OWASP ASVS).
     return unicodedata.normalize("NFKC", password)
 
 
 def _matches_bcrypt(password: str, encoded_hash: str) -> bool:
     import bcrypt  # noqa: PLC0415 -- only installations that came from the tutorial ever need it
 
-    # What made these hashes cut at 72 bytes in silence; bcrypt 5 raises instead, which would lock their owners out.
+    # The library that made these hashes silently cut passwords at 72 bytes. bcrypt 5 raises instead, which would lock
+    # their owners out.
     try:
         return bcrypt.checkpw(password.encode()[:_BCRYPT_MAX_BYTES], encoded_hash.encode())
     except ValueError:
@@ -159,12 +165,14 @@ def _matches_bcrypt(password: str, encoded_hash: str) -> bool:
 
 
 def _decoy_hash(settings: PasswordHashSettings) -> str:
-    # A well-formed hash that no password has: verifying against it costs what a real one costs, from the first time on.
+    # A well-formed hash that no password has. Made from random bytes, not by hashing: so the first unknown email costs
+    # no more time than the later ones.
     salt, digest = (base64.b64encode(secrets.token_bytes(size)).rstrip(b"=").decode() for size in (16, 32))
     memory, passes = settings.password_hash_memory_kib, settings.password_hash_passes
     return f"$argon2id$v=19$m={memory},t={passes},p={settings.password_hash_lanes}${salt}${digest}"
 
 
 def _yield_to_the_event_loop() -> None:
+    # Hashes fill the cores for tens of milliseconds each; requests that need no hash must not wait behind them.
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _THREAD_NICENESS)

@@ -1,4 +1,4 @@
-"""Something looked at again and again, as long as a block runs, whatever becomes of one look."""
+"""Call a function at an interval while a block runs, whether or not a call fails."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,15 @@ async def polling(
     expected: type[Exception],
     log: logging.Logger,
 ) -> AsyncIterator[None]:
-    """Call `poll` as long as the block runs. The first has been tried when it begins.
+    """Call `poll` while the block runs. The first call has been tried when the block begins.
 
     Args:
-        poll: what to call; it keeps itself how recent its last success is.
-        what: what is followed, for the log, in the plural. Of several failures the first is told, and their end.
-        every_seconds: the pause between two.
-        expected: what it raises where there is nothing to see for now. Anything else is logged with its traceback.
-        log: where the words go.
+        poll: the function to call; it records itself when it last succeeded.
+        what: the name of what is polled, for the log, in the plural. Of consecutive failures only the first is logged,
+            and the first success after them.
+        every_seconds: the pause between two calls.
+        expected: the exception of an outage, logged without a traceback. Any other is logged with its traceback.
+        log: the logger to use.
     """
 
     async def succeeds(*, quiet: bool) -> bool:
@@ -53,7 +54,7 @@ async def polling(
     try:
         yield
     finally:
-        # A look that is under way may finish: cut off while it connects, it would leave half a connection behind.
+        # A poll that is under way may finish: cancelled while it connects, it would leak a half-open connection.
         ending.set()
-        # Not for its result: a loop that goes has cancelled it by now.
+        # `wait` and not `await task`: a loop that is shutting down has cancelled it, which must not raise here.
         await asyncio.wait([task])

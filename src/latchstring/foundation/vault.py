@@ -1,4 +1,4 @@
-"""Encryption at rest under the deployment's secret."""
+"""Encryption of stored values under the deployment's secret."""
 
 import secrets
 
@@ -11,7 +11,7 @@ _NONCE_BYTES = 12
 
 
 class SealedValueError(ValueError):
-    """A sealed value was not made under this secret for this context, or was changed."""
+    """The value was not sealed under this secret and for this context, or it was changed."""
 
 
 def new_secret() -> str:
@@ -20,27 +20,27 @@ def new_secret() -> str:
 
 
 class Vault:
-    """Seals small values with AES-256-GCM; bound to a context, one can't be moved to another's place.
+    """Seals small values with AES-256-GCM, bound to a context, so that a value can't be moved to another row.
 
-    Seals under one secret, and opens what was sealed under that or a previous one.
+    Seals under one secret, and unseals values of that secret or a previous one.
     """
 
     def __init__(self, secret: str, *, previous: str | None = None) -> None:
         secrets_in_order = [secret] if previous is None else [secret, previous]
         self._aeads = [AESGCM(_derive(each, b"latchstring/encryption/v1", 32)) for each in secrets_in_order]
         self.secret_id = _derive(secret, b"latchstring/secret-id/v1", 8).hex()
-        """Names the secret without revealing it, so that a row can say which one sealed it."""
+        """Identifies the secret without revealing it, so that a row can name the secret that sealed it."""
 
     def seal(self, plaintext: bytes, *, context: str) -> bytes:
-        """Return nonce and ciphertext of `plaintext`, readable again only with the same `context`."""
+        """Return nonce and ciphertext of `plaintext`; `unseal` needs the same `context`."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + self._aeads[0].encrypt(nonce, plaintext, context.encode())
 
     def unseal(self, sealed: bytes, *, context: str) -> bytes:
-        """Return what was sealed.
+        """Return the plaintext of a sealed value.
 
         Raises:
-            SealedValueError: another secret, another context, or a changed value.
+            SealedValueError: sealed under another secret or for another context, or changed since.
         """
         for aead in self._aeads:
             try:
@@ -51,4 +51,5 @@ class Vault:
 
 
 def _derive(secret: str, purpose: bytes, length: int) -> bytes:
+    # A key for each purpose (RFC 5869, `info`): the secret's id, stored in the clear, reveals no encryption key.
     return HKDF(algorithm=SHA256(), length=length, salt=None, info=purpose).derive(secret.encode())
