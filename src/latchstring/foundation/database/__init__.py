@@ -1,16 +1,16 @@
 """The database: one engine, two ways in, and the types of our columns.
 
     engine.py      Database: `transaction()` for writes, `reading()` for single statements
-    connection.py  what stores work with
+    connection.py  the connection that stores use, and its timeouts
     columns.py     types of columns, the metadata of all tables
     locks.py       locks between instances
     urls.py        which database URLs are accepted
-    failures.py    one kind of failure for every way in which a database can be unavailable
+    failures.py    one exception for every way in which a database can be unavailable
     sqlite.py      a connection to SQLite: one thread, one trip to it for each statement
-    pragmas.py     what such a connection is told first
+    pragmas.py     the settings of such a connection, and how its transactions begin
 
-SQLite has one writer. In this process the writers queue on a lock instead of spinning on the file, and each write
-begins with BEGIN IMMEDIATE, so that a transaction that has read never finds, too late, that it may not write.
+SQLite has one writer. Writers of one process queue on a lock instead of polling the file, and each write transaction
+begins with BEGIN IMMEDIATE, so that none fails after its first reads because it can't get the write lock.
 """
 
 from latchstring.foundation.database.columns import UtcDateTime, insert_or_ignore, metadata, xid8

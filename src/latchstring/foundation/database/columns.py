@@ -1,4 +1,4 @@
-"""The types of our columns, the metadata of our tables, and an INSERT that does nothing on a conflict."""
+"""Types of columns, the metadata of all tables, and an INSERT that does nothing on a conflict."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -20,11 +20,11 @@ metadata = sa.MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-"""All our tables; each is called `latchstring_…`, because a host's database has a `users` of its own."""
+"""All tables. Each is named `latchstring_…`, because a host's database may have a `users` table of its own."""
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """An instant. Goes in only with a time zone, comes out in UTC, on every database."""
+    """An instant: accepted only with a time zone, returned in UTC, on every database."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -32,6 +32,7 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: "Dialect") -> datetime | None:  # noqa: ARG002
         if value is None:
             return None
+        # A naive time would mean another instant on each machine: expiries would be hours off.
         if value.tzinfo is None:
             raise ValueError("an instant needs a time zone")
         return value.astimezone(UTC)
@@ -43,7 +44,7 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
 
 
 class _Xid8(sa.types.UserDefinedType[int]):
-    """PostgreSQL's 64-bit transaction id; it travels as text, which every driver knows."""
+    """PostgreSQL's 64-bit transaction id; passed as text, which every driver supports."""
 
     cache_ok = True
 
@@ -51,12 +52,13 @@ class _Xid8(sa.types.UserDefinedType[int]):
         return "xid8"
 
 
+# 64 bits: the older 32-bit `xid` wraps around, and entries of the revocation feed would be missed.
 xid8 = sa.BigInteger().with_variant(_Xid8(), "postgresql")
 
 
 def insert_or_ignore(connection: Connection, table: sa.Table) -> "postgresql.Insert | sqlite.Insert":
-    """Return an INSERT into `table` that does nothing, instead of failing, where a unique constraint forbids it."""
-    # Imported here: a process on one database has no use for the megabytes of the other's dialect.
+    """Return an INSERT into `table` that does nothing, instead of failing, if it violates a unique constraint."""
+    # Imported here: a process that uses one database must not pay megabytes for the other's dialect.
     if is_postgresql(connection):
         from sqlalchemy.dialects.postgresql import insert as postgresql_insert  # noqa: PLC0415
 

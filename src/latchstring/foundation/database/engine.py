@@ -1,9 +1,9 @@
-"""Database: short transactions, bounded waits, one kind of failure.
+"""Database: short transactions, bounded waits, one exception for every outage.
 
-    async with database.transaction() as connection:   a write: commits at the end, or nothing happened
-    async with database.reading() as connection:       single statements, each seeing what is committed
+    async with database.transaction() as connection:   a write: commits at the end, or rolls back
+    async with database.reading() as connection:       single statements, each sees what is committed
 
-Listeners hear of the events that a transaction recorded, at its end and after it.
+The listener is notified of the events that a transaction recorded, before it commits and after it.
 """
 
 import asyncio
@@ -29,22 +29,22 @@ _POOL_SIZE = 8
 
 
 class Listener(Protocol):
-    """Who hears of the events of a transaction."""
+    """Is notified of the events of each transaction."""
 
     async def notify_inside(self, events: Sequence[Event], connection: Connection) -> None:
-        """Hear of them while the transaction is open; raise to undo it all."""
+        """Called before the transaction commits; an exception rolls it back."""
         ...
 
     def notify_after(self, events: Sequence[Event]) -> None:
-        """Hear of them once they are committed."""
+        """Called once the transaction has committed."""
         ...
 
 
 class Database:
-    """Short transactions, bounded waits, one kind of failure; on an engine of its own, or on an application's.
+    """Short transactions and bounded waits, on an engine of its own or on an application's.
 
-    An application's engine lends its pool, and stays as it is. On SQLite it lends its file's address: what a connection
-    there must be told before we can use it would hold for the application's own statements, too.
+    An application's PostgreSQL engine is shared with its pool, and is not changed. Of its SQLite engine only the URL is
+    used: the settings that we need on a connection would apply to the application's own statements, too.
     """
 
     def __init__(self, database: str | Engine, *, listener: Listener | None = None) -> None:
@@ -85,7 +85,7 @@ class Database:
         """Open a write transaction; it commits when the block ends and rolls back when the block raises.
 
         Raises:
-            DatabaseUnavailableError: the database is away or did not answer within five seconds.
+            DatabaseUnavailableError: the database is unavailable or did not respond within five seconds.
         """
         events: list[Event] = []
         with failures_translated():
@@ -104,22 +104,22 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
-        """Open a connection for single statements; nothing is held between two of them but the connection.
+        """Open a connection for single statements, without a transaction around them.
 
         Raises:
-            DatabaseUnavailableError: the database is away or did not answer within five seconds.
+            DatabaseUnavailableError: the database is unavailable or did not respond within five seconds.
         """
         with failures_translated():
             async with asyncio.timeout(TIMEOUT_SECONDS), self._connected(self._reading) as connection:
                 yield connection
 
     async def read_one(self, statement: sa.Select[Any], parameters: Mapping[str, object]) -> sa.Row[Any] | None:
-        """Run one statement and return its only row, or None: `reading()` for the hottest question there is.
+        """Run one statement and return its only row, or None: a faster `reading()` for the hottest query.
 
-        On SQLite everything from the pool and back happens in one greenlet, at two thirds of the cost.
+        On SQLite all of it, from the pool and back, runs in one greenlet, at two thirds of the cost.
 
         Raises:
-            DatabaseUnavailableError: the database is away or did not answer within five seconds.
+            DatabaseUnavailableError: the database is unavailable or did not respond within five seconds.
         """
         if not self.is_sqlite:
             async with self.reading() as connection:
@@ -137,7 +137,7 @@ class Database:
                 return row
 
     async def close(self) -> None:
-        """Close every connection of ours."""
+        """Close the connections of our own engine; an application's engine stays open."""
         await asyncio.gather(*self._closing, return_exceptions=True)
         if not self._is_lent:
             await self.engine.dispose()
@@ -147,7 +147,8 @@ class Database:
         if not self.is_sqlite:
             yield
             return
-        # Half of the time is for the writers of this process, half for SQLite to wait for another one's.
+        # A queue, and not SQLite's own waiting, which polls with growing pauses and is unfair under load. Half of the
+        # time is for the writers of this process, half for SQLite to wait for those of another one.
         async with asyncio.timeout(SQLITE_LOCK_SECONDS):
             await self._writer.acquire()
         try:
@@ -161,7 +162,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def _connected_whole(self, engine: AsyncEngine) -> AsyncIterator[Connection]:
         self._leave_a_loop_that_is_gone()
-        # In a task of its own: whoever is cut off while SQLAlchemy connects would lose a connection that nobody holds.
+        # In a task of its own: a request that is cancelled while SQLAlchemy connects would leak the connection.
         opening = asyncio.create_task(_opened(engine))
         try:
             connection = await asyncio.shield(opening)
@@ -176,7 +177,7 @@ class Database:
             await asyncio.shield(asyncio.create_task(connection.close()))
 
     def _leave_a_loop_that_is_gone(self) -> None:
-        # Its connections can't be used in another one, nor be closed there.
+        # The pool's connections belong to the closed loop: they can neither be used nor closed in another one.
         loop = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not loop and self._loop.is_closed() and not self._is_lent:
             self.engine.sync_engine.dispose(close=False)
@@ -198,7 +199,7 @@ async def _close_when_open(opening: "asyncio.Task[Connection]") -> None:
 
 
 def recorded_events(connection: Connection) -> list[Event]:
-    """Return the events that this transaction has recorded so far, to be added to."""
+    """Return the list of the events that this transaction has recorded; append to it to record another."""
     events: list[Event] = _sync(connection).get_execution_options()[_EVENTS]
     return events
 
@@ -209,8 +210,9 @@ def _sync(connection: Connection) -> sa.Connection:
     return connection.sync_connection
 
 
-# Our own execution option of SQLAlchemy: what a transaction recorded.
+# The execution option of SQLAlchemy that holds the events of a transaction.
 _EVENTS = "latchstring_events"
 
-# Whatever a server's default is: a statement that waited for another transaction has to see what that one did.
+# Whatever the server's default is: a refresh that waited for a sign-out in another transaction must see it, and not
+# the snapshot of before (the race of Keycloak 51312).
 _POSTGRESQL_OPTIONS: dict[str, Any] = {"isolation_level": "READ COMMITTED"}

@@ -1,4 +1,4 @@
-"""One kind of failure for every way in which a database can be unavailable."""
+"""Translates every way in which a database can be unavailable into one exception."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,27 +7,33 @@ from sqlalchemy import exc
 
 from latchstring.errors import DatabaseUnavailableError
 
-_UNDEFINED_TABLE = "42P01"  # PostgreSQL's; SQLite says so as of anything that is away
+_UNDEFINED_TABLE = "42P01"  # PostgreSQL's code; SQLite reports a missing table as an OperationalError
 
 
 def is_disconnection(error: Exception) -> bool:
-    """Tell whether an error means that the database is gone."""
+    """Tell whether an error means that the connection to the database was lost."""
     return isinstance(error, exc.DBAPIError) and error.connection_invalidated
 
 
 @contextlib.contextmanager
 def failures_translated() -> Iterator[None]:
-    """Raise DatabaseUnavailableError in place of whatever says that the database is unavailable."""
+    """Raise DatabaseUnavailableError in place of every error that means the database is unavailable.
+
+    Raises:
+        DatabaseUnavailableError: the database is unavailable, did not respond in time, or has no tables yet.
+    """
     try:
         yield
     except exc.DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
             raise DatabaseUnavailableError("the database has no tables yet: run latchstring migrate") from error
-        # Integrity, data and syntax errors are answers of a living database: bugs of ours, to be seen as such.
+        # Integrity, data and syntax errors come from a working database: they are bugs, and must not look like an
+        # outage, for which clients would try again.
         if isinstance(error, exc.IntegrityError | exc.DataError | exc.ProgrammingError) and not (
             error.connection_invalidated
         ):
             raise
         raise DatabaseUnavailableError("the database is away") from error
+    # A full pool, our own timeout and a refused connection: 503 for all of them, never 401 (fail closed, and say why).
     except (exc.TimeoutError, TimeoutError, OSError) as error:
         raise DatabaseUnavailableError("the database is away") from error

@@ -1,4 +1,4 @@
-"""Locks between instances, on PostgreSQL. On SQLite a write transaction is alone already."""
+"""Locks between instances, on PostgreSQL. SQLite needs none: it has one write transaction at a time."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,15 @@ from latchstring.foundation.database.connection import Connection, is_postgresql
 
 
 async def lock_exclusively(connection: Connection, purpose: str) -> None:
-    """Let no other instance past this line for the same purpose until the transaction ends."""
+    """Wait for the lock of `purpose`, and hold it until the transaction ends."""
     if is_postgresql(connection):
-        # SQLite needs nothing: there, a write transaction is alone already.
+        # Of the transaction and not of the session: behind a pooler such as PgBouncer, a session's lock would stay
+        # with a connection that another client gets next.
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(purpose))))
 
 
 async def lock_if_free(connection: Connection, purpose: str) -> bool:
-    """Take the lock of `lock_exclusively` where nobody has it; tell whether it was taken."""
+    """Take the lock of `lock_exclusively` if it is free; tell whether it was taken."""
     if not is_postgresql(connection):
         return True
     taken = await connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(sa.func.hashtext(purpose))))
@@ -23,7 +24,8 @@ async def lock_if_free(connection: Connection, purpose: str) -> bool:
 
 
 async def lock_each(connection: Connection, purposes: Sequence[str]) -> None:
-    """Take several such locks, in the order given; numbers of 64 bits, so that two purposes hardly ever share one."""
+    """Take the locks of several purposes, in the order given, in one statement."""
     if is_postgresql(connection):
+        # 64 bits: with thousands of accounts, the 32 bits of `hashtext` would often give two of them one lock.
         locks = [sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(purpose, 0)) for purpose in purposes]
         await connection.execute(sa.select(*locks))

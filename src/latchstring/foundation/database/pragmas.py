@@ -1,4 +1,4 @@
-"""What each connection to SQLite is told before it is used, and how its transactions begin."""
+"""The settings of each connection to SQLite, and how its transactions begin."""
 
 import asyncio
 import sqlite3
@@ -15,20 +15,22 @@ _WAL_ATTEMPTS = 25
 
 
 def prepare_sqlite(dbapi_connection: "DBAPIConnection", _record: object) -> None:
-    """Set up a new connection: who waits how long, and that a commit reaches the disk."""
+    """Set up a new connection: busy timeout, write-ahead log, foreign keys, and commits that reach the disk."""
     connection = cast("Any", dbapi_connection)
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={int(SQLITE_LOCK_SECONDS * 1000)}")
     _switch_to_wal(connection)
+    # Off by default in SQLite: without it a deleted user's password row would remain.
     cursor.execute("PRAGMA foreign_keys=ON")
-    # A sign-out that was answered must survive a power cut: every commit reaches the disk.
+    # A sign-out that was confirmed must survive a power cut: every commit reaches the disk (decision 5).
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
 
 
 def _switch_to_wal(connection: Any) -> None:  # noqa: ANN401 -- the driver's connection, as SQLAlchemy adapts it
     cursor = connection.cursor()
-    # Of several instances that open a new file at once, SQLite refuses all but one, and does not wait as elsewhere.
+    # If several instances open a new file at once, SQLite refuses all but one here at once: the busy timeout does not
+    # apply to this pragma.
     for _ in range(_WAL_ATTEMPTS):
         try:
             cursor.execute("PRAGMA journal_mode=WAL")
@@ -40,6 +42,7 @@ def _switch_to_wal(connection: Any) -> None:  # noqa: ANN401 -- the driver's con
 
 
 def begin_sqlite(connection: sa.Connection) -> None:
-    """Begin a write transaction as one, so that it never finds, after it has read, that it may not write."""
+    """Begin a write transaction with BEGIN IMMEDIATE."""
+    # A deferred one takes the write lock at its first write, and fails there if another one wrote since its first read.
     if not connection.get_execution_options().get(READING):
         connection.exec_driver_sql("BEGIN IMMEDIATE")

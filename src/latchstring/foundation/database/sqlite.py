@@ -3,9 +3,9 @@
     event loop  ── (future, work) ──>  queue  ──>  thread: sqlite3
         └────────── result or error, by call_soon_threadsafe ──┘
 
-The dialect makes a cursor, executes, fetches and closes it, and rolls back what never began when a connection returns
-to the pool. With aiosqlite's own connection each of the five is a trip to the thread and back, which costs more than
-SQLite's own work for the statements this package runs. Here the one trip brings back rows and description together.
+The dialect makes a cursor, executes, fetches, closes it, and rolls back when a connection returns to the pool, even if
+no transaction was begun. With aiosqlite's own connection each of the five is a trip to the thread and back, which costs
+more than SQLite's own work for the statements of this package. Here one trip returns rows and description together.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ async def connect(location: str, **options: Any) -> "OneTripConnection":  # noqa
     try:
         await connection.open(location, options)
     except BaseException:
-        # Cancelled, too: what the thread opens a moment later, it closes at once.
+        # Also if cancelled: the thread may open the file a moment later, and then closes it at once.
         connection.stop()
         raise
     return connection
@@ -38,7 +38,7 @@ async def connect(location: str, **options: Any) -> "OneTripConnection":  # noqa
 class OneTripConnection:
     """A connection whose cursors fetch as they execute.
 
-    `_connection`, `_conn` and `_tx` are aiosqlite's names, and private there: SQLAlchemy's adapter asks for them.
+    `_connection`, `_conn` and `_tx` are private names of aiosqlite that SQLAlchemy's adapter reads.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class OneTripConnection:
         self._was_left = False
         self._connection: sqlite3.Connection | None = None
         self._tx: SimpleQueue[_Job | None] = SimpleQueue()
-        # A daemon, so that a connection that nobody closed does not hang the exit.
+        # A daemon thread, so that a connection that was not closed does not block the exit of the process.
         threading.Thread(target=_work, args=(self._tx,), name="latchstring sqlite", daemon=True).start()
 
     def __del__(self) -> None:
@@ -62,29 +62,30 @@ class OneTripConnection:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction is open, as far as the statements that are through know."""
+        """Whether a transaction is open after the statements that have been executed so far."""
         return self._conn.in_transaction
 
     @property
     def isolation_level(self) -> str | None:
-        """What sqlite3 calls so: None, where it begins no transaction by itself."""
+        """The `isolation_level` of sqlite3: None if it begins no transaction by itself."""
         return self._conn.isolation_level
 
     async def open(self, location: str, options: dict[str, Any]) -> None:
-        """Open the file, on the connection's own thread."""
+        """Open the file on the connection's own thread."""
+        # On that thread, because sqlite3 refuses a connection that another thread has made.
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tx.put((future, partial(self._open, location, options)))
         await future
 
     def cursor(self) -> "_Cursor":
-        """Return a cursor, made on this side."""
+        """Return a cursor. No trip to the thread."""
         return _Cursor(self)
 
     async def run(self, work: Callable[..., _T], *arguments: object) -> _T:
-        """Do `work` with sqlite3's own connection, and `arguments`, on its thread, after all that was asked before.
+        """Call `work` with sqlite3's connection and `arguments` on the thread, after all earlier calls.
 
         Raises:
-            OperationalError: the connection is closed. Whatever `work` raises comes through as it is.
+            OperationalError: the connection is closed. An exception of `work` is raised unchanged.
         """
         connection = self._connection
         if connection is None or self._is_closed:
@@ -94,12 +95,12 @@ class OneTripConnection:
         try:
             return await future
         except asyncio.CancelledError:
-            # The thread goes on with it, and what it does is seen only after that.
+            # The thread goes on with the statement: whether it began a transaction is only known after it.
             self._was_left = True
             raise
 
     async def create_function(self, name: str, arity: int, function: Callable[..., Any], **options: bool) -> None:
-        """Let SQL call a function of Python's; the arguments are those of `sqlite3.Connection.create_function`."""
+        """Register a Python function for SQL, as `sqlite3.Connection.create_function` does."""
         await self.run(lambda connection: connection.create_function(name, arity, function, **options))
 
     async def commit(self) -> None:
@@ -107,19 +108,20 @@ class OneTripConnection:
         await self.run(sqlite3.Connection.commit)
 
     async def rollback(self) -> None:
-        """Roll back, where there is something to."""
+        """Roll back the open transaction, if there is one."""
+        # The pool asks for this each time a connection returns: after a read there is nothing to do, and no trip.
         if self._was_left or self.in_transaction:
             await self.run(sqlite3.Connection.rollback)
 
     async def close(self) -> None:
-        """Close the file once all that was asked before is done, and end the thread; also if this is cancelled."""
+        """Close the file after all earlier calls, and end the thread, even if this is cancelled."""
         if not self._is_closed:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._end(future)
             await future
 
     def stop(self) -> None:
-        """Do the same without waiting for it: wherever there is no event loop any more."""
+        """Close without waiting: for places without a running event loop."""
         if not self._is_closed:
             self._end(None)
 
@@ -138,7 +140,7 @@ class OneTripConnection:
 
 
 class _Cursor:
-    """What SQLAlchemy's adapter asks of a cursor."""
+    """The part of a cursor's interface that SQLAlchemy's adapter uses."""
 
     arraysize = 1
 
@@ -173,12 +175,12 @@ class _Cursor:
         self._rows = ()
 
     def _take(self, outcome: _Outcome) -> None:
-        # On this side: a statement that nobody waits for any more changes nothing here.
+        # Set here and not by the thread: the result of a cancelled statement must not appear in this cursor.
         self.description, self._rows, self.rowcount, self.lastrowid = outcome
 
 
 def _closed() -> sqlite3.OperationalError:
-    # aiosqlite's words, by which SQLAlchemy knows that a connection is gone, and replaces it.
+    # SQLAlchemy recognises a lost connection by this text, and replaces it. It is aiosqlite's.
     return sqlite3.OperationalError("no active connection")
 
 
@@ -200,7 +202,7 @@ def _execute_many(connection: sqlite3.Connection, statement: str, parameters: It
 def _work(jobs: "SimpleQueue[_Job | None]") -> None:
     while (job := jobs.get()) is not None:
         _do(*job)
-        # Otherwise the last rows, or a connection that was dropped, would be kept until the next statement.
+        # Otherwise the last rows, or a dropped connection, would be kept in memory until the next statement.
         del job
 
 
@@ -208,20 +210,21 @@ def _do(future: asyncio.Future[Any] | None, work: Callable[[], Any]) -> None:
     result = failure = None
     try:
         result = work()
-    except BaseException as error:  # noqa: BLE001 -- whoever waits gets it, whatever it is
-        # Without this frame, which holds the future that is about to hold the error.
+    except BaseException as error:  # noqa: BLE001 -- it is raised in the task that waits
+        # Without this frame, which refers to the future: future and error would refer to each other, a cycle that only
+        # the garbage collector frees.
         failure = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
     if future is not None:
         try:
             future.get_loop().call_soon_threadsafe(_settle, future, result, failure)
         except RuntimeError:
-            # The event loop is closed, and with it whoever waited; the next one's statements come in their turn.
+            # The loop of the waiting task is closed. Statements of the next loop are executed in their turn.
             return
 
 
 def _settle(future: asyncio.Future[Any], result: object, failure: BaseException | None) -> None:
     if future.done():
-        return  # whoever waited was cancelled
+        return  # the waiting task was cancelled
     if failure is not None:
         future.set_exception(failure)
     else:
