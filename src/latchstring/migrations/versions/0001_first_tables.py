@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("claims_version", sa.Integer(), nullable=False),
         sa.Column("roles", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_latchstring_users"),
+        # Of the canonical form, so that no two accounts differ by case or spelling alone (CVE-2019-19844).
         sa.UniqueConstraint("email", name="uq_latchstring_users_email"),
     )
     op.create_table(
@@ -54,6 +55,7 @@ def upgrade() -> None:
         sa.Column("revoked_reason", sa.String(32)),
         sa.Column("user_agent", sa.String(512)),
         sa.Column("address", sa.String(64)),
+        # No foreign key: a session's row outlives its user, as evidence.
         sa.PrimaryKeyConstraint("id", name="pk_latchstring_sessions"),
     )
     op.create_index("ix_latchstring_sessions_user_id", "latchstring_sessions", ["user_id"])
@@ -70,6 +72,7 @@ def upgrade() -> None:
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("expires_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("sequence", name="pk_latchstring_revocations"),
+        # The number is the feed's cursor on SQLite: that of a deleted row must not be given again.
         sqlite_autoincrement=True,
     )
     op.create_index("ix_latchstring_revocations_transaction_id", "latchstring_revocations", ["transaction_id"])
@@ -95,6 +98,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "latchstring_audit",
+        # No foreign keys: the trail outlives the users and sessions that it records.
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("fact", sa.String(64), nullable=False),

@@ -1,4 +1,4 @@
-"""Sessions: epochs, each generation's own expiry, counted refreshes, pruning. The places of the limits."""
+"""Sessions: epochs, an expiry for each generation, counted refreshes, pruning. The slots of the limits."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,7 +15,7 @@ _REVOCATIONS = "latchstring_revocations"
 
 
 def upgrade() -> None:
-    """Add the columns, give the sessions there are what they would have had, and put the indexes in order."""
+    """Add the columns, fill them for existing sessions, and replace the indexes."""
     with op.batch_alter_table(_SESSIONS) as batch:
         batch.add_column(sa.Column("epoch", sa.Integer(), nullable=False, server_default="0"))
         batch.add_column(sa.Column("generation_access_expires_at", UtcDateTime()))
@@ -24,12 +24,13 @@ def upgrade() -> None:
         batch.add_column(sa.Column("expires_by", sa.Date()))
     is_postgresql = op.get_bind().dialect.name == "postgresql"
     if is_postgresql:
-        # Room on every page for the next version of its rows: without it, a refresh in a full page writes every index.
+        # Room on each page for the next version of its rows: in a full page a refresh would write every index
+        # (decision 12).
         op.execute("ALTER TABLE latchstring_sessions SET (fillfactor = 90)")
     op.execute(
         "UPDATE latchstring_sessions SET generation_access_expires_at = access_expires_at, refreshes_since = rotated_at"
     )
-    # The day in UTC, wherever the server thinks it is.
+    # The day in UTC, whatever the time zone of the server.
     op.execute(
         "UPDATE latchstring_sessions SET expires_by = (expires_at AT TIME ZONE 'UTC')::date"
         if is_postgresql
@@ -41,6 +42,8 @@ def upgrade() -> None:
         batch.alter_column("generation_access_expires_at", existing_type=UtcDateTime(), nullable=False)
         batch.alter_column("refreshes_since", existing_type=UtcDateTime(), nullable=False)
         batch.alter_column("expires_by", existing_type=sa.Date(), nullable=False)
+    # By the day of expiry and not the time: a refresh changes the time, and an indexed column that changes prevents
+    # PostgreSQL's HOT updates (decision 12).
     op.drop_index("ix_latchstring_sessions_user_id", _SESSIONS)
     living = sa.text("revoked_at IS NULL")
     op.create_index(
@@ -51,7 +54,7 @@ def upgrade() -> None:
         sqlite_where=living,
     )
     op.create_index("ix_latchstring_sessions_expires_by", _SESSIONS, ["expires_by"])
-    # Nothing ever wrote it: everyone is meant by an epoch, not by a time.
+    # No version ever wrote it: everyone is signed out by an epoch, not by a time, because clocks differ (decision 9).
     with op.batch_alter_table(_REVOCATIONS, table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.drop_column("issued_before")
     everyone = sa.text("kind = 'everyone'")

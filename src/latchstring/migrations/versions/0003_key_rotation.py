@@ -1,4 +1,4 @@
-"""Keys that rotate: how long tokens and caches live, a number that rises with every change. Tokens for the feed."""
+"""Key rotation: lifetimes of tokens and caches, and a revision that rises with each change. Tokens for the feed."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,8 @@ _KEYS = "latchstring_keys"
 
 
 def upgrade() -> None:
-    """Add the columns, and the table."""
+    """Add the columns of keys, and the table of feed tokens."""
+    # The defaults are for existing keys only: the first worker to start records the longer lifetimes of its settings.
     with op.batch_alter_table(_KEYS) as batch:
         batch.add_column(sa.Column("token_seconds", sa.Integer(), nullable=False, server_default="0"))
         batch.add_column(sa.Column("cache_seconds", sa.Integer(), nullable=False, server_default="300"))
@@ -27,6 +28,7 @@ def upgrade() -> None:
         "latchstring_feed_tokens",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.String(100), nullable=False),
+        # A hash alone: a reader of the database must not be able to follow the feed.
         sa.Column("token_hash", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_latchstring_feed_tokens"),

@@ -1,4 +1,4 @@
-"""Sessions: who began a generation, and how often a refresh was answered again."""
+"""Sessions: the network and browser that began a generation, and how often a refresh was repeated."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,8 @@ _SESSIONS = "latchstring_sessions"
 
 
 def upgrade() -> None:
-    """Add the columns. Of the sessions there are nothing is known; they compare as equal to everybody."""
+    """Add the columns."""
+    # NULL in existing sessions, which counts as the same network and browser: the update must end none of them.
     with op.batch_alter_table(_SESSIONS) as batch:
         batch.add_column(sa.Column("rotated_network", sa.String(43)))
         batch.add_column(sa.Column("rotated_agent", sa.String(16)))

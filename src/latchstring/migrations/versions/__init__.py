@@ -1,1 +1,1 @@
-"""One file a revision, in one line."""
+"""The revisions, one file each, in a linear history."""
