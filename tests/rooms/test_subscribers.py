@@ -181,7 +181,7 @@ def test_subscribers_are_async_and_facts_are_facts(tmp_path: object) -> None:
         auth.after(UserRegistered)(print)  # type: ignore[arg-type]  # the point
     with pytest.raises(ConfigurationError, match="async"):
         auth.inside(UserRegistered)(print)  # type: ignore[arg-type]  # likewise
-    with pytest.raises(ConfigurationError, match="no kind of fact"):
+    with pytest.raises(ConfigurationError, match="not a type of event"):
         auth.after(str)  # type: ignore[type-var]  # likewise
 
 

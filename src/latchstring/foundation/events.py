@@ -1,4 +1,4 @@
-"""Events: what happened to an account, a session or a key. Each is a row of the audit trail, and what subscribers hear.
+"""Events of accounts, sessions and keys. Each is a row of the audit trail, and the object that subscribers get.
 
     Event
     ├── UserEvent      UserRegistered+ · UserRenamed+ · UserDisabled · UserEnabled+ · UserDeleted · SessionsEnded
@@ -9,10 +9,10 @@
     ├── KeyEvent       KeyCreated · KeyRetired · KeyRetiredAtOnce
     └── EveryoneSignedOut · SignInRefused · SecretChanged · FeedTokenCreated · FeedTokenRevoked
 
-    + and a GrantingEvent
+    + also a GrantingEvent
 
-No event holds a password, a token or a hash. Events that take something away must stand whatever a subscriber does, so
-that only giving ones can be joined from inside their transaction.
+No event holds a password, a token or a hash. Events that take access away must stand whatever a subscriber does, so
+only events that grant something can be joined from inside their transaction.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from latchstring.annotations import InstanceOnly
 
 @dataclass(frozen=True, slots=True)
 class Source(InstanceOnly):
-    """Where an action came from: a visitor's request, the application's own code, or the operator's command line."""
+    """The origin of an action: a visitor's request, the application's code, the operator, or the system itself."""
 
     actor: str
     """`visitor`, `application`, `operator` or `system`."""
@@ -41,38 +41,40 @@ SYSTEM = Source(actor="system")
 
 @dataclass(frozen=True, kw_only=True)
 class Event(InstanceOnly):
-    """Something that happened, and is committed or will be with the transaction that recorded it."""
+    """An event, committed with the transaction that records it."""
 
     name: ClassVar[str]
-    """What the trail calls it."""
+    """The event's name in the audit trail."""
     remark: ClassVar[str | None] = None
-    """The field that the trail keeps as the reason."""
+    """The field that the audit trail stores as the reason."""
 
     at: datetime
     source: Source
 
 
+# Only these can be undone by a subscriber. Were a sign-out or a withdrawn role among them, a full disk in the host's
+# table would keep a thief signed in (decision 16).
 class GrantingEvent(Event):
-    """A event that gives: where it can't be given whole, it isn't."""
+    """An event that grants something. A subscriber inside its transaction may fail, and so undo it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserEvent(Event):
-    """It speaks of a user."""
+    """An event of a user."""
 
     user_id: UUID
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionEvent(UserEvent):
-    """It speaks of a session, and whose it is."""
+    """An event of a session and its user."""
 
     session_id: UUID
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoleEvent(UserEvent):
-    """It speaks of a role."""
+    """An event of a user's role."""
 
     remark: ClassVar[str | None] = "role"
     role: str
@@ -80,7 +82,7 @@ class RoleEvent(UserEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyEvent(Event):
-    """It speaks of a signing key."""
+    """An event of a signing key."""
 
     remark: ClassVar[str | None] = "kid"
     kid: str
@@ -91,7 +93,7 @@ class KeyEvent(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class UserRegistered(UserEvent, GrantingEvent):
-    """There is a new user, who signed up or was created."""
+    """A user signed up or was created."""
 
     name: ClassVar[str] = "user.registered"
     email: str
@@ -100,44 +102,44 @@ class UserRegistered(UserEvent, GrantingEvent):
 
 
 class UserRenamed(UserEvent, GrantingEvent):
-    """A user's names are other ones now."""
+    """A user's names were changed."""
 
     name = "user.renamed"
 
 
 class UserDisabled(UserEvent):
-    """A user is shut out, and every session has ended."""
+    """A user was disabled, and every session ended."""
 
     name = "user.disabled"
 
 
 class UserEnabled(UserEvent, GrantingEvent):
-    """A user who was shut out may sign in again."""
+    """A disabled user was enabled, and may sign in again."""
 
     name = "user.enabled"
 
 
 class UserDeleted(UserEvent):
-    """A user is gone for good, and every session has ended."""
+    """A user was deleted, and every session ended."""
 
     name = "user.deleted"
 
 
 class RoleGranted(RoleEvent, GrantingEvent):
-    """A user has one role more."""
+    """A role was granted to a user."""
 
     name = "role.granted"
 
 
 class RoleWithdrawn(RoleEvent):
-    """A user has one role less."""
+    """A role was withdrawn from a user."""
 
     name = "role.withdrawn"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PasswordChanged(SessionEvent):
-    """A user has another password. Every session has ended, and the one that changed it was replaced."""
+    """A user changed the password. Every session ended, and the one that changed it was replaced by a new one."""
 
     name: ClassVar[str] = "password.changed"
     remark: ClassVar[str | None] = "replaced_session_id"
@@ -146,35 +148,35 @@ class PasswordChanged(SessionEvent):
 
 
 class PasswordUpgraded(UserEvent):
-    """The same password is kept as a better hash."""
+    """A user's password hash was replaced by one with the present algorithm and parameters."""
 
     name = "password.upgraded"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SignInRefused(Event):
-    """Somebody did not prove to be whom they said they are."""
+    """A sign-in failed."""
 
     name: ClassVar[str] = "sign_in.refused"
     remark: ClassVar[str | None] = "method"
     user_id: UUID | None
-    """None, where there is no such user."""
+    """None if there is no such user."""
     method: str
-    """How they tried: an `amr` value of RFC 8176."""
+    """The method of the attempt: an `amr` value of RFC 8176."""
 
 
 # --- sessions --------------------------------------------------------------------------------------------------------
 
 
 class SessionCreated(SessionEvent, GrantingEvent):
-    """A user has signed in."""
+    """A user signed in."""
 
     name = "session.created"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionProven(SessionEvent, GrantingEvent):
-    """A user has proved anew, within a session, who they are."""
+    """A user confirmed their identity within a session."""
 
     name: ClassVar[str] = "session.proven"
     remark: ClassVar[str | None] = "method"
@@ -184,7 +186,7 @@ class SessionProven(SessionEvent, GrantingEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionEnded(SessionEvent):
-    """One session has ended before its time."""
+    """A session was ended before it expired."""
 
     name: ClassVar[str] = "session.ended"
     remark: ClassVar[str | None] = "reason"
@@ -194,15 +196,15 @@ class SessionEnded(SessionEvent):
 
 
 class RefreshTokenReused(SessionEvent):
-    """An old refresh token was shown: somebody has a copy. The session has ended."""
+    """A replaced refresh token was presented, so a copy exists. The session was ended."""
 
     name = "session.refresh_reused"
 
 
 class RefreshRepeatedElsewhere(SessionEvent):
-    """Within the grace a refresh was repeated from another network or browser than the one that had rotated.
+    """Within the grace, a refresh was repeated from another network or browser than the first one.
 
-    A telephone that changed its network does that; so does a thief who shares the session.
+    A phone that changed its network does that; so does a thief who shares the session.
     """
 
     name = "session.refresh_repeated_elsewhere"
@@ -210,7 +212,7 @@ class RefreshRepeatedElsewhere(SessionEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionsEnded(UserEvent):
-    """Every session of a user has ended."""
+    """Every session of a user was ended."""
 
     name: ClassVar[str] = "sessions.ended"
     remark: ClassVar[str | None] = "reason"
@@ -219,7 +221,7 @@ class SessionsEnded(UserEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class EveryoneSignedOut(Event):
-    """Every session of every user has ended."""
+    """Every session of every user was ended."""
 
     name: ClassVar[str] = "everyone.signed_out"
     remark: ClassVar[str | None] = "reason"
@@ -230,40 +232,40 @@ class EveryoneSignedOut(Event):
 
 
 class KeyCreated(KeyEvent):
-    """A signing key is published."""
+    """A signing key was published."""
 
     name = "key.created"
 
 
 class KeyRetired(KeyEvent):
-    """A key ends when its last token has expired."""
+    """A key was retired. It verifies until its last token has expired."""
 
     name = "key.retired"
 
 
 class KeyRetiredAtOnce(KeyEvent):
-    """A key has ended, and every token it signed."""
+    """A key was retired at once. Every token it signed is refused."""
 
     name = "key.retired_at_once"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SecretChanged(Event):
-    """The keys are sealed under another secret."""
+    """The keys were sealed again under another secret."""
 
     name: ClassVar[str] = "secret.changed"
     remark: ClassVar[str | None] = "secret_id"
     secret_id: str
-    """Names the secret without revealing it."""
+    """Identifies the new secret without revealing it."""
 
 
 class FeedTokenCreated(Event):
-    """Another service may follow the revocation feed."""
+    """A token for the revocation feed was created for another service."""
 
     name = "feed_token.created"
 
 
 class FeedTokenRevoked(Event):
-    """It may no longer."""
+    """A token for the revocation feed was revoked."""
 
     name = "feed_token.revoked"

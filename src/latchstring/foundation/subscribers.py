@@ -1,7 +1,7 @@
-"""Subscribers: an application's own code that hears of events, inside their transaction or after it.
+"""Subscribers: an application's functions that are called for events, inside their transaction or after it.
 
-inside   in the transaction of the event, at its end: what it writes is there with the event, or neither is
-after    once that has committed, beside the requests: nobody waits for it, and what it raises is logged
+inside   at the end of the event's transaction: what it writes commits with the event, or neither does
+after    in the background once the transaction has committed: no request waits, and exceptions are logged
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Subscribers:
-    """Tells an application's functions of events."""
+    """Calls an application's functions for events."""
 
     def __init__(self) -> None:
         self._inside: list[tuple[type[GrantingEvent], Callable[..., Awaitable[None]]]] = []
@@ -33,11 +33,11 @@ class Subscribers:
         self._notifying: set[asyncio.Task[None]] = set()
 
     def inside(self, kind: type[GrantingEventT]) -> Callable[[Inside[GrantingEventT]], Inside[GrantingEventT]]:
-        """Return a decorator for a function that takes part in the transaction of each event of this kind."""
+        """Return a decorator for a function to call inside the transaction of each event of type `kind`."""
         if not issubclass(kind, GrantingEvent):
             raise ConfigurationError(
                 f"{kind.__name__} can't be joined from inside: what takes access away must not "
-                "depend on a subscriber. Subscribe to it with `after`"
+                "depend on a subscriber. Subscribe with `after` instead"
             )
 
         def subscribe(function: Inside[GrantingEventT]) -> Inside[GrantingEventT]:
@@ -47,9 +47,9 @@ class Subscribers:
         return subscribe
 
     def after(self, kind: type[EventT]) -> Callable[[After[EventT]], After[EventT]]:
-        """Return a decorator for a function that is called after the transaction of each event of this kind."""
+        """Return a decorator for a function to call after the transaction of each event of type `kind`."""
         if not issubclass(kind, Event):
-            raise ConfigurationError(f"{kind} is no kind of fact")
+            raise ConfigurationError(f"{kind} is not a type of event: subscribe to Event or one of its subclasses")
 
         def subscribe(function: After[EventT]) -> After[EventT]:
             self._after.append((kind, _checked(function)))
@@ -58,10 +58,10 @@ class Subscribers:
         return subscribe
 
     async def notify_inside(self, events: Sequence[Event], connection: Connection) -> None:
-        """Call everyone who takes part, in the order they subscribed.
+        """Call the `inside` subscribers of the events, in the order they subscribed.
 
         Raises:
-            SubscriberError: one of them failed: the transaction must not commit.
+            SubscriberError: one of them failed, and the transaction must not commit.
         """
         for event in events:
             for kind, function in self._inside:
@@ -69,44 +69,46 @@ class Subscribers:
                     try:
                         await _take_part(function, event, connection)
                     except Exception as error:
-                        # A database that is gone is no subscriber's fault; all else is, whatever it resembles.
+                        # A lost database is 503, and not the subscriber's fault. Everything else is, even another error
+                        # of SQLAlchemy's, and must not be reported as an outage.
                         if is_disconnection(error):
                             raise
                         raise SubscriberError(f"{function.__qualname__} failed inside {kind.__name__}") from error
 
     def notify_after(self, events: Sequence[Event]) -> None:
-        """Call everyone else, beside what goes on, in the order they subscribed."""
+        """Call the `after` subscribers of the events in the background, in the order they subscribed."""
         calls = [(function, event) for event in events for kind, function in self._after if isinstance(event, kind)]
         if calls:
             task = asyncio.create_task(_called(calls), name="latchstring subscribers")
+            # The loop keeps only a weak reference: a task without another one could be collected before it has run.
             self._notifying.add(task)
             task.add_done_callback(self._notifying.discard)
 
     async def drained(self) -> None:
-        """Wait until everyone has heard of all that is committed."""
+        """Wait until the subscribers of all committed events are done."""
         while self._notifying:
             await asyncio.wait(self._notifying)
 
     async def end(self) -> None:
-        """Wait so, but no longer than an application's end may take; cut off whoever is not done by then."""
+        """Wait until subscribers are done, for at most ten seconds; cancel those that are not."""
         try:
             async with asyncio.timeout(END_SECONDS):
                 await self.drained()
         except TimeoutError:
             _log.warning(
-                "%d subscribers were not done in %g seconds and are cut off", len(self._notifying), END_SECONDS
+                "%d subscribers were not done after %g seconds and are cut off", len(self._notifying), END_SECONDS
             )
             for task in self._notifying:
                 task.cancel()
 
 
 class _EndedTransactionError(Exception):
-    """A subscriber committed, or rolled back, what is not its own."""
+    """A subscriber committed or rolled back the transaction that it was called in."""
 
 
 async def _take_part(function: Callable[..., Awaitable[None]], event: Event, connection: Connection) -> None:
-    # In a savepoint, so that a statement which failed, and whose error was caught, is seen: PostgreSQL would make a
-    # rollback of the commit, and say nothing.
+    # In a savepoint, to notice a failed statement whose error the subscriber caught: PostgreSQL would then turn the
+    # COMMIT into a rollback without an error, and a success would be reported for a change that was not made.
     async with connection.begin_nested() as savepoint:
         await function(event, connection)
         if not savepoint.is_active:
@@ -118,11 +120,11 @@ async def _called(calls: Sequence[tuple[Callable[..., Awaitable[None]], Event]])
         try:
             await function(event)
         except Exception:  # noqa: BLE001 -- see below
-            # What happened has happened: nobody is let in or kept out for a mail that could not be sent.
+            # The event is committed: a mail that could not be sent must neither grant nor deny access.
             _log.exception("%s failed after %s", function.__qualname__, event.name)
 
 
 def _checked(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     if not inspect.iscoroutinefunction(function):
-        raise ConfigurationError(f"a subscriber is an async function, and {function!r} is none")
+        raise ConfigurationError(f"a subscriber must be an async function, and {function!r} is not")
     return function

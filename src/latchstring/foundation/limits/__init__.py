@@ -6,8 +6,8 @@
 
 Each attempt takes a slot in the account's window and one in the client address's window. If a window is full, the
 attempt is refused before anything is hashed, and takes no slot. A successful attempt releases its own slots and no
-others: a success in between does not reset what an attacker has used up (allauth 65.8.1). Attempts on one key take their
-slots one after the other, so that parallel guesses do not get more slots than there are.
+others: a success in between does not reset what an attacker has used up (allauth 65.8.1). Attempts for one window take
+their slots one after the other, so that parallel guesses do not get more slots than there are.
 
 The windows slide: no period of fifteen minutes has more failures than the rate allows. A full window is not queried
 again for a second, so that a flood of attempts on a locked account costs other users nothing.
