@@ -1,7 +1,7 @@
-"""A request's body: bounded in size and time, then bytes to JSON or to the fields of a form, strictly.
+"""Reads a request's body with bounded size and time, and parses JSON or a form strictly.
 
-The framework's own reader takes any size, lets NaN and lone surrogates through to a 500, and keeps the last of two
-equal keys, so that what a proxy checked need not be what we read.
+The framework's own reader accepts any size, lets NaN and lone surrogates through to a 500, and keeps the last of two
+equal keys, so that a proxy may check another value than the one we read.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from latchstring.errors import Code
 from latchstring.foundation.web.problem import ProblemError
 
+# Bounds for requests that nobody has authenticated yet: form parsers that ignored theirs could be kept busy by one
+# request (CVE-2024-47874, CVE-2024-53981).
 MAX_BYTES = 64 * 1024
 TIMEOUT_SECONDS = 10.0
 
@@ -26,7 +28,12 @@ _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def refuse_announced_size(request: Request) -> None:
-    """Refuse a body that says itself that it is too large, before a byte of it is read."""
+    """Refuse a body whose `Content-Length` is too large, before reading it.
+
+    Raises:
+        ProblemError: 413 if it announces more than 64 KiB, or no number.
+    """
+    # Python refuses to parse more than 4,300 digits, with an exception: a prefix is enough to compare.
     for name, announced in request.scope["headers"]:
         if name == b"content-length" and (not announced.isdigit() or int(announced[:_MAX_DIGITS]) > MAX_BYTES):
             raise ProblemError(Code.BODY_TOO_LARGE)
@@ -36,8 +43,8 @@ async def read_json(request: Request) -> object:
     """Return the body's JSON value.
 
     Raises:
-        ProblemError: 400 no or broken JSON, 408 not sent in time, 413 too large, 415 not JSON by its content type,
-            422 JSON that no honest client writes (repeated keys, NaN, lone surrogates, NUL).
+        ProblemError: 400 no or malformed JSON, 408 not sent in time, 413 too large, 415 another content type,
+            422 JSON with duplicate keys, NaN, Infinity, lone surrogates or NUL.
     """
     body = await _read_bounded(request)
     if not body:
@@ -54,11 +61,11 @@ async def read_json(request: Request) -> object:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """Return the fields of an `application/x-www-form-urlencoded` body; an empty one is none (RFC 6749, section 3.2).
+    """Return the fields of an `application/x-www-form-urlencoded` body, without empty ones (RFC 6749, section 3.2).
 
     Raises:
-        ProblemError: 408 not sent in time, 413 too large, 415 another content type, 422 a field that is repeated, is
-            no UTF-8 or holds NUL, or more fields than any form has.
+        ProblemError: 408 not sent in time, 413 too large, 415 another content type, 422 a duplicate field, one that
+            is not UTF-8 or holds NUL, or more than 32 fields.
     """
     body = await _read_bounded(request)
     if not _is_of_type("application/x-www-form-urlencoded", request.headers.getlist("content-type")):
@@ -79,6 +86,7 @@ async def _read_bounded(request: Request) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
+            # Counted as it arrives: `Content-Length` may be absent or wrong.
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MAX_BYTES:
@@ -91,7 +99,7 @@ async def _read_bounded(request: Request) -> bytes:
 
 
 def _is_of_type(expected: str, content_types: list[str]) -> bool:
-    # A form of another site can send text/plain that happens to be JSON, without a preflight (CVE-2021-32677).
+    # A form on another site can send JSON as text/plain, with cookies and without a preflight (CVE-2021-32677).
     if len(content_types) != 1:
         return False
     message = Message()
@@ -107,6 +115,7 @@ class _DishonestBodyError(Exception):
 def _unique_keys(pairs: list[tuple[str, _Value]]) -> dict[str, _Value]:
     result: dict[str, _Value] = {}
     for key, value in pairs:
+        # Parsers disagree about which duplicate counts: a proxy could check one value, and we would use the other.
         if key in result:
             raise _DishonestBodyError("a key is given twice")
         _refuse_unstorable(key)
@@ -117,6 +126,7 @@ def _unique_keys(pairs: list[tuple[str, _Value]]) -> dict[str, _Value]:
 
 def _refuse_unstorable(value: object) -> None:
     if isinstance(value, str):
+        # PostgreSQL refuses NUL in text, which was a 500 at sign-in elsewhere; C libraries end the text there.
         if "\0" in value:
             raise _DishonestBodyError("NUL characters are not allowed")
         if _LONE_SURROGATE.search(value):

@@ -1,4 +1,4 @@
-"""The visitor's address, where proxies stand in front."""
+"""The client address of a request, also behind proxies."""
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -9,14 +9,16 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 def client_address(
     peer: str | None, headers: RawHeaders, *, trusted_proxies: Sequence[IPv4Network | IPv6Network]
 ) -> str | None:
-    """Return the address of the nearest machine that is not one of our proxies.
+    """Return the address of the nearest machine that is not a trusted proxy; None if the peer's is unknown.
 
-    `X-Forwarded-For` is written from the left by whoever likes to; each proxy appends the one it saw. So it is read
-    from the right, and only as long as the one who wrote an entry is trusted.
+    The client may send any `X-Forwarded-For`; each proxy appends the address it saw. So the entries are read from the
+    right, and only while the machine that wrote an entry is trusted.
     """
     current = _parsed(peer)
     if current is None:
         return None
+    # By default no proxy is trusted: with a header that the client writes, each attempt would be from another address,
+    # and no limit would hold (CVE-2023-41338, allauth 65.14.2).
     if trusted_proxies:
         line = b",".join(value for name, value in headers if name == b"x-forwarded-for")
         for entry in reversed(line.decode("latin-1").split(",")):
@@ -36,6 +38,7 @@ def _parsed(address: str | None) -> IPv4Address | IPv6Address | None:
         parsed = ip_address(address)
     except ValueError:
         return None
+    # `::ffff:192.0.2.1` on a dual-stack socket: as IPv6 all of IPv4 would be one /64, and share one limit.
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:
         return parsed.ipv4_mapped
     return parsed

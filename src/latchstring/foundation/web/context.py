@@ -1,4 +1,4 @@
-"""WebContext: the web settings, worked out once, and the routers every room builds on."""
+"""WebContext: cookies, origin check and client address by the settings, and routers for all packages."""
 
 import contextlib
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from latchstring.foundation.web.route import ProblemRoute
 from latchstring.foundation.web.settings import WebSettings
 
 Refuse = Callable[[Request, ProblemError], Response]
-"""Turns a refusal into the answer that says so."""
+"""Turns a refusal into a response."""
 
 
 class WebContext:
-    """What routes need to know of the web around them."""
+    """Makes routers, and gives routes the settings of the web around them."""
 
     def __init__(self, settings: WebSettings, background: Background) -> None:
         self.cookies = CookieJar.for_transport(https=settings.is_https)
@@ -33,7 +33,7 @@ class WebContext:
         self._background = background
 
     def router(self, **options: Any) -> APIRouter:  # noqa: ANN401 -- APIRouter's own options
-        """Return a router whose routes read or are guarded by a caller."""
+        """Return a router for routes that only read, or that a guard protects."""
         web = self
 
         class Route(ProblemRoute):
@@ -43,12 +43,14 @@ class WebContext:
         return APIRouter(route_class=Route, **options)
 
     def credential_router(self, *, refuse: Refuse | None = None, **options: Any) -> APIRouter:  # noqa: ANN401 -- likewise
-        """Return a router whose routes hand out or take back tokens: each request's origin is checked first of all.
+        """Return a router for routes that issue or revoke tokens: the origin of each request is checked first.
 
         Args:
-            refuse: what a refusal looks like; problem+json by default.
-            options: APIRouter's own.
+            refuse: makes the response to a refusal; problem+json by default.
+            options: options of APIRouter.
         """
+        # Sign-in, too, which needs no cookie: otherwise another site could sign a visitor in to the attacker's account
+        # (CVE-2021-21241).
         web = self
 
         class OriginCheckedRoute(ProblemRoute):
@@ -63,26 +65,27 @@ class WebContext:
         return APIRouter(route_class=OriginCheckedRoute, **options)
 
     async def begin(self) -> None:
-        """See that what goes on beside the requests has begun, where no lifespan began it.
+        """Start the background work if no lifespan did.
 
-        Where it can't begin now, whatever depends on it refuses by itself, and the next request tries again.
+        If it can't start now, the request goes on: what depends on the work refuses by itself, and the next request
+        tries again.
         """
         if not self._background.is_begun:
             with contextlib.suppress(UnavailableError):
                 await self._background.begin()
 
     def origin_allowed(self, headers: RawHeaders) -> bool:
-        """Tell whether a browser's request comes from us or from the front end."""
+        """Tell whether a browser's request comes from our own origin or from the front end's."""
         return origin_allowed(
             headers, own_origin=self._settings.public_url, client_origin=self._settings.allowed_client_origin
         )
 
     def is_own_origin(self, headers: RawHeaders) -> bool:
-        """Tell whether a browser's request comes from us, and not even from the front end."""
+        """Tell whether a browser's request comes from our own origin, the front end's excluded."""
         return origin_allowed(headers, own_origin=self._settings.public_url, client_origin=None)
 
     def source(self, connection: HTTPConnection) -> Source:
-        """Return where a request came from, for the session list and the audit trail."""
+        """Return the source of a request, for the list of sessions and the audit trail."""
         user_agent = connection.headers.get("user-agent")
         return Source(
             actor="visitor",
@@ -96,5 +99,6 @@ class WebContext:
         )
 
 
+# A User-Agent is shown to users and operators: no control characters, which a terminal would run.
 def _printable(text: str) -> str:
     return "".join(character for character in text[:USER_AGENT_MAX_LENGTH] if character.isprintable())

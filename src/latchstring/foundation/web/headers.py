@@ -1,4 +1,4 @@
-"""What every answer of the server carries, the one to a bug included: one pure ASGI middleware around the rest."""
+"""The headers of every response of the server, a 500 included: one pure ASGI middleware around the application."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -7,20 +7,23 @@ from latchstring.foundation.web.problem import problem_response
 from latchstring.foundation.web.request_id import request_id
 
 _SECURITY_HEADERS = (
+    # A response must never be run as a script, whatever of a visitor's input it holds.
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
+    # `same-site`, because the front end may be on a sibling subdomain.
     (b"cross-origin-resource-policy", b"same-site"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    # Clickjacking, in browsers that do not read `frame-ancestors`.
     (b"x-frame-options", b"DENY"),
 )
 _STRICT_TRANSPORT = ((b"strict-transport-security", b"max-age=31536000"),)
 
 
 class HeadersMiddleware:
-    """Adds `X-Request-ID`, the security headers and, where nothing else is said, `no-store`.
+    """Adds `X-Request-ID`, the security headers and, if there is no `Cache-Control`, `no-store`.
 
-    What nobody caught it answers with 500, and lets it go on to the log.
+    Responds to an unhandled exception with 500, and raises it again for the server's log.
     """
 
     def __init__(self, app: ASGIApp, *, https: bool) -> None:
@@ -29,7 +32,7 @@ class HeadersMiddleware:
         self._fixed = _SECURITY_HEADERS + self._transport
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; extend the head of the answer."""
+        """Call the application, and add the headers to its response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -44,9 +47,10 @@ class HeadersMiddleware:
                 for name, _ in headers:
                     has_cache_control |= name == b"cache-control"
                     is_page |= name == b"content-security-policy"
+                # Responses with tokens or account data must not be stored by a cache (RFC 6749, section 5.1).
                 if not has_cache_control:
                     headers.append((b"cache-control", b"no-store"))
-                # A page has a policy of its own, which is to run its scripts.
+                # A page has its own policy, which allows its scripts.
                 headers += self._transport if is_page else self._fixed
                 headers.append((b"x-request-id", request_id(scope).encode()))
             await send(message)

@@ -1,7 +1,7 @@
-"""The OpenAPI document of an application that we are installed in: FastAPI's own, and what it can't know of our guards.
+"""Completes the OpenAPI document of an application with what FastAPI can't know of our guards.
 
-How a token is carried (header or cookie) and got (`/token`, for the documentation's *Authorize* button), what a guarded
-route refuses with, and of which media type our own refusals are.
+These are the ways to present a token (header or cookie) and to get one (`/token`, for the *Authorize* button of the
+documentation), the refusals of guarded routes, and the media type of our own refusals.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,17 +22,17 @@ _WAYS_IN: list[dict[str, list[str]]] = [{BEARER_SCHEME: []}, {SIGN_IN_SCHEME: []
 
 
 def example(value: dict[str, Any]) -> ConfigDict:
-    """Return the configuration of a model that shows this in the document."""
+    """Return the configuration of a model with `value` as its example in the document."""
     return ConfigDict(json_schema_extra={"examples": [value]})
 
 
 def described(app: FastAPI, *, cookie_name: str, token_url: str) -> Callable[[], dict[str, Any]]:
-    """Return a function that makes an application's document as it did, and tells in it what there is to tell.
+    """Return an `openapi` function that calls the application's present one and completes its document.
 
     Args:
-        app: the application, whose present `openapi` is asked.
-        cookie_name: the access token's.
-        token_url: where the token endpoint is, seen from the document.
+        app: the application.
+        cookie_name: the name of the access cookie.
+        token_url: the URL of the token endpoint, relative to the document.
     """
     document_of = app.openapi
 
@@ -43,15 +43,15 @@ def described(app: FastAPI, *, cookie_name: str, token_url: str) -> Callable[[],
             schemes[COOKIE_SCHEME] = {"type": "apiKey", "in": "cookie", "name": cookie_name}
             schemes[SIGN_IN_SCHEME] = {
                 "type": "oauth2",
-                "description": "Address and password, for an access token.",
+                "description": "Email and password, for an access token.",
                 "flows": {"password": {"tokenUrl": token_url, "scopes": {}}},
             }
             for operation, context in _operations(app, document):
                 responses = operation.setdefault("responses", {})
                 if isinstance(context.original_route, ProblemRoute):
-                    _tell_problems(responses)
+                    _add_problems(responses)
                 if guards := [each for each in dependencies_of(context) if isinstance(each, Guards)]:
-                    _tell_guards(operation, guards)
+                    _add_guards(operation, guards)
         return document
 
     return openapi
@@ -65,8 +65,8 @@ def _operations(app: FastAPI, document: dict[str, Any]) -> Iterator[tuple[dict[s
                 yield item[method.lower()], context
 
 
-def _tell_guards(operation: dict[str, Any], guards: Iterable[Guards]) -> None:
-    # An empty requirement is how OpenAPI says that none of the others has to be met.
+def _add_guards(operation: dict[str, Any], guards: Iterable[Guards]) -> None:
+    # In OpenAPI an empty requirement makes the others optional.
     others = [each for each in operation.get("security", []) if each != {BEARER_SCHEME: []}]
     is_open = all(guard.allows_anonymous for guard in guards)
     operation["security"] = [*([{}] if is_open else []), *_WAYS_IN, *others]
@@ -75,7 +75,7 @@ def _tell_guards(operation: dict[str, Any], guards: Iterable[Guards]) -> None:
         number, detail = PROBLEMS[code]
         refused.setdefault(str(number), {})[code.value] = {"value": {"detail": detail}}
     for status, examples in refused.items():
-        # As FastAPI answers an HTTPException; an application with a handler of its own says its own here.
+        # The body of FastAPI's own handler for HTTPException; an application with another handler documents its own.
         content = {"application/json": {"schema": _DETAIL, "examples": examples}}
         operation["responses"].setdefault(status, {"description": HTTPStatus(int(status)).phrase, "content": content})
 
@@ -83,8 +83,9 @@ def _tell_guards(operation: dict[str, Any], guards: Iterable[Guards]) -> None:
 _DETAIL = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
 
 
-def _tell_problems(responses: dict[str, Any]) -> None:
-    # FastAPI files the model of an additional response under the route's own media type; of ours one has it for all.
+def _add_problems(responses: dict[str, Any]) -> None:
+    # FastAPI documents the model of an additional response under the route's media type, and only one of ours has a
+    # model: move its schema to problem+json, for all of them.
     contents = [each["content"] for each in responses.values() if ProblemResponse.media_type in each.get("content", {})]
     schema: dict[str, Any] = {}
     for content in contents:

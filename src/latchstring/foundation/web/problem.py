@@ -1,4 +1,4 @@
-"""A refusal on the wire: RFC 9457 problem+json, one row for each code of the closed list."""
+"""Refusals as RFC 9457 problem+json: status and sentence for each code of the closed list."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from latchstring.foundation.web.request_id import request_id
 
 _TRY_AGAIN_SECONDS = 1.0
 
-# The sentences are part of the contract: a client of the tutorial compares them.
+# The sentences are part of the HTTP contract: clients written for the tutorial compare them.
 PROBLEMS: Mapping[Code, tuple[int, str]] = {
     Code.BODY_TIMEOUT: (408, "The body was not sent in time."),
     Code.BODY_TOO_LARGE: (413, "The body may have at most 65536 bytes."),
@@ -58,10 +58,10 @@ PROBLEMS: Mapping[Code, tuple[int, str]] = {
 
 
 class ProblemError(HTTPException):
-    """A refusal on its way out.
+    """A refusal as an exception.
 
-    On our own routes it becomes problem+json. On a route of the host application, whose handlers are left alone,
-    it is an ordinary HTTPException with the same status, sentence and headers.
+    On our own routes it becomes problem+json. On a route of the host application, whose exception handlers stay as they
+    are, it is an ordinary HTTPException with the same status, sentence and headers.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class ProblemError(HTTPException):
 
     @classmethod
     def of(cls, refused: Refused, *, token_sent: bool = False) -> Self:
-        """Return the refusal that an action gave."""
+        """Return the exception for a refusal that an action returned."""
         return cls(refused.code, token_sent=token_sent, retry_after_seconds=refused.retry_after_seconds)
 
 
 class FieldError(BaseModel):
-    """What is wrong with one field; never what was sent."""
+    """What is wrong with one field. Never holds the value that was sent."""
 
     pointer: str = Field(description="JSON pointer (RFC 6901) into the body, or into the query.")
     detail: str
@@ -123,7 +123,7 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
     errors: Sequence[Mapping[str, str]] = (),
 ) -> ProblemResponse:
-    """Return the answer for `code`, with what the scope knows of the request and nothing of what was sent."""
+    """Return the response for `code`, with the request's id and nothing of what was sent."""
     status, detail = PROBLEMS[code]
     content: dict[str, Any] = {
         "type": "about:blank",
@@ -140,11 +140,9 @@ def problem_response(
 
 
 def refusals(*codes: Code) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI `responses` for a route that refuses with `codes`.
-
-    The first alone names the model, whose schema `described` gives to the others: FastAPI would make a validator for
-    each, in every application that starts.
-    """
+    """Return the OpenAPI `responses` of a route that refuses with `codes`."""
+    # Only the first names the model, and `openapi.described` gives its schema to the others: FastAPI would build a
+    # validator for each, at the start of every application.
     documented: dict[int | str, dict[str, Any]] = {}
     for code in sorted(codes, key=lambda code: (PROBLEMS[code][0], code)):
         status, detail = PROBLEMS[code]
@@ -175,10 +173,10 @@ def _headers(
     max_age_seconds: float | None = None,
 ) -> dict[str, str]:
     if code is Code.INSUFFICIENT_USER_AUTHENTICATION:
-        # RFC 9470, section 3: the token is good, the proof behind it too old.
+        # RFC 9470, section 3: the token is valid, but its `auth_time` is too old.
         challenge = f'Bearer error="{code}", error_description="{PROBLEMS[code][1]}"'
         return {"WWW-Authenticate": challenge + _parameter("max_age", max_age_seconds)}
-    # RFC 6750, section 3: a challenge with every 401, and the error only where a token was shown.
+    # RFC 6750, section 3: a challenge with every 401, and an error only if a token was presented.
     if status == HTTPStatus.UNAUTHORIZED:
         return {"WWW-Authenticate": 'Bearer error="invalid_token"' if token_sent else "Bearer"}
     if code is Code.INVALID_CREDENTIALS:

@@ -1,4 +1,4 @@
-"""The id of a request, in its answer, in a problem and in the audit trail, so that one leads to the others."""
+"""The id of a request, the same in its response, in a problem document and in the audit trail."""
 
 import secrets
 
@@ -8,8 +8,9 @@ _KEY = "latchstring.request_id"
 
 
 def request_id(scope: Scope) -> str:
-    """Return the id of this request, giving it one first where it has none. A visitor's own is never taken over."""
-    known: str | None = scope.get(_KEY)
-    if known is None:
-        known = scope[_KEY] = secrets.token_hex(8)
-    return known
+    """Return the id of this request, and make one if it has none yet."""
+    # Never from a header: a client could use another request's id, or write into logs (CVE-2020-7694).
+    existing: str | None = scope.get(_KEY)
+    if existing is None:
+        existing = scope[_KEY] = secrets.token_hex(8)
+    return existing

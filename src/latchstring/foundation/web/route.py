@@ -1,7 +1,7 @@
-"""The route class under every route of ours: bodies are guarded, and what is refused leaves as problem+json.
+"""The route class of all our routes: bodies are limited, and refusals become problem+json.
 
-It belongs to the route and not to the application, so that a host's exception handlers, its 422 and its body
-limits stay as they are.
+This is done in the route and not in the application, so that a host's exception handlers, its 422 and its body limits
+stay as they are.
 """
 
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
@@ -26,21 +26,21 @@ BODY_REFUSALS = (
     Code.UNSUPPORTED_MEDIA_TYPE,
     Code.VALIDATION_FAILED,
 )
-"""What every route that takes a body may answer instead of its own."""
+"""The codes with which every route that takes a body may refuse."""
 
 
 @runtime_checkable
 class Guards(Protocol):
-    """A dependency of ours that decides who may come to a route."""
+    """A dependency of ours that decides who may use a route."""
 
     allows_anonymous: bool
-    """Whether it is open to visitors as well."""
+    """Whether visitors without a token may use the route."""
     refusals: Collection[Code]
-    """What the route may answer instead of its own."""
+    """The codes with which it may refuse."""
 
 
 def dependants_of(route: object) -> Iterator[Any]:
-    """Return what FastAPI solves before a route, and before that: each with its `call` and its `own_oauth_scopes`."""
+    """Return FastAPI's dependants of a route, nested ones included, each with `call` and `own_oauth_scopes`."""
     waiting = list(getattr(getattr(route, "dependant", None), "dependencies", ()))
     while waiting:
         dependency = waiting.pop(0)
@@ -49,24 +49,25 @@ def dependants_of(route: object) -> Iterator[Any]:
 
 
 def dependencies_of(route: object) -> Iterator[object]:
-    """Return what FastAPI calls before a route, and before that."""
+    """Return the callables of a route's dependencies, nested ones included."""
     for dependant in dependants_of(route):
         yield dependant.call
 
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-"""FastAPI's own for a route: it solves what the route asks for, and calls it."""
+"""FastAPI's handler of a route: it resolves the dependencies and calls the route."""
 
 
 class ProblemRoute(APIRoute):
-    """A route that answers refusals itself."""
+    """A route that turns its refusals into responses itself."""
 
     def get_route_handler(self) -> Handler:
-        """Wrap FastAPI's handler: body first, then the route, then its refusals."""
+        """Wrap FastAPI's handler: check the headers, read the body, call the route, translate refusals."""
         handle = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
             try:
+                # The origin first: a request that another site caused must not cost a body, a query or a hash.
                 await self.admit(request)
                 refuse_announced_size(request)
                 if self.body_field is not None:
@@ -86,18 +87,20 @@ class ProblemRoute(APIRoute):
         return guarded
 
     async def admit(self, request: Request) -> None:
-        """Refuse a request by its headers alone; the plain route admits all."""
+        """Refuse a request by its headers alone; this class admits all."""
 
     async def respond(self, request: Request, handle: Handler) -> Response:
-        """Return the route's own answer."""
+        """Return the response of the route."""
         return await handle(request)
 
     def refuse(self, request: Request, problem: ProblemError) -> Response:
-        """Return the answer that says no."""
+        """Return the response to a refusal."""
         return problem_response(request.scope, problem.code, headers=problem.headers, errors=problem.errors)
 
 
 def _forbid_keeping(response: Response) -> None:
+    # Responses about credentials must not be stored (RFC 6749, section 5.1); here and not only in the server's
+    # middleware, because an application that installs our routes has no such middleware.
     for name, _ in response.raw_headers:
         if name == b"cache-control":
             return
@@ -105,15 +108,15 @@ def _forbid_keeping(response: Response) -> None:
 
 
 class PrefixRouter(APIRouter):
-    """Every route of ours; a request to another address passes by after one look into a dictionary.
+    """The router of all our routes; requests for other paths cost it one dictionary lookup.
 
-    FastAPI tries the routes of an included router one by one, and twice, which a host's own routes, coming after ours,
-    would pay for at each of their requests. It does so here only below the beginning of a path that
-    has a parameter in it, a socket or a mount.
+    FastAPI tries the routes of an included router one by one, and twice: 40 µs of a 130 µs request (decision 8), which
+    a host's own routes after ours would pay, too. Here it does so only for paths that begin like one of ours with a
+    parameter, a WebSocket route or a mount.
     """
 
     def __init__(self, *mounts: tuple[str, Iterable[APIRouter]]) -> None:
-        """Take routers in, each group of them below a prefix."""
+        """Include groups of routers, each group under a prefix."""
         super().__init__()
         self._methods: dict[str, set[str]] = {}
         patterns: set[str] = set()
@@ -129,22 +132,22 @@ class PrefixRouter(APIRouter):
         self._patterns = tuple(patterns)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Tell whether address and method are ours; which route it is, FastAPI finds out afterwards."""
-        address = scope["path"]
+        """Tell whether path and method are ours; FastAPI finds the route afterwards."""
+        path = scope["path"]
         root = scope.get("root_path", "")
-        # As Starlette does: a part of the path, and not of a word in it.
-        if root and address.startswith(root) and address[len(root) : len(root) + 1] in {"", "/"}:
-            address = address[len(root) :]
-        methods = self._methods.get(address)
+        # As Starlette does: only a whole segment counts, so that `/application` is not below `/app`.
+        if root and path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
+            path = path[len(root) :]
+        methods = self._methods.get(path)
         if methods is not None:
             return (Match.FULL if scope.get("method") in methods else Match.PARTIAL), {}
-        if address.startswith(self._patterns):
+        if path.startswith(self._patterns):
             return super().matches(scope)
         return Match.NONE, {}
 
 
 class _JsonRequest(Request):
-    """A request whose body has been read, checked and parsed; FastAPI takes the value from here."""
+    """A request whose body has been read, checked and parsed; FastAPI takes the parsed value from it."""
 
     def __init__(self, scope: Any, value: object) -> None:  # noqa: ANN401 -- Starlette's own Scope type
         super().__init__(scope)
@@ -158,7 +161,7 @@ class _JsonRequest(Request):
 
 
 def _field_errors(errors: Sequence[Any]) -> list[dict[str, str]]:
-    # Pydantic's own dictionaries hold the input, and with it the password: only place and message leave.
+    # Pydantic's own dictionaries hold the input, and with it the password: only the field and the message are sent.
     return [
         {"pointer": "#" + "".join(f"/{_escaped(part)}" for part in error["loc"][1:]), "detail": _message(error)}
         for error in errors

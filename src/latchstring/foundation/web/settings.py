@@ -1,4 +1,4 @@
-"""Where the service stands on the web."""
+"""Settings of the public URL, the front end and the proxies."""
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -10,12 +10,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 DEVELOPMENT_CLIENT_ORIGIN = "http://localhost:3000"
 
 
-# Names in other alphabets are written as browsers write them in `Origin`: xn--….
+# Names in other alphabets must be written as browsers send them in `Origin`: xn--….
 _HOST = re.compile(r"[a-z0-9.:_-]+")
 
 
 def _bare_origin(value: object) -> object:
-    """Accept `scheme://host[:port]` and nothing more; return it as a browser would write it in `Origin`."""
+    """Accept only `scheme://host[:port]`, and return it as a browser sends it in `Origin`."""
     if not isinstance(value, str):
         return value
     parts = urlsplit(value.strip())
@@ -34,6 +34,7 @@ def _bare_origin(value: object) -> object:
         or not _HOST.fullmatch(parts.hostname)
     ):
         raise ValueError("must be an origin such as https://example.com, with no path")
+    # Compared as a whole string later, never by prefix or suffix: `https://example.com.attacker.net` must not match.
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     default_port = {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{host}" + ("" if port in {None, default_port} else f":{port}")
@@ -45,7 +46,7 @@ def _networks(value: object) -> object:
     try:
         return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
     except ValueError:
-        raise ValueError("must be addresses and networks, separated by commas") from None
+        raise ValueError("must be IP addresses and networks such as 10.0.0.0/8, separated by commas") from None
 
 
 def _addresses(value: object) -> object:
@@ -53,12 +54,13 @@ def _addresses(value: object) -> object:
         return value
     addresses = tuple(part.strip() for part in value.split(",") if part.strip())
     for address in addresses:
+        # Whole URLs, compared exactly: prefixes and patterns are how open redirects begin (CVE-2021-32618).
         parts = urlsplit(address)
         is_whole = (
             parts.scheme in {"http", "https"} and parts.hostname and parts.username is None and not parts.fragment
         )
         if not is_whole or not address.isascii():
-            raise ValueError("must be whole addresses such as https://app.example.com/welcome, separated by commas")
+            raise ValueError("must be whole URLs such as https://app.example.com/welcome, separated by commas")
     return addresses
 
 
@@ -68,29 +70,31 @@ Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_net
 
 
 class WebSettings(BaseModel):
-    """What browsers see of the service."""
+    """The public URL, and what is trusted around it."""
 
     model_config = ConfigDict(frozen=True)
 
     public_url: Origin | None = None
-    """The address people type, e.g. `https://auth.example.com`. With https, cookies are Secure and `__Host-`."""
+    """The URL that visitors use, e.g. `https://auth.example.com`. With https, cookies are Secure and `__Host-`."""
     client_origin: Origin | None = None
-    """The browser front end's origin, allowed to call with credentials. Unset: `http://localhost:3000` while no
-    public URL is set, none afterwards."""
+    """The front end's origin, allowed to call with credentials. By default `http://localhost:3000` if there is no
+    public URL, and none if there is one."""
     trusted_proxies: Networks = ()
-    """Whose `X-Forwarded-For` is believed; nobody's by default."""
+    """The proxies whose `X-Forwarded-For` is trusted, as IP addresses and networks; none by default."""
 
     return_urls: Addresses = ()
-    """Where a page may send a visitor on to (`next`), besides paths on our own origin: whole addresses, exactly."""
+    """URLs to which a page may redirect (`next`), besides paths on our own origin. Compared exactly."""
 
     @property
     def is_https(self) -> bool:
-        """Whether visitors come by https: what the public URL says, never what a request claims."""
+        """Whether the public URL is https."""
+        # Never from the request: a proxy or a client could say http, and cookies would lose `Secure` and `__Host-`.
         return self.public_url is not None and self.public_url.startswith("https://")
 
     @property
     def allowed_client_origin(self) -> str | None:
-        """The one foreign origin that may call with credentials."""
+        """The one other origin that may call with credentials."""
+        # One origin or none: a wildcard with credentials gives every site the session (CVE-2024-25124).
         if self.client_origin is None and self.public_url is None:
             return DEVELOPMENT_CLIENT_ORIGIN
         return self.client_origin
