@@ -1,10 +1,10 @@
-"""What keeps FastAPI from filling our names from a request.
+"""Keep FastAPI from filling the types we export from a request.
 
-    InstanceOnly      the base of our values: Pydantic takes instances of it, and never builds one from data
-    NotFromRequest    marks a parameter that only code may fill: FastAPI can't declare it
+    InstanceOnly      base class of our values: Pydantic accepts instances, and never builds one from data
+    NotFromRequest    marks a parameter that only code may fill: FastAPI refuses to declare it
 
 FastAPI reads every parameter that is not a dependency from the body or the query string. `user: User | None = None`
-would let a visitor write the user, and `Depends(fresh)`, the call forgotten, would ask them for the minutes.
+would let a visitor write the user, and `Depends(fresh)`, without its call, would read `minutes` from the query string.
 """
 
 import inspect
@@ -23,26 +23,28 @@ _Value = TypeVar("_Value")
 class NotFromRequest:
     """Marks a parameter: `minutes: Annotated[float, NotFromRequest("fresh is missing its call: …")]`.
 
-    FastAPI asks Pydantic how to read each parameter of a dependency when a route is declared. This one raises
-    `ConfigurationError` with the sentence instead.
+    When a route is declared, FastAPI asks Pydantic for the schema of each parameter of a dependency. This marker raises
+    `ConfigurationError` with `sentence` at that moment.
     """
 
     sentence: str = field(repr=False)
 
     def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> NoReturn:
-        """Refuse."""
+        """Raise `ConfigurationError`."""
+        # At declaration, not at the first request: a hole that only shows under attack would reach production.
         raise ConfigurationError(self.sentence)
 
 
 class _ConstructorSignature:
-    """The signature of a class, for `inspect.signature`: the real one, with no parameter a request could fill."""
+    """The signature of a class for `inspect.signature`, whose parameters no request can fill."""
 
     def __get__(self, _instance: object, owner: type) -> inspect.Signature:
         refused = NotFromRequest(
-            f"{owner.__name__} is no dependency: FastAPI would read it from the request. For the user who is asking, "
-            "write CurrentUser, or OptionalUser where a visitor may be signed out."
+            f"{owner.__name__} is not a dependency: FastAPI would read it from the request. For the signed-in user "
+            "write CurrentUser, or OptionalUser if visitors may be signed out."
         )
-        own = inspect.signature(owner.__init__)  # type: ignore[misc]  # of this very class, whatever it inherits
+        # `Depends()` without an argument calls the annotated class: FastAPI would fill its fields from the query.
+        own = inspect.signature(owner.__init__)  # type: ignore[misc]  # of this very class, not of a base class
         _self, *parameters = own.parameters.values()
         return own.replace(
             parameters=[each.replace(annotation=Annotated[each.annotation, refused]) for each in parameters]
@@ -50,9 +52,9 @@ class _ConstructorSignature:
 
 
 class InstanceOnly:
-    """A value that code makes, and no request: not as a parameter, and not inside the model of a body.
+    """A value that only code can make: no request fills it, as a parameter or as a field of a body's model.
 
-    Routes can return it, with the same JSON and the same OpenAPI schema as any dataclass.
+    Routes can return it. Its JSON and its OpenAPI schema are those of any dataclass.
     """
 
     __slots__ = ()
@@ -60,11 +62,13 @@ class InstanceOnly:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401 -- as Pydantic declares it
-        """Return the schema of the dataclass, behind a check that refuses everything but instances."""
+        """Return the dataclass's schema, preceded by a check that accepts instances only."""
 
         def instance(value: _Value) -> _Value:
+            # Otherwise a body `{"roles": ["admin"], …}` becomes a User, and the visitor is whoever they wrote.
             if not isinstance(value, cls):
                 raise PydanticCustomError("instance_only", "a request can't contain a {name}", {"name": cls.__name__})
             return value
 
+        # `before`: the check must run on the raw input, ahead of the schema that would build an instance from it.
         return core_schema.no_info_before_validator_function(instance, handler(source))

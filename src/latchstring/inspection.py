@@ -1,10 +1,10 @@
-"""What an application lets in, looked at before somebody else does: its routes, CORS, cookies, keys and schema.
+"""Inspect an application for holes: its routes, CORS, cookies, keys and schema.
 
-    guarded      a dependency of ours decides who may come in, or one that the application names
-    public       it was said that everybody may: `@public`, `OptionalUser`, a path that is named, our own ways in
-    undeclared   nobody said anything
+    guarded      one of our guards, or a dependency marked by `@guarding`, decides who gets in
+    public       declared so: `@public`, `OptionalUser`, a path that is named, our own sign-in routes
+    undeclared   neither: a finding
 
-Routes are read off the application as it is put together; none is called.
+Routes are read from the assembled application; no endpoint is called.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,15 +33,16 @@ from latchstring.settings import Settings
 _PUBLIC = "__latchstring_public__"
 _GUARDS = "__latchstring_guards__"
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
-# Of a secret of 32 characters drawn at random, however it is written, hardly one in a billion has fewer.
+# Fewer than one in a billion random secrets has fewer: of 32 characters in base64, or of 64 in hex.
 _FEWEST_DIFFERENT_CHARACTERS = 10
+# 2,048 bits are accepted, the minimum of RFC 7518, 3.3; the keys we make have 3,072.
 _RSA_GOOD_BITS = 3072
 _SESSIONS_MODULE = "starlette.middleware.sessions"
 _FOREIGN_ORIGIN = "https://nobody.example"
 
 
 class Access(StrEnum):
-    """Whom a route lets in."""
+    """Who may call a route."""
 
     GUARDED = "guarded"
     PUBLIC = "public"
@@ -54,31 +55,32 @@ class InspectedRoute(InstanceOnly):
 
     path: str
     methods: tuple[str, ...]
-    """Empty, where it is no route of HTTP."""
+    """Empty for WebSockets and mounted applications."""
     access: Access
     why: str
-    """What says so."""
+    """What decides it: the guard's name, or how the route was declared."""
     ignored_scopes: tuple[str, ...] = ()
-    """Scopes that a guard of ours was given, which knows none."""
+    """Scopes given to one of our guards, which check no scopes."""
 
     def __str__(self) -> str:
-        """Return it in one line."""
+        """Return the route as one line."""
         return f"{self.access:<10} {' '.join(self.methods) or '-':<7} {self.path}  ({self.why})"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding(InstanceOnly):
-    """Something that must not stay so."""
+    """Something to fix."""
 
     name: str
     """`undeclared_route`, `ignored_scopes`, `overridden_guard`, `wildcard_cors`, `insecure_cookies`, `weak_secret`,
     `weak_key`, `schema_drift` or `not_inspected`."""
     words: str
+    """What is wrong, and usually what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection(InstanceOnly):
-    """What was seen."""
+    """The result of `auth.audit`: every route, and what was found."""
 
     routes: tuple[InspectedRoute, ...]
     findings: tuple[Finding, ...]
@@ -89,31 +91,32 @@ class Inspection(InstanceOnly):
         return not self.findings
 
     def __str__(self) -> str:
-        """Return all of it for a person: a line for each route, and for each finding."""
+        """Return a line for each route and for each finding, for people."""
         lines = [str(route) for route in self.routes]
         return "\n".join([*lines, *(f"FOUND {finding.name}: {finding.words}" for finding in self.findings)])
 
 
 def public(endpoint: _Endpoint) -> _Endpoint:
-    """Declare that everybody may come to a route: a decorator below the one that adds it. Nothing changes but that."""
+    """Declare a route public: a decorator below the one that adds the route. It changes nothing at run time."""
     setattr(endpoint, _PUBLIC, True)
     return endpoint
 
 
 def guarding(dependency: _Endpoint) -> _Endpoint:
-    """Declare that a dependency of your own lets nobody in unasked: a decorator. Nothing changes but that."""
-    # The very function: what wraps it, and takes over its attributes, may catch what it refuses with.
+    """Declare that a dependency of your own is a guard: a decorator. It changes nothing at run time."""
+    # The function itself, not True: `functools.wraps` copies attributes to a wrapper that may catch the refusal.
     setattr(dependency, _GUARDS, dependency)
     return dependency
 
 
 def inspected_routes(app: Starlette, *, public_paths: Iterable[str] = ()) -> tuple[InspectedRoute, ...]:
-    """Return every route of an application and of those mounted in it, in the order of their paths.
+    """Return every route of an application and of the applications mounted in it, ordered by path.
 
     Args:
         app: the application.
-        public_paths: addresses that everybody may come to; one that ends with `*` means all that begin so.
+        public_paths: paths that are public. A trailing `*` matches every path that begins with what is before it.
     """
+    # A lone string is an iterable of its characters: `public="/"` would declare nothing that was meant.
     declared = (public_paths,) if isinstance(public_paths, str) else tuple(public_paths)
     found = [
         _named_public(route, declared) if route.access is Access.UNDECLARED else route
@@ -123,56 +126,63 @@ def inspected_routes(app: Starlette, *, public_paths: Iterable[str] = ()) -> tup
 
 
 def found_in_routes(routes: Iterable[InspectedRoute]) -> Iterator[Finding]:
-    """Find routes of which nobody said whom they let in, or said it in words that no guard hears."""
+    """Find routes that are neither guarded nor public, and scopes given to a guard that ignores them."""
     for route in routes:
         if route.access is Access.UNDECLARED:
             methods = " ".join(route.methods)
             yield Finding("undeclared_route", f"{methods} {route.path} is neither guarded nor declared public".strip())
+        # `Security(current_user, scopes=["admin"])` reads like a check, and lets in every user.
         if route.ignored_scopes:
             scopes = " ".join(route.ignored_scopes)
-            words = f"{route.path} asks for {scopes}, which no guard looks at: say requires(role=…)"
+            words = f"{route.path} asks for {scopes}, but guards ignore scopes: use requires(role=…)"
             yield Finding("ignored_scopes", words)
 
 
 def found_in_applications(app: Starlette) -> Iterator[Finding]:
-    """Find CORS that lets every site read what only one person may, cookies in the clear, and overridden guards.
+    """Find CORS that any site may use with credentials, session cookies sent over http, and overridden guards.
 
-    In an application, in all that are mounted in it, and in whatever stands around any of them.
+    Looks at the application, at all applications mounted in it, and at the middleware around each of them.
     """
     for path, layer in _layers(app, path=""):
         where = path or "the application"
+        # Any site that a signed-in visitor opens could then read their data (CVE-2024-25124, CVE-2024-41657).
         if isinstance(layer, CORSMiddleware) and _lets_any_site_in(layer):
-            yield Finding("wildcard_cors", f"{where} lets any site call with credentials")
+            yield Finding(
+                "wildcard_cors", f"{where} allows any site to call with credentials: list origins in allow_origins"
+            )
         if type(layer).__module__ == _SESSIONS_MODULE and "secure" not in getattr(layer, "security_flags", ""):
             yield Finding(
-                "insecure_cookies", f"SessionMiddleware of {where} sends its cookie by http: say https_only=True"
+                "insecure_cookies", f"SessionMiddleware of {where} sends its cookie over http: set https_only=True"
             )
+        # A test that overrode a guard and was left behind in production code lets everybody in.
         for overridden in getattr(layer, "dependency_overrides", ()):
             if isinstance(overridden, GuardDependency):
-                yield Finding("overridden_guard", f"{where} has something else in the place of {overridden}")
+                yield Finding("overridden_guard", f"dependency_overrides of {where} replaces {overridden}: remove it")
 
 
 def found_unseen() -> Iterator[Finding]:
-    """Find what can't be seen in this FastAPI and Starlette, so that a name that they changed is no clean bill.
+    """Find what this inspection can't see in the installed FastAPI and Starlette.
 
-    Routes, CORS and overrides are read from attributes that are hardly documented. Where one is gone, nothing would be
-    found, in silence: so an application that has each of these holes is looked at first.
+    Routes, CORS and overrides are read from attributes that are hardly documented. If a release renames one, nothing
+    would be found, silently. So an application that has every kind of hole is inspected too: each must be found.
     """
     app = _full_of_holes()
     routes = inspected_routes(app)
-    seen = {finding.name for finding in (*found_in_routes(routes), *found_in_applications(app))}
-    seen |= {route.path for route in routes}
+    found = {finding.name for finding in (*found_in_routes(routes), *found_in_applications(app))}
+    found |= {route.path for route in routes}
     for hole, what in _HOLES.items():
-        if hole not in seen:
+        if hole not in found:
             versions = f"FastAPI {fastapi.__version__} with Starlette {starlette.__version__}"
-            yield Finding("not_inspected", f"{what} can't be seen in {versions}: look yourself, or upgrade latchstring")
+            yield Finding(
+                "not_inspected", f"{what} can't be inspected in {versions}: check by hand, or upgrade latchstring"
+            )
 
 
 _HOLES = {
     "/included": "routes of included routers",
-    "/frontend/*": "what app.frontend(…) serves",
+    "/frontend/*": "files served by app.frontend(…)",
     "/mounted/route": "routes of mounted applications",
-    "ignored_scopes": "scopes that are asked of a guard",
+    "ignored_scopes": "scopes given to a guard",
     "wildcard_cors": "CORS",
     "overridden_guard": "overridden guards",
 }
@@ -192,7 +202,8 @@ def _full_of_holes() -> FastAPI:
 
 
 def _lets_any_site_in(cors: CORSMiddleware) -> bool:
-    # By their names, like everything here that is no part of what Starlette documents; see `found_unseen`.
+    # The middleware's own decision about a foreign origin, because a pattern may allow everything as well as `*` does.
+    # By attribute names that Starlette does not document: `found_unseen` notices when one of them changes.
     is_allowed = getattr(cors, "is_allowed_origin", None)
     return bool(getattr(cors, "allow_credentials", False) and is_allowed and is_allowed(_FOREIGN_ORIGIN))
 
@@ -200,11 +211,11 @@ def _lets_any_site_in(cors: CORSMiddleware) -> bool:
 def _layers(app: object, *, path: str) -> Iterator[tuple[str, object]]:
     for layer in _unwrapped(app):
         yield path, layer
-        # As they are configured, not as their arguments are spelled: each middleware is built around nothing.
+        # Each middleware is instantiated around a dummy application, so that defaults and subclasses count as well.
         for middleware in getattr(layer, "user_middleware", ()):
             kind = middleware.cls.func if isinstance(middleware.cls, partial) else middleware.cls
             is_cors = isinstance(kind, type) and issubclass(kind, CORSMiddleware)
-            # No other one: to make it may mean to open something.
+            # Only these two: instantiating another one may open files or connections.
             if is_cors or getattr(kind, "__module__", "") == _SESSIONS_MODULE:
                 yield path, middleware.cls(_nowhere, *middleware.args, **middleware.kwargs)
         for route in getattr(layer, "routes", ()):
@@ -213,24 +224,27 @@ def _layers(app: object, *, path: str) -> Iterator[tuple[str, object]]:
 
 
 def found_in_settings(settings: Settings, keys: KeySet | None) -> Iterator[Finding]:
-    """Find cookies that travel in the clear, a secret that can be guessed, and keys that are too short.
+    """Find cookies sent over http, a secret that can be guessed, and RSA keys that are too short.
 
     Args:
-        settings: those in force.
-        keys: those in force, where they are known.
+        settings: the settings in force.
+        keys: the keys in force; None if they can't be read.
     """
+    # Without https there is neither `Secure` nor the `__Host-` prefix, and a sibling domain can plant our cookies.
     if not settings.is_https:
-        yield Finding("insecure_cookies", "cookies are not Secure: set the public URL to an https address")
+        yield Finding("insecure_cookies", "cookies are not Secure: set public_url to an https URL")
     secret = settings.secret.get_secret_value() if settings.secret else None
+    # It encrypts the private keys: with a copy of the database, a guessed secret signs tokens for anybody.
     if secret is not None and len(set(secret)) < _FEWEST_DIFFERENT_CHARACTERS:
-        yield Finding("weak_secret", "the secret repeats itself: make one with python -m secrets")
+        yield Finding("weak_secret", "the secret has too few different characters: make one with python -m secrets")
     for kid, bits in keys.rsa_sizes().items() if keys else ():
         if bits < _RSA_GOOD_BITS:
-            yield Finding("weak_key", f"the RSA key {kid} has {bits} bits, and less than {_RSA_GOOD_BITS}")
+            yield Finding("weak_key", f"the RSA key {kid} has {bits} bits: rotate to one of at least {_RSA_GOOD_BITS}")
 
 
 def _routes(app: Starlette, *, prefix: str) -> Iterator[InspectedRoute]:
     around: list[object] = [middleware.cls for middleware in getattr(app, "user_middleware", ())]
+    # It guards everything inside: no route below it can be reached without it.
     if GuardMiddleware in around:
         yield InspectedRoute(prefix + "/*", (), Access.GUARDED, "GuardMiddleware")
         return
@@ -240,6 +254,7 @@ def _routes(app: Starlette, *, prefix: str) -> Iterator[InspectedRoute]:
         if isinstance(route, Mount | Host):
             yield from _mounted(route, path)
             continue
+        # Starlette adds HEAD to every GET: as a row of its own it would say nothing.
         methods = tuple(sorted(set(context.methods or ()) - {"HEAD"}))
         access, why = _access(context, route)
         yield InspectedRoute(path or "/", methods, access, why, _ignored_scopes(context))
@@ -247,7 +262,7 @@ def _routes(app: Starlette, *, prefix: str) -> Iterator[InspectedRoute]:
 
 
 def _frontends(app: Starlette, *, prefix: str) -> Iterator[InspectedRoute]:
-    # What `app.frontend(…)` serves FastAPI keeps apart from all other routes, under a name of its own.
+    # FastAPI keeps the routes of `app.frontend(…)` apart from all others, under this private name.
     for found in getattr(app.router, "_iter_low_priority_routes", tuple)():
         group = getattr(found, "original_route", found)
         for route in getattr(group, "routes", ()):
@@ -261,6 +276,7 @@ def _mounted(route: Mount | Host, path: str) -> Iterator[InspectedRoute]:
     where = path.rstrip("/") + "/*"
     around = list(_as_far_as_routes(_unwrapped(route.app)))
     inner = around[-1]
+    # Any layer of the stack: `auth.protect` may itself be wrapped in other middleware.
     if any(isinstance(layer, GuardMiddleware) for layer in around):
         yield InspectedRoute(where, (), Access.GUARDED, "auth.protect")
     elif isinstance(inner, Starlette):
@@ -274,11 +290,11 @@ def _mounted(route: Mount | Host, path: str) -> Iterator[InspectedRoute]:
 
 
 def _unwrapped(app: Any) -> Iterator[Any]:  # noqa: ANN401 -- any ASGI application
-    # A middleware keeps what it stands around as `app`; so do ours, and all of Starlette's. Something else may have
-    # there what stands around it.
-    seen: list[object] = []
-    while app is not None and not any(app is each for each in seen):
-        seen.append(app)
+    # By convention a middleware keeps the application it wraps as `app`, as ours and Starlette's do. Other objects may
+    # keep the application around them there, hence the check for a loop.
+    visited: list[object] = []
+    while app is not None and not any(app is each for each in visited):
+        visited.append(app)
         yield app
         app = getattr(app, "app", None)
 
@@ -291,16 +307,18 @@ def _as_far_as_routes(layers: Iterable[object]) -> Iterator[object]:
 
 
 def _access(context: Any, route: Any) -> tuple[Access, str]:  # noqa: ANN401 -- FastAPI's own kinds of routes
-    asked = list(dependencies_of(context))
-    for call in asked:
+    calls = list(dependencies_of(context))
+    # A guard anywhere in the tree of dependencies counts, before any declaration: FastAPI runs all of them.
+    for call in calls:
         if _is_guard(call):
             return Access.GUARDED, str(call) if isinstance(call, GuardDependency) else _name(call)
-    if any(isinstance(call, GuardDependency) for call in asked):
+    if any(isinstance(call, GuardDependency) for call in calls):
         return Access.PUBLIC, "OptionalUser"
     endpoint = context.endpoint
     if getattr(endpoint, _PUBLIC, False):
         return Access.PUBLIC, "declared"
     module = getattr(endpoint, "__module__", "")
+    # Both, so that an application's own module called `latchstring.…` is not taken for ours.
     if isinstance(route, ProblemRoute) and module.startswith("latchstring."):
         return Access.PUBLIC, "Latchstring's own"
     if module == "fastapi.applications":
@@ -318,7 +336,7 @@ def _ignored_scopes(context: object) -> tuple[str, ...]:
 
 
 def _is_guard(call: object) -> bool:
-    # One of ours says so itself, and one of the application's was marked.
+    # Our own guards have the attribute; the application's were marked by `@guarding`.
     return getattr(call, "allows_anonymous", None) is False or getattr(call, _GUARDS, None) is call
 
 
@@ -334,4 +352,4 @@ def _named_public(route: InspectedRoute, declared: Sequence[str]) -> InspectedRo
 
 
 async def _nowhere(_scope: object, _receive: object, _send: object) -> None:
-    """Stand where an application would, for a middleware that is only looked at."""
+    """Stand in for the application inside a middleware that is only inspected."""

@@ -1,14 +1,14 @@
-"""The whole configuration: one frozen model, the sum of what the rooms declare.
+"""The whole configuration: one frozen model, the sum of what the packages declare.
 
-    Settings = WebSettings        where the service stands on the web
-             + PasswordHashSettings   how passwords are hashed
-             + KeySettings        which keys sign
-             + TokenSettings      for whom tokens are issued, and how long they live
-             + SessionSettings    how long sessions live
-             + LimitSettings      how often what may be tried
-             + the database, the data folder and the secret
+    Settings = WebSettings            public URL, client origin, trusted proxies
+             + PasswordHashSettings   cost of a password hash
+             + KeySettings            signing keys and their rotation
+             + TokenSettings          issuer, audience and lifetimes of tokens
+             + SessionSettings        lifetimes of sessions
+             + LimitSettings          rates of sign-ins, registrations and refreshes
+             + the database, the data directory and the secret
 
-It reads nothing: `apps.environment` fills it from the environment, a host application from where it likes.
+It reads nothing. `apps.environment` fills it from the environment; a host application fills it from its own source.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ DATABASE_FILE = "latchstring.db"
 
 
 class PostgresSettings(BaseModel):
-    """The tutorial's five variables; all of them, or none."""
+    """The tutorial's five variables: set all of them, or none."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,7 +42,7 @@ class PostgresSettings(BaseModel):
 
     @property
     def postgres_url(self) -> str | None:
-        """The URL the five make, or None where they are not set."""
+        """The database URL made of the five variables; None if they are not set."""
         user, password, server, port, database = (getattr(self, name) for name in PostgresSettings.model_fields)
         if password is None:
             return None
@@ -52,6 +52,7 @@ class PostgresSettings(BaseModel):
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Self:
+        # A forgotten variable must not fall back to SQLite silently: the service would run on an empty database.
         missing = [name.upper() for name in PostgresSettings.model_fields if getattr(self, name) is None]
         if missing and len(missing) < len(PostgresSettings.model_fields):
             raise ValueError(f"{', '.join(missing)} must be set as well: PostgreSQL needs all five variables")
@@ -61,48 +62,52 @@ class PostgresSettings(BaseModel):
 class Settings(
     WebSettings, PasswordHashSettings, TokenSettings, KeySettings, SessionSettings, LimitSettings, PostgresSettings
 ):
-    """Everything that can be set."""
+    """Every setting there is."""
 
+    # `extra`: a misspelt setting must not leave its default in force. `hide_input`: a value may be a secret.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     pages: bool = True
-    """Whether the server has pages for people, beside its JSON routes."""
+    """Whether the server has HTML pages beside its JSON routes."""
     site_name: Annotated[str, Field(min_length=1, max_length=60)] = "Latchstring"
-    """What the server's pages call it."""
+    """The name of the service on the server's pages."""
     data_dir: Path = Path("latchstring-data")
-    """Where the server keeps its SQLite database and its secret, unless they are elsewhere."""
+    """The directory of the server's SQLite database and secret, unless other settings provide them."""
+    # A SecretStr, because a URL usually contains the password.
     database_url: SecretStr | None = None
     """`sqlite+aiosqlite:///…`, `postgresql+psycopg://…` or `postgresql+asyncpg://…`."""
     secret: SecretStr | None = None
-    """Seals private keys at rest; at least 32 characters."""
+    """Encrypts private keys at rest; at least 32 characters."""
     previous_secret: SecretStr | None = None
-    """The one before: what it sealed is opened still, and sealed anew under `secret` at the next start."""
+    """The previous secret. Keys encrypted under it can be read, and are encrypted under `secret` at the next start."""
 
     @property
     def database(self) -> str:
-        """The database's URL: the one given, the one of the five variables, or SQLite in the data folder."""
+        """The database URL: `database_url`, the five variables' URL, or SQLite in the data directory."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return self.postgres_url or f"sqlite+aiosqlite:///{self.data_dir / DATABASE_FILE}"
 
     @property
     def keys_from_environment(self) -> bool:
-        """Whether the signing key is given, and the database holds none."""
+        """Whether the signing key comes from the settings instead of the database."""
         return self.jwt_private_key is not None
 
     @property
     def issuer(self) -> str:
-        """`iss` of every token."""
+        """The `iss` claim of every token (RFC 7519, 4.1.1)."""
         return self.public_url or "latchstring"
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
+        # A weak configuration must not start (CVE-2021-40494 is a default secret that stayed).
         for name in ("secret", "previous_secret"):
             secret = getattr(self, name)
             if secret is not None and len(secret.get_secret_value()) < SECRET_MIN_LENGTH:
                 raise ValueError(f"LATCHSTRING_{name.upper()} must have at least {SECRET_MIN_LENGTH} characters")
         if self.jwt_private_key is None and (self.jwt_public_key or self.jwt_extra_public_keys):
             raise ValueError("JWT_PRIVATE_KEY must be set as well: a public key alone signs nothing")
+        # Otherwise an access token could outlive the refresh token, or a refresh token its session.
         if self.access_token_expire_minutes > self.refresh_token_expire_minutes:
             raise ValueError("ACCESS_TOKEN_EXPIRE_MINUTES must not be more than REFRESH_TOKEN_EXPIRE_MINUTES")
         if self.refresh_token_expire_minutes > self.session_max_days * 24 * 60:
@@ -111,7 +116,8 @@ class Settings(
 
 
 def sentences(error: ValidationError, *, name: Callable[[str], str]) -> Iterator[str]:
-    """Say what is wrong with which setting, without repeating a value; `name` is how the reader calls a field."""
+    """Return a sentence for each invalid setting, without its value; `name` maps a field to the name to print."""
+    # Without the input: these sentences are printed and logged, and the input may be a secret.
     for problem in error.errors(include_input=False, include_url=False):
         message = problem["msg"].removeprefix("Value error, ")
         if problem["loc"]:

@@ -1,4 +1,4 @@
-"""For the tests of an application that Latchstring is installed in: a pytest plugin.
+"""A pytest plugin for the tests of an application that uses Latchstring.
 
     # conftest.py
     pytest_plugins = ["latchstring.testing"]
@@ -9,12 +9,12 @@
         return app
 
     client         a browser: Starlette's TestClient, with the application's lifespan running
-    sign_in_as     a browser that is signed in as somebody, with the roles you say, without a password's hash
-    clock          the time, which stands still until a test turns it
+    sign_in_as     a browser signed in as any user, with any roles, without hashing a password
+    clock          a clock that stands still until the test advances it
     refresh_storm  many tabs that refresh at once
-    auth           the application's Auth, on a database of its own that is gone after the test
+    auth           the application's Auth, on a database of its own for each test
 
-Everything is sync, so that a test needs no plugin for async code.
+All fixtures are sync, so that tests need no plugin for async code.
 """
 
 import asyncio
@@ -44,13 +44,14 @@ from latchstring.foundation.limits import Limits
 from latchstring.foundation.passwords import PasswordHasher, PasswordHashSettings
 
 _Result = TypeVar("_Result")
+# A hash with the default cost takes tens of milliseconds of processor time: a suite signs in a thousand times.
 _CHEAP = PasswordHashSettings(password_hash_memory_kib=8, password_hash_passes=1)
 
 
 class ManualClock:
-    """A clock that stands still until it is turned.
+    """A clock that stands still until it is advanced.
 
-    It begins at the present, with half a second on it, so that nothing can depend on whole seconds.
+    It starts at the current time plus half a second, so that no test passes only on whole seconds.
     """
 
     def __init__(self) -> None:
@@ -58,36 +59,37 @@ class ManualClock:
         self._uptime = 1_000.0
 
     def now(self) -> datetime:
-        """Return the time of day, in UTC."""
+        """Return the current time, in UTC."""
         return self._now
 
     def uptime(self) -> float:
-        """Return seconds since some fixed instant."""
+        """Return seconds since a fixed instant, as a monotonic clock does."""
         return self._uptime
 
     def advance(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
-        """Move the time of day, forward or back: tokens and sessions expire by it."""
+        """Move the current time, forward or back: tokens and sessions expire by it."""
+        # Not the uptime: a worker that had polled nothing for that long would refuse everybody with 503.
         self._now += timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
 
     def suspend(self, *, seconds: float) -> None:
-        """Let the machine sleep: time passes, and nothing looks at the database meanwhile."""
+        """Suspend the machine: time passes, and nothing polls the database meanwhile."""
         self.advance(seconds=seconds)
         self._uptime += seconds
 
 
 @dataclass(frozen=True)
 class StormReport:
-    """What came of many refreshes at once."""
+    """The outcome of many concurrent refreshes."""
 
     statuses: Sequence[int]
-    """Of each answer, in no order."""
+    """The status of each response, in no order."""
     access_tokens: frozenset[str]
-    """The different ones among the answers: one, where all tabs end with the same."""
+    """The different access tokens among the responses: one, if all tabs end with the same."""
     refresh_tokens: frozenset[str]
 
     @property
     def everyone_is_signed_in(self) -> bool:
-        """Whether every tab got an answer, and all of them the same pair of tokens."""
+        """Whether every refresh succeeded, and all with the same pair of tokens."""
         is_one_pair = len(self.access_tokens) == len(self.refresh_tokens) == 1
         return is_one_pair and set(self.statuses) == {HTTPStatus.OK}
 
@@ -98,12 +100,12 @@ class SignInAs(Protocol):
     def __call__(
         self, user: User | str = "ada@example.com", *, roles: Sequence[str] = (), bearer: bool = False
     ) -> TestClient:
-        """Return a browser of its own that is signed in.
+        """Return a new browser that is signed in.
 
         Args:
-            user: who; or an address, of a user who is made where there is none.
-            roles: what roles the user has from now on; none are taken away.
-            bearer: whether it sends its access token as `Authorization: Bearer`, and no cookies.
+            user: a user, or an email; a user with this email is created if there is none.
+            roles: roles to grant; roles the user has already are kept.
+            bearer: whether the browser sends its access token as `Authorization: Bearer`, and no cookies.
         """
         ...
 
@@ -112,7 +114,7 @@ class RefreshStorm(Protocol):
     """The fixture `refresh_storm`."""
 
     def __call__(self, browser: TestClient, *, tabs: int = 20) -> StormReport:
-        """Refresh from many tabs of one browser at once; its cookies are the new ones afterwards."""
+        """Refresh from many tabs of one browser at once; afterwards the browser has the new cookies."""
         ...
 
 
@@ -124,13 +126,13 @@ def app() -> FastAPI:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """The time of the application's Auth, which stands still until it is turned."""
+    """The clock of the application's `Auth`, which stands still until it is advanced."""
     return ManualClock()
 
 
 @pytest.fixture
 def latchstring_database_url(tmp_path_factory: pytest.TempPathFactory) -> str | None:
-    """Where a test's users and sessions are: a SQLite file of its own. None: where the application has them."""
+    """URL of the test's database: by default a new SQLite file. None keeps the application's own database."""
     return f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('latchstring')}/test.db"
 
 
@@ -138,7 +140,7 @@ def latchstring_database_url(tmp_path_factory: pytest.TempPathFactory) -> str | 
 def auth(
     app: FastAPI, clock: ManualClock, latchstring_database_url: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> Auth:
-    """The application's Auth, with the test's clock and database, and hashes that cost next to nothing."""
+    """The application's `Auth`, with the test's clock and database, and cheap password hashes."""
     found = Auth.of(app)
     if found is None:
         raise pytest.UsageError("latchstring.testing: no Auth is installed in the application of the fixture `app`")
@@ -147,42 +149,46 @@ def auth(
         for name in ("now", "uptime"):
             monkeypatch.setattr(parts.tools.clock, name, getattr(clock, name))
     except AttributeError:
-        raise pytest.UsageError("latchstring.testing: the application's clock can't be turned (__slots__)") from None
+        raise pytest.UsageError(
+            "latchstring.testing: the application's clock can't be replaced: remove its __slots__"
+        ) from None
     _become(parts.tools.passwords, PasswordHasher(_CHEAP), monkeypatch)
-    # What it remembers of other tests' guesses is gone.
+    # It remembers full windows for a second: another test's failed sign-ins must not refuse this one's.
     _become(parts.tools.limits, Limits(parts.settings, parts.tools.clock), monkeypatch)
     if latchstring_database_url is not None:
         database = Database(latchstring_database_url, listener=parts.subscribers)
         _become(parts.tools.database, database, monkeypatch)
+        # The new file has no tables, whatever the application does about its own database.
         monkeypatch.setattr(found, "migrates", True)
     return found
 
 
 @pytest.fixture
 def client(app: FastAPI, auth: Auth) -> Iterator[TestClient]:
-    """A browser, of somebody who is not signed in, while the application's lifespan runs."""
-    with TestClient(app, base_url=_address(auth)) as browser:
+    """A browser that is not signed in, while the application's lifespan runs."""
+    with TestClient(app, base_url=_base_url(auth)) as browser:
         if browser.portal is None:
             raise pytest.UsageError("latchstring.testing: this version of Starlette runs no lifespan in its TestClient")
-        # Below a mount no lifespan runs.
+        # Starlette runs no lifespan of an application that is mounted in another one.
         with browser.portal.wrap_async_context_manager(auth.running()):
             yield browser
 
 
 @pytest.fixture
 def sign_in_as(app: FastAPI, auth: Auth, client: TestClient) -> SignInAs:
-    """Signs somebody in, in a browser of their own."""
+    """Signs a user in, in a new browser."""
 
     def sign_in_as(
         user: User | str = "ada@example.com", *, roles: Sequence[str] = (), bearer: bool = False
     ) -> TestClient:
         tokens = _in_its_loop(client, lambda: signed_in(auth, user, roles=roles)).tokens
-        browser = TestClient(app, base_url=_address(auth))
+        browser = TestClient(app, base_url=_base_url(auth))
+        # One event loop for all browsers: connections and locks of the `Auth` belong to the loop they were made in.
         browser.portal = client.portal
         if bearer:
             browser.headers["Authorization"] = f"Bearer {tokens.access}"
         else:
-            _take_cookies(browser, auth, access=tokens.access, refresh=tokens.refresh)
+            _set_cookies(browser, auth, access=tokens.access, refresh=tokens.refresh)
         return browser
 
     return sign_in_as
@@ -196,45 +202,48 @@ def refresh_storm(app: FastAPI, auth: Auth, client: TestClient) -> RefreshStorm:
         names = auth.parts.tools.web.cookies.access_name, auth.parts.tools.web.cookies.refresh_name
         if auth.parts.tools.web.cookies.refresh_name not in browser.cookies:
             raise pytest.UsageError("refresh_storm: this browser has no refresh token; sign in first")
-        sent = {"Cookie": "; ".join(f"{name}={browser.cookies.get(name)}" for name in names)}
+        cookie_header = {"Cookie": "; ".join(f"{name}={browser.cookies.get(name)}" for name in names)}
 
+        # A client for each tab: a shared one would store the first response's cookies and send those with the rest.
         async def from_one_tab() -> httpx2.Response:
             transport = httpx2.ASGITransport(app)
-            async with httpx2.AsyncClient(transport=transport, base_url=_address(auth), headers=sent) as tab:
+            async with httpx2.AsyncClient(transport=transport, base_url=_base_url(auth), headers=cookie_header) as tab:
                 return await tab.post(f"{_prefix(auth)}/refresh")
 
         async def all_at_once() -> list[httpx2.Response]:
             return await asyncio.gather(*(from_one_tab() for _ in range(tabs)))
 
-        answers = _in_its_loop(client, all_at_once)
+        responses = _in_its_loop(client, all_at_once)
         access, refresh = (
-            frozenset(answer.cookies[name] for answer in answers if name in answer.cookies) for name in names
+            frozenset(response.cookies[name] for response in responses if name in response.cookies) for name in names
         )
         if access and refresh:
-            _take_cookies(browser, auth, access=min(access), refresh=min(refresh))
-        return StormReport([answer.status_code for answer in answers], access, refresh)
+            _set_cookies(browser, auth, access=min(access), refresh=min(refresh))
+        return StormReport([response.status_code for response in responses], access, refresh)
 
     return refresh_storm
 
 
 def _become(target: object, other: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Every room holds the very object: it can't be exchanged, but what it is made of can.
+    # Every part holds a reference to the object, so the object stays and its attributes are replaced.
     for name, value in vars(other).items():
         monkeypatch.setattr(target, name, value)
 
 
-def _address(auth: Auth) -> str:
+def _base_url(auth: Auth) -> str:
+    # The public URL, where there is one: origin checks and `__Host-` cookies depend on it.
     return auth.parts.settings.public_url or "http://testserver"
 
 
 def _prefix(auth: Auth) -> str:
     if auth.mounted is None:
-        raise pytest.UsageError("refresh_storm: the Auth is attached to the application, and installed nowhere")
+        raise pytest.UsageError("refresh_storm: the Auth is only attached to the application: call auth.install(app)")
     return auth.mounted.prefix
 
 
-def _take_cookies(browser: TestClient, auth: Auth, *, access: str, refresh: str) -> None:
-    # As if an answer had set them: cookies of another domain would be sent beside those that a refresh sets.
+def _set_cookies(browser: TestClient, auth: Auth, *, access: str, refresh: str) -> None:
+    # With the domain a response would give them (`.local`, as http.cookiejar adds it). Under another one they would be
+    # sent beside the cookies that a refresh sets, and duplicates are refused.
     host = browser.base_url.host
     domain = host if "." in host else f"{host}.local"
     for name, value in (
@@ -246,17 +255,17 @@ def _take_cookies(browser: TestClient, auth: Auth, *, access: str, refresh: str)
 
 def _in_its_loop(client: TestClient, work: Callable[[], Awaitable[_Result]]) -> _Result:
     if client.portal is None:
-        raise pytest.UsageError("latchstring.testing: the fixture `client` is over")
+        raise pytest.UsageError("latchstring.testing: the fixture `client` has ended; use its browsers within the test")
     return client.portal.call(work)
 
 
 async def signed_in(auth: Auth, who: User | str, *, roles: Sequence[str] = ()) -> SignedIn:
-    """Sign somebody in without a password: what `sign_in_as` does before it has a browser.
+    """Sign a user in without a password, as `sign_in_as` does, for tests that have no browser.
 
     Args:
-        auth: it runs.
-        who: a user; or an address, of a user who is made where there is none.
-        roles: what roles the user has from now on; none are taken away.
+        auth: the application's `Auth`, running.
+        who: a user, or an email; a user with this email is created if there is none.
+        roles: roles to grant; roles the user has already are kept.
 
     Raises:
         RefusedError: `user_not_found`, `user_gone` (a disabled account).
@@ -267,6 +276,7 @@ async def signed_in(auth: Auth, who: User | str, *, roles: Sequence[str] = ()) -
     user = await auth.users.get(user_id)
     if user is None:
         raise RefusedError(Code.USER_NOT_FOUND)
+    # Through the same door as a real sign-in, so that a disabled account is refused here as well.
     proof = Proof(user=user, method=Method.PASSWORD, proven_at=auth.parts.tools.clock.now())
     async with auth.parts.tools.database.transaction() as connection:
         admitted = await auth.parts.core.sign_in.create_session(connection, proof, source=APPLICATION)
@@ -282,6 +292,7 @@ async def _user_with_email(auth: Auth, email: str) -> UUID:
         if user is None:
             user = await accounts.insert_user(connection, email=email, now=now, **names)
             if user is None:
+                # Another test process inserted the same email in between.
                 raise RefusedError(Code.EMAIL_TAKEN)
             event = UserRegistered(at=now, source=APPLICATION, user_id=user.id, email=email, **names)
             await record(connection, event)

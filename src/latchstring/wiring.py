@@ -1,4 +1,8 @@
-"""Wiring: every part of an `Auth`, made once, from the foundation up. Nothing is global, and nothing is read yet."""
+"""Wiring: make every part of an `Auth` once, in dependency order. Nothing is global, and nothing is read yet.
+
+build           settings → Parts, before there is an application
+json_routers, well_known_routers, page_router, page_routers   Parts → what `Auth.install` mounts
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +65,7 @@ from latchstring.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Every part of an `Auth`."""
+    """Every part of an `Auth`. Frozen: what is known only at `install` is in `Mounted`."""
 
     settings: Settings
     tools: Tools
@@ -75,9 +79,9 @@ class Parts:
     housekeeping: Housekeeping
     features: Sequence[FeatureParts]
     grants: Mapping[str, Grant]
-    """Those of all features, by their grant type."""
+    """The grants of all features, by `grant_type` (RFC 6749)."""
     pages: Pages | None
-    """How pages look, where there are any."""
+    """How the pages look; None without pages."""
 
 
 def build(
@@ -90,20 +94,19 @@ def build(
     clock: Clock,
     begin: Begin,
 ) -> Parts:
-    """Build every part, in the order in which they need one another.
+    """Build every part, in dependency order.
 
     Args:
-        settings: everything that can be set.
-        database: its URL, or the application's own engine.
-        features: what to switch on.
+        settings: the whole configuration.
+        database: the database URL, or the application's own engine.
+        features: the features to switch on.
         claims: the application's claims hook.
-        pages: how pages look; None: there are none.
-        clock: the time.
-        begin: begins what goes on beside the requests.
+        pages: how the pages look; None without pages.
+        clock: the clock.
+        begin: starts the background tasks on the exit stack it is given.
 
     Raises:
-        ConfigurationError: keys or a database that can't be used, a missing secret, or two features that contradict
-            each other.
+        ConfigurationError: unusable keys or database, a missing secret, or two features that offer the same grant.
     """
     subscribers, background = Subscribers(), Background(begin)
     tools = Tools(
@@ -114,10 +117,12 @@ def build(
         web=WebContext(settings, background),
     )
     ring, keys = _ring_and_keys(settings, tools.database, clock)
+    # One issuer for issuing and verifying: `iss` is compared exactly (GHSA-75c5-xw7c-p5pm was a partial match).
     tokens = Tokens(ring, Issuer(name=settings.issuer, audience=settings.audience or settings.issuer))
     feed = RevocationFeed(tools.database, ring, clock, max_lag_seconds=settings.revocation_max_lag_seconds)
     revoker = Revoker(feed, access_life=_lifetimes(settings).access)
     sessions = Sessions(tools.database, clock, tokens, keys, revoker)
+    # The guard is below sessions, so that sessions' own routes can be guarded: it gets this one query as a function.
     sockets = Sockets(sessions.active_among, feed, clock, asked_every=_lifetimes(settings).access)
     core = _core(settings, tools, tokens, feed=feed, revoker=revoker, sessions=sessions, sockets=sockets, claims=claims)
     built = tuple(feature.build(tools, core) for feature in features)
@@ -131,6 +136,7 @@ def build(
         sockets=sockets,
         subscribers=subscribers,
         background=background,
+        # Without `sockets.recheck`, a socket would outlive a session that expires: expiry is no entry of the feed.
         housekeeping=Housekeeping(
             tools.database, clock, _cleanups(settings), periodic_tasks=[keys.maintain, sockets.recheck]
         ),
@@ -164,7 +170,6 @@ def _core(
         limit=RefreshLimit(times=rate.times, window=rate.window) if rate else None,
         ends_repeats_elsewhere=settings.refresh_repeated_elsewhere == "end",
     )
-    most = settings.sessions_per_user
     return Core(
         users=Users(database, clock, revoker),
         sessions=sessions,
@@ -176,7 +181,7 @@ def _core(
             issuer=issuer,
             revoker=revoker,
             lifetimes=lifetimes,
-            sessions_per_user=most,
+            sessions_per_user=settings.sessions_per_user,
         ),
         guard=Guard(tools.web, clock, tokens, feed, read_user=partial(read_user, database), sockets=sockets),
         feed=feed,
@@ -185,7 +190,7 @@ def _core(
 
 
 def json_routers(parts: Parts) -> list[APIRouter]:
-    """Return the routers below the prefix: those of the features, refresh, sign-out, sessions and tokens."""
+    """Return the routers below the prefix: the features', refresh and sign-out, sessions, and the token endpoint."""
     settings, tools, core = parts.settings, parts.tools, parts.core
     return [
         *(feature.router for feature in parts.features),
@@ -204,10 +209,11 @@ def json_routers(parts: Parts) -> list[APIRouter]:
 
 
 def well_known_routers(parts: Parts, *, prefix: str, pages: PageRouter | None) -> list[APIRouter]:
-    """Return the routers whose addresses standards fix; `prefix` is where the token endpoint is."""
+    """Return the routers whose paths are fixed by standards; `prefix` is that of the token endpoint."""
     settings, max_age = parts.settings, parts.settings.jwks_max_age_seconds
     routers = [jwks_router(parts.ring, parts.tools.web, max_age_seconds=max_age)]
-    # Without a public URL there is no issuer that could be found: the Host header is whatever a visitor sends.
+    # Without a public URL there is no metadata: an issuer taken from the Host header would be the visitor's choice
+    # (CVE-2025-64101, GHSA-569q).
     if settings.public_url is not None:
         routers.append(
             metadata_router(
@@ -224,18 +230,18 @@ def well_known_routers(parts: Parts, *, prefix: str, pages: PageRouter | None) -
 
 
 def page_router(parts: Parts, app: FastAPI, *, prefix: str, renewal_path: str) -> PageRouter | None:
-    """Return what the pages of an application are built on; None where there are to be none.
+    """Return the router that an application's pages are built on; None without pages.
 
     Args:
-        parts: of its Auth.
+        parts: the parts of its `Auth`.
         app: the application.
-        prefix: where the pages begin.
-        renewal_path: where the JSON route is that refreshes.
+        prefix: the prefix of the pages.
+        renewal_path: the path of the JSON route that refreshes.
     """
     options = parts.pages
     if options is None:
         return None
-    # An application without pages has no template engine in it.
+    # Imported here: an application without pages must not load a template engine.
     from latchstring.foundation.web.pages.templates import Templates  # noqa: PLC0415 -- it imports Jinja2
 
     urls = PageUrls(
@@ -245,6 +251,7 @@ def page_router(parts: Parts, app: FastAPI, *, prefix: str, renewal_path: str) -
         landing_page=options.landing_page,
         return_urls=parts.settings.return_urls,
     )
+    # In the order of the features, then the page that is in core.
     links = [link for feature in parts.features for link in feature.links]
     renderer = Renderer(
         urls,
@@ -272,19 +279,22 @@ def page_routers(parts: Parts, pages: PageRouter) -> list[APIRouter]:
     """Return the routers of all pages."""
     built = [feature.pages(pages) for feature in parts.features if feature.pages is not None]
     assets = pages.router()
+    # Public routes: the sign-in page itself loads these files, before anybody is signed in.
     add_asset_routes(assets, pages.renderer, pages.web)
+    # Ending all other sessions asks for a fresh proof, so that a stolen session can't shut its owner out.
     fresh = FreshDependency(timedelta(minutes=parts.settings.fresh_minutes), parts.core.guard)
     sessions = sessions_pages(parts.core.sessions, parts.core.refresher, pages, fresh=fresh, settings=parts.settings)
     return [*built, sessions, assets]
 
 
 def _grants(features: Iterable[FeatureParts]) -> Mapping[str, Grant]:
-    found: dict[str, Grant] = {}
+    grants: dict[str, Grant] = {}
     for feature in features:
         for name, grant in feature.grants.items():
-            if found.setdefault(name, grant) is not grant:
-                raise ConfigurationError(f"two features offer the grant type {name}")
-    return found
+            # Silently taking the last one would let an added feature replace how passwords are checked.
+            if grants.setdefault(name, grant) is not grant:
+                raise ConfigurationError(f"two features offer the grant type {name}: switch one of them off")
+    return grants
 
 
 def _step_up_pages(parts: Parts, renderer: Renderer, visitor_page: VisitorPage) -> StepUpPages | None:
@@ -303,7 +313,7 @@ def _step_up_pages(parts: Parts, renderer: Renderer, visitor_page: VisitorPage) 
 
 
 def _step_up(features: Iterable[FeatureParts]) -> StepUp | None:
-    # Of several the last one counts, as the features are listed.
+    # If several features offer a step-up, the last one in the list of features is used.
     offered = [feature.step_up for feature in features if feature.step_up is not None]
     return offered[-1] if offered else None
 
@@ -320,10 +330,13 @@ def _lifetimes(settings: Settings) -> Lifetimes:
 def _cleanups(settings: Settings) -> tuple[Cleanup, ...]:
     kept = timedelta(days=settings.session_keep_days)
 
+    # Each deletes at most `most` rows: batches are short transactions, so that no sign-in waits for a clean-up.
     async def sessions(connection: Connection, *, now: datetime, most: int) -> int:
+        # By date, not by instant: an index on `expires_at` would cost each refresh its HOT update on PostgreSQL.
         return await prune_sessions(connection, before=(now - kept).date(), most=most)
 
     async def revocations(connection: Connection, *, now: datetime, most: int) -> int:
+        # A day after the entry's last token has expired: a clock that is ahead must not delete what others still need.
         return await prune_revocations(connection, before=now - REVOCATION_RETENTION, most=most)
 
     async def keys(connection: Connection, *, now: datetime, most: int) -> int:
@@ -333,6 +346,7 @@ def _cleanups(settings: Settings) -> tuple[Cleanup, ...]:
 
 
 def _ring_and_keys(settings: Settings, database: Database, clock: Clock) -> tuple[KeyRing, Keys]:
+    # Keys from the environment take the place of the database's; the secret then has nothing to encrypt.
     if settings.jwt_private_key is not None:
         public, extra = settings.jwt_public_key, settings.jwt_extra_public_keys
         given = key_set_from_pems(
@@ -344,14 +358,17 @@ def _ring_and_keys(settings: Settings, database: Database, clock: Clock) -> tupl
         return EnvironmentRing(given), EnvironmentKeys()
     if settings.secret is None:
         raise ConfigurationError(
-            "a secret must be set (LATCHSTRING_SECRET, or secret=…): it seals the signing keys in the database"
+            "a secret must be set (LATCHSTRING_SECRET, or secret=…): it encrypts the signing keys in the database"
         )
+    # Two secrets at once, so that the secret can be changed while instances with the old one still run.
     previous = settings.previous_secret
     vault = Vault(settings.secret.get_secret_value(), previous=previous.get_secret_value() if previous else None)
     policy = KeyPolicy(
-        # Not set, it is none that was chosen: a command run without it must not move a service to another one.
+        # Only if it is set explicitly: a command run without the variable must not rotate a service to the default.
         algorithm=settings.jwt_algorithm if "jwt_algorithm" in settings.model_fields_set else None,
+        # A new key is published for as long as caches may lack it, before it signs.
         cache_life=timedelta(seconds=settings.jwks_max_age_seconds),
+        # A retired key verifies until its last refresh token, the longest-lived one, has expired.
         token_life=timedelta(minutes=settings.refresh_token_expire_minutes),
         max_age=timedelta(days=settings.key_max_days) if settings.key_max_days else None,
     )
