@@ -174,7 +174,7 @@ __all__ = [
     "users",
 ]
 
-# Importing `latchstring.verifier` imports this module first. With eager imports that took 77 MiB and 0.6 s; now it takes
+# Importing `latchstring.verifier` imports this module first. With eager imports that took 77 MiB and 0.6 s; now it is
 # 53 MiB and 0.4 s (measured on 24 November 2026). A test compares this table with the imports above.
 _HOMES = {
     "latchstring.auth": ("Auth",),

@@ -92,8 +92,8 @@ class Auth:
             features: the features to switch on.
             settings: everything else that can be set.
             claims: the claims hook, an async function from a user to the application's own claims. They are put into
-                access tokens and returned as `caller.claims`. Each name is a URI, such as `shop:tenant`: it can never be
-                a registered claim. The hook is called at each sign-in and refresh, with no connection held.
+                access tokens and returned as `caller.claims`. Each name is a URI, such as `shop:tenant`, so that it can
+                never be a registered claim. The hook is called at each sign-in and refresh, with no connection held.
             pages: True for HTML pages beside the JSON routes (sign up, sign in, account, …); a `Pages` styles them.
             migrate: whether the application's start migrates the schema and makes the first signing key; False if
                 `latchstring migrate` runs beforehand.

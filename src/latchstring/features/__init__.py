@@ -1,4 +1,7 @@
-"""What an application switches on. Each folder can be deleted, with its line here; none knows another."""
+"""Features that an application switches on. Each is a folder that can be deleted, with its line here.
+
+Features do not import each other; what they share is in `core`.
+"""
 
 from latchstring.core.feature import Feature
 from latchstring.features.password import PasswordFeature
@@ -6,4 +9,4 @@ from latchstring.features.profile import ProfileFeature
 from latchstring.features.revocation_feed import RevocationFeedFeature
 
 DEFAULT_FEATURES: tuple[Feature, ...] = (ProfileFeature(), PasswordFeature(), RevocationFeedFeature())
-"""What the server switches on."""
+"""The features of the server, and the default of `Auth`."""

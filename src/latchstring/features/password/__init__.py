@@ -1,16 +1,17 @@
-"""Passwords: register with one, sign in with one, prove again who one is, change it.
+"""Passwords: register, sign in, confirm the session and change the password.
 
-    POST /register          hash (off the loop, no connection held) → insert user, hash and session in one transaction
-    POST /login             count the try, read the hash → verify (equal work where there is none) → hand the proof to
+    POST /register          hash (off the event loop, no connection held) → insert user, hash and session in one
+                            transaction
+    POST /login             reserve a slot, read the hash → verify (equal work without a hash) → pass the proof to
                             core.sign_in
-    POST /confirm           the same, and core.sign_in proves the caller's session anew
-    POST /password/change   the same → the new hash in the old one's place; a new session in the place of all
-    POST /token             what the grant `password` is worth
+    POST /confirm           the same; core.sign_in then proves the caller's session anew
+    POST /password/change   the same → replace the hash; replace all sessions with a new one
+    POST /token             sign in by the grant `password` (RFC 6749, section 4.3)
 
     /sign-up, /sign-in, /account/password, /account/confirm     the same as pages
 
-The hash lives in this room's own table; a user without a row there has no password. bcrypt hashes as the tutorial
-wrote them verify, and are replaced at the sign-in that proved them.
+Hashes are in a table of this package; a user without a row there has no password. The tutorial's bcrypt hashes are
+verified, and replaced by Argon2id at the next successful sign-in.
 """
 
 from functools import partial

@@ -1,4 +1,7 @@
-"""Register, sign in with a password, confirm who one is with it, and change it."""
+"""Register, sign in by password, confirm a session and change the password.
+
+Every check of a password goes through `Passwords._check`: slot first, then the hash, with no connection held.
+"""
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable
@@ -30,23 +33,23 @@ from latchstring.foundation.passwords import PasswordHasher, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A password that was compared with a user's hash, and the place that the try has taken in the limits."""
+    """The result of comparing a password with a user's hash, and the slot that the attempt took."""
 
     user: User | None
     password_hash: str | None
     verdict: Verdict
     reservation: Reservation
     proof: Proof | None
-    """Of the user; None where the password was wrong, or there is nobody."""
+    """The user's proof; None if the password was wrong or there is no such user."""
 
     @property
-    def returnable(self) -> Reservation:
-        """The place that a right password has taken: if its try comes to nothing, it was no failure."""
+    def releasable(self) -> Reservation:
+        """The slot to release if a later step fails: that of a right password; a wrong one keeps its slot."""
         return self.reservation if self.proof else Reservation()
 
 
 class Passwords:
-    """The password room's verbs."""
+    """The actions of this package."""
 
     def __init__(
         self,
@@ -73,14 +76,21 @@ class Passwords:
         former: Iterable[str] = (),
         source: Source,
     ) -> SignedIn | Refused:
-        """Create an account and sign its owner in; all of it or nothing. The session of `former` tokens ends then."""
+        """Create an account and sign its owner in, in one transaction; then end the session of the `former` tokens.
+
+        Returns:
+            The new session's tokens, or `email_taken` or `too_many_requests`.
+        """
+        # From memory first: a flood must not queue for the lock of its own full window.
         full = self._limits.refuses_registration(address=source.address)
         if full is not None:
             return full
+        # Counted before the hash: counted after it, as many would pass at once as there are workers and threads.
         async with self._database.transaction() as connection:
             reservation = await self._limits.reserve_registration(connection, address=source.address)
         if isinstance(reservation, Refused):
             return reservation
+        # Outside a transaction: a hash takes tens of milliseconds, and the pool has few connections.
         async with self._released_on_error(reservation):
             password_hash = await self._hasher.hash(password)
         async with self._database.transaction() as connection:
@@ -96,7 +106,7 @@ class Passwords:
     async def create_user(
         self, *, email: str, first_name: str, last_name: str, password: str, source: Source
     ) -> User | Refused:
-        """Create an account for somebody else, with no session."""
+        """Create an account without a session, for the command line; not counted by any limit."""
         password_hash = await self._hasher.hash(password)
         async with self._database.transaction() as connection:
             user = await self._insert(connection, email, first_name, last_name, password_hash, source=source)
@@ -105,9 +115,11 @@ class Passwords:
     async def sign_in(
         self, *, email: str, password: str, former: Iterable[str] = (), source: Source
     ) -> SignedIn | Refused:
-        """Sign in; one response for an unknown email, a wrong password, no password and a disabled user.
+        """Sign in, then end the session of the `former` tokens, which the browser sent.
 
-        The session of the `former` tokens, which the browser has, ends once that is done.
+        Returns:
+            The new session's tokens; `invalid_credentials`, the same for an unknown email, a wrong password, a user
+            without a password and a disabled user; or `too_many_requests`.
         """
         checked = await self._check(email, password, source=source)
         if isinstance(checked, Refused):
@@ -117,10 +129,11 @@ class Passwords:
     async def _create_session(
         self, checked: Checked, hook_claims: HookClaims | None, *, former: Iterable[str] = (), source: Source
     ) -> SignedIn | Refused:
-        async with self._released_on_error(checked.returnable), self._database.transaction() as connection:
+        async with self._released_on_error(checked.releasable), self._database.transaction() as connection:
             if checked.proof is None:
                 return await self._refuse(connection, checked.user, source=source)
             admitted = await self._sign_in.create_session(connection, checked.proof, source=source)
+            # Disabled, or the password was changed while the hash ran: the same response as for a wrong password.
             if isinstance(admitted, Refused):
                 return await self._refuse(connection, checked.user, source=source)
             await self._accept(connection, checked, source=source)
@@ -129,12 +142,22 @@ class Passwords:
     async def confirm(
         self, caller: Caller, *, password: str, bearer: RefreshClaims | None, source: Source
     ) -> SignedIn | Refused:
-        """Prove the caller's session anew by the password; by a reused refresh token of it, sign in instead."""
+        """Prove the caller's session anew by the password.
+
+        Args:
+            caller: the caller, by an access token.
+            password: the user's password.
+            bearer: the claims of the session's refresh token, if the request carried one.
+            source: where the request came from.
+
+        Returns:
+            The next tokens of the session, or those of a new session if `bearer` was reused and the session ended.
+        """
         checked = await self._check(caller, password, source=source)
         if isinstance(checked, Refused):
             return checked
         hook_claims = await self._hook_claims(checked)
-        async with self._released_on_error(checked.returnable), self._database.transaction() as connection:
+        async with self._released_on_error(checked.releasable), self._database.transaction() as connection:
             if checked.proof is None:
                 return await self._refuse(connection, checked.user, source=source)
             admitted = await self._sign_in.confirm(connection, checked.proof, caller, bearer=bearer, source=source)
@@ -142,6 +165,8 @@ class Passwords:
                 return await self._refuse_after_proof(connection, checked, admitted, source=source)
             if not isinstance(admitted, Stolen):
                 await self._accept(connection, checked, source=source)
+        # The refresh token was reused: the session ends, and that has committed. The right password then signs in like
+        # any other, and gives no proof to the session that the thief shared.
         if isinstance(admitted, Stolen):
             self._sign_in.announce(admitted)
             return await self._create_session(checked, hook_claims, source=source)
@@ -150,16 +175,17 @@ class Passwords:
     async def change_password(
         self, caller: Caller, *, current_password: str, new_password: str, source: Source
     ) -> SignedIn | Refused:
-        """Put a new password in the current one's place; end every session, and give the caller a new one."""
+        """Replace the current password by a new one; end every session, and create a new one for the caller."""
         checked = await self._check(caller, current_password, source=source)
         if isinstance(checked, Refused):
             return checked
         hook_claims = await self._hook_claims(checked)
         async with self._released_on_error(checked.reservation):
             new_hash = await self._hasher.hash(new_password) if checked.proof else None
-        async with self._released_on_error(checked.returnable), self._database.transaction() as connection:
+        async with self._released_on_error(checked.releasable), self._database.transaction() as connection:
             if checked.proof is None or new_hash is None:
                 return await self._refuse(connection, checked.user, source=source)
+            # The caller's own session too: a thief who shares it would survive the change (CVE-2023-40273 is the kind).
             reason = RevocationReason.PASSWORD_CHANGED
             admitted = await self._sign_in.replace_sessions(
                 connection, checked.proof, caller, reason=reason, source=source
@@ -168,7 +194,7 @@ class Passwords:
                 return await self._refuse_after_proof(connection, checked, admitted, source=source)
             now, user_id = self._clock.now(), admitted.user.id
             await store.change_hash(connection, user_id, password_hash=new_hash, now=now)
-            # A sign-in with the old password whose hash still runs must open nothing.
+            # A sign-in whose hash of the old password still runs must not create a session afterwards.
             await accounts.raise_security_version(connection, user_id)
             await self._limits.release(connection, checked.reservation)
             event = PasswordChanged(
@@ -182,10 +208,11 @@ class Passwords:
         return await self._sign_in.issue_tokens(admitted, hook_claims=hook_claims, source=source)
 
     async def _check(self, who: str | Caller, password: str, *, source: Source) -> Checked | Refused:
-        """Count the try, and compare the password with the hash of an address's or a caller's user.
+        """Reserve a slot, and compare the password with the hash of the user with an email, or of a caller.
 
-        Counted first, in a transaction of its own: whoever hangs up while the hash runs has had the try.
+        The slot commits before the hash begins: a client that disconnects while it runs has used its attempt.
         """
+        # By email, in its canonical form, also for a caller: one limit for an account at every door (CVE-2025-24806).
         account = await self._email_of(who) if isinstance(who, Caller) else who
         if account is None:
             return Refused(Code.USER_NOT_FOUND)
@@ -196,18 +223,22 @@ class Passwords:
             reservation = await self._limits.reserve_sign_in(connection, account=account, address=source.address)
             if isinstance(reservation, Refused):
                 return reservation
+            # After the slot, in the same transaction: a refused attempt does not read the hash.
             if isinstance(who, Caller):
                 user, password_hash = await store.hash_of_user(connection, who.user_id)
             else:
                 user, password_hash = await store.user_and_hash(connection, who)
+        # Before the hash, so that time in the queue never makes a proof look fresher.
         proven_at = self._clock.now()
         async with self._released_on_error(reservation):
+            # Without a hash it verifies a dummy: the time must not tell who has an account (CVE-2016-2513).
             verdict = await self._hasher.verify(password, password_hash)
         proof = Proof(user=user, method=Method.PASSWORD, proven_at=proven_at) if user and verdict.matches else None
         return Checked(user=user, password_hash=password_hash, verdict=verdict, reservation=reservation, proof=proof)
 
     async def _hook_claims(self, checked: Checked) -> HookClaims | None:
-        """Ask the application's hook before anything is changed: it may fail."""
+        """Call the claims hook before anything is changed, because it may fail."""
+        # No hook for a wrong password: it would run for anybody who can type an email.
         if checked.proof is None:
             return None
         async with self._released_on_error(checked.reservation):
@@ -222,12 +253,13 @@ class Passwords:
         try:
             yield
         except Exception:
-            # No password was found wrong: neither an overload nor what an application has broken may lock anybody out.
+            # No password was found wrong: an overload, or an application's failing hook, must not lock users out.
             async with self._database.transaction() as connection:
                 await self._limits.release(connection, reservation)
             raise
 
     async def _accept(self, connection: Connection, checked: Checked, *, source: Source) -> None:
+        # Only this attempt's slot: a success that reset the counter would let an attacker go on (allauth 65.8.1).
         await self._limits.release(connection, checked.reservation)
         new = checked.verdict.upgraded_hash
         if new is not None and checked.user is not None and checked.password_hash is not None:
@@ -244,6 +276,7 @@ class Passwords:
         source: Source,
     ) -> User | None:
         now = self._clock.now()
+        # None if the email is taken: decided by the unique index, since two registrations may arrive at once.
         user = await accounts.insert_user(connection, email=email, first_name=first_name, last_name=last_name, now=now)
         if user is not None:
             await store.insert_hash(connection, user.id, password_hash, now=now)
@@ -256,14 +289,15 @@ class Passwords:
     async def _refuse_after_proof(
         self, connection: Connection, checked: Checked, refused: Refused, *, source: Source
     ) -> Refused:
-        """Refuse a right password that comes to nothing: only one that was void by then counts as a failure."""
+        """Refuse a right password whose action was refused; release its slot, unless the password was void by then."""
+        # Changed while the hash ran: what was right a moment ago is a wrong password now.
         if refused.code is Code.INVALID_CREDENTIALS:
             return await self._refuse(connection, checked.user, source=source)
         await self._limits.release(connection, checked.reservation)
         return refused
 
     async def _refuse(self, connection: Connection, user: User | None, *, source: Source) -> Refused:
-        # Written for an unknown address as well: an answer that costs one write less would tell which ones exist.
+        # Recorded for an unknown email as well: a response that costs one write less would tell which ones exist.
         user_id = user.id if user else None
         event = SignInRefused(at=self._clock.now(), source=source, user_id=user_id, method=Method.PASSWORD)
         await record(connection, event)

@@ -1,4 +1,7 @@
-"""Sign up, sign in, change a password and confirm who one is: pages over the same actions as the JSON routes."""
+"""Pages to sign up, sign in, change the password and confirm it, over the same actions as the JSON routes.
+
+A page with a wrong form is sent with 422 and the visitor's input, except for passwords.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -49,7 +52,7 @@ _NOTICES = {"changed": msgid("Your password is changed, and all your other sessi
 
 
 class SignUpForm(BaseModel):
-    """What the JSON route takes, with the password once: on a page it can be shown."""
+    """The fields of the JSON route, but the password only once: on the page it can be made visible."""
 
     first_name: Name
     last_name: Name
@@ -58,8 +61,9 @@ class SignUpForm(BaseModel):
 
 
 class ChangeForm(BaseModel):
-    """The present password is compared, whatever it is; the new one has to be one."""
+    """The current password may be any text, which is then wrong; the new one must be valid."""
 
+    # Not a `Password`: "use at least 8 characters" beside the current password would be no help.
     current_password: SecretStr
     new_password: Password
 
@@ -76,10 +80,10 @@ def password_pages(passwords: Passwords, step_up: StepUp, pages: PageRouter) -> 
 
 def _add_sign_up(router: APIRouter, passwords: Passwords, pages: PageRouter) -> None:
     urls, renderer, web = pages.urls, pages.renderer, pages.web
-    ours = [name.encode() for name in web.cookies.names]
+    cookie_names = [name.encode() for name in web.cookies.names]
     MaybeUser = Annotated[User | None, Depends(pages.optional_user)]  # noqa: N806 -- a type
 
-    def wrong(request: Request, *, destination: str | None, form: Form) -> Response:
+    def form_again(request: Request, *, destination: str | None, form: Form) -> Response:
         return renderer.page(
             request,
             "sign_up.html",
@@ -95,6 +99,8 @@ def _add_sign_up(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
         destination = urls.destination_in_query(request)
         if user is not None:
             return see_other(destination or urls.landing_page(request.scope))
+        # Without anybody's data it is the same for every visitor: rendered once, since a template takes ten times a
+        # bare route.
         return renderer.public_page(
             request, "sign_up.html", destination=destination, password_min_length=PASSWORD_MIN_LENGTH
         )
@@ -103,35 +109,37 @@ def _add_sign_up(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
     async def sign_up(request: Request) -> Response:
         fields = await renderer.form(request)
         translate = renderer.translations(request.scope)
+        # Checked again although a GET did: the hidden field is the browser's, and anybody can write it.
         destination = urls.destination(fields.get("next"))
+        # What was sent as a password is never sent back, not even in a form with an error.
         kept = without(fields, {"password"})
         try:
             filled = SignUpForm.model_validate({name: fields[name] for name in _SIGN_UP_FIELDS if name in fields})
         except ValidationError as error:
             form = Form(kept, problems_of(error, translate, blank=_SIGN_UP_FIELDS))
-            return wrong(request, destination=destination, form=form)
+            return form_again(request, destination=destination, form=form)
         outcome = await passwords.register_user(
             email=filled.email,
             first_name=filled.first_name,
             last_name=filled.last_name,
             password=filled.password.get_secret_value(),
-            former=cookie_tokens(request.scope["headers"], ours),
+            former=cookie_tokens(request.scope["headers"], cookie_names),
             source=web.source(request),
         )
         if isinstance(outcome, Refused):
             if outcome.code is not Code.EMAIL_TAKEN:
                 raise ProblemError.of(outcome)
             taken = translate(msgid("There is an account with this address already. Sign in with it."))
-            return wrong(request, destination=destination, form=Form(kept, (FieldProblem("email", taken),)))
+            return form_again(request, destination=destination, form=Form(kept, (FieldProblem("email", taken),)))
         return pages.to_destination(request, outcome, destination=destination)
 
 
 def _add_sign_in(router: APIRouter, passwords: Passwords, pages: PageRouter) -> None:
     urls, renderer, web = pages.urls, pages.renderer, pages.web
-    ours = [name.encode() for name in web.cookies.names]
+    cookie_names = [name.encode() for name in web.cookies.names]
     MaybeUser = Annotated[User | None, Depends(pages.optional_user)]  # noqa: N806 -- a type
 
-    def wrong(request: Request, *, destination: str | None, form: Form) -> Response:
+    def form_again(request: Request, *, destination: str | None, form: Form) -> Response:
         here = urls.url(request.scope, "/sign-in", next=destination)
         return renderer.page(
             request, "sign_in.html", status=422, here=here, form=form, destination=destination, why=None
@@ -140,12 +148,13 @@ def _add_sign_in(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
     @router.get("/sign-in")
     async def show_sign_in(request: Request, user: MaybeUser) -> Response:
         destination = urls.destination_in_query(request)
-        way = pages.redirects.past_sign_in(request, user, destination=destination)
-        if way is not None:
-            return way
-        why = _WHY.get(request.query_params.get("why", ""))
-        said = renderer.translations(request.scope)(why) if why else None
-        return renderer.public_page(request, "sign_in.html", destination=destination, why=said)
+        redirect = pages.redirects.past_sign_in(request, user, destination=destination)
+        if redirect is not None:
+            return redirect
+        # One of our own sentences, named by a key: text from a link would be a stranger's text beside the password.
+        reason = _WHY.get(request.query_params.get("why", ""))
+        why = renderer.translations(request.scope)(reason) if reason else None
+        return renderer.public_page(request, "sign_in.html", destination=destination, why=why)
 
     @router.post("/sign-in")
     async def sign_in(request: Request) -> Response:
@@ -153,28 +162,29 @@ def _add_sign_in(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
         translate = renderer.translations(request.scope)
         destination = urls.destination(fields.get("next"))
         kept = without(fields, {"password"})
+        # Only empty fields are named. Which of the two was wrong is never said.
         missing = tuple(
             FieldProblem(name, translate(blank)) for name, blank in _SIGN_IN_FIELDS.items() if name not in fields
         )
         if missing:
-            return wrong(request, destination=destination, form=Form(kept, missing))
+            return form_again(request, destination=destination, form=Form(kept, missing))
         outcome = await _signed_in(passwords, fields, request)
         if isinstance(outcome, Refused):
             if outcome.code is not Code.INVALID_CREDENTIALS:
                 raise ProblemError.of(outcome)
-            return wrong(request, destination=destination, form=Form(kept, summary=translate(_NOT_RIGHT)))
+            return form_again(request, destination=destination, form=Form(kept, summary=translate(_NOT_RIGHT)))
         return pages.to_destination(request, outcome, destination=destination)
 
     async def _signed_in(passwords: Passwords, fields: dict[str, str], request: Request) -> SignedIn | Refused:
         try:
             credentials = Credentials.model_validate({name: fields[name] for name in _SIGN_IN_FIELDS})
         except ValidationError:
-            # No account has such an address or such a password, and that is all there is to say.
+            # No account can have such an email or such a password: the response is that of a wrong one.
             return Refused(Code.INVALID_CREDENTIALS)
         return await passwords.sign_in(
             email=credentials.email,
             password=credentials.password.get_secret_value(),
-            former=cookie_tokens(request.scope["headers"], ours),
+            former=cookie_tokens(request.scope["headers"], cookie_names),
             source=web.source(request),
         )
 
@@ -183,7 +193,7 @@ def _add_change(router: APIRouter, passwords: Passwords, pages: PageRouter) -> N
     urls, renderer, web = pages.urls, pages.renderer, pages.web
     PageVisitor = Annotated[Visitor, Depends(pages.visitor)]  # noqa: N806 -- a type
 
-    def shown(
+    def password_page(
         request: Request, visitor: Visitor, *, form: Form | None = None, status: int = 200, notice: str | None = None
     ) -> Response:
         return pages.visitor_page(
@@ -198,7 +208,7 @@ def _add_change(router: APIRouter, passwords: Passwords, pages: PageRouter) -> N
 
     @router.get("/account/password")
     async def show_password(request: Request, visitor: PageVisitor) -> Response:
-        return shown(request, visitor, notice=renderer.notice(request, _NOTICES))
+        return password_page(request, visitor, notice=renderer.notice(request, _NOTICES))
 
     @router.post("/account/password")
     async def change_password(request: Request, visitor: PageVisitor) -> Response:
@@ -208,33 +218,34 @@ def _add_change(router: APIRouter, passwords: Passwords, pages: PageRouter) -> N
             filled = ChangeForm.model_validate({name: fields[name] for name in _CHANGE_FIELDS if name in fields})
         except ValidationError as error:
             form = Form({}, problems_of(error, translate, blank=_CHANGE_FIELDS))
-            return shown(request, visitor, form=form, status=422)
+            return password_page(request, visitor, form=form, status=422)
         current, new = filled.current_password.get_secret_value(), filled.new_password.get_secret_value()
         outcome: SignedIn | Refused = Refused(Code.INVALID_CREDENTIALS)
-        if _can_be_one(current):
+        if _is_valid(current):
             outcome = await passwords.change_password(
                 visitor.caller, current_password=current, new_password=new, source=web.source(request)
             )
         if not isinstance(outcome, Refused):
-            there = urls.url(request.scope, "/account/password", done="changed")
-            return pages.to_destination(request, outcome, destination=there)
+            # With the new session's cookies: every session has ended, also the one this form was sent in.
+            changed = urls.url(request.scope, "/account/password", done="changed")
+            return pages.to_destination(request, outcome, destination=changed)
         if outcome.code is not Code.INVALID_CREDENTIALS:
             raise ProblemError.of(outcome, token_sent=True)
         wrong = FieldProblem("current_password", translate(_PASSWORD_NOT_RIGHT))
-        return shown(request, visitor, form=Form({}, (wrong,)), status=422)
+        return password_page(request, visitor, form=Form({}, (wrong,)), status=422)
 
 
 def password_step_up(passwords: Passwords, refresher: Refresher, web: WebContext) -> StepUp:
-    """Return how a page asks for the password once more."""
+    """Return the step-up by password: how a page asks for a fresh proof."""
     refresh_cookie = web.cookies.refresh_name.encode()
 
     async def prove(request: Request, caller: Caller, password: str) -> SignedIn | Refused:
-        shown = cookie_token(request.scope["headers"], refresh_cookie)
-        if isinstance(shown, Refused):
-            return shown
-        if not _can_be_one(password):
+        presented = cookie_token(request.scope["headers"], refresh_cookie)
+        if isinstance(presented, Refused):
+            return presented
+        if not _is_valid(password):
             return Refused(Code.INVALID_CREDENTIALS)
-        bearer = refresher.refresh_claims(caller, shown)
+        bearer = refresher.refresh_claims(caller, presented)
         return await passwords.confirm(caller, password=password, bearer=bearer, source=web.source(request))
 
     return StepUp("confirm.html", _CONFIRM_FIELD, ("username",), prove, missing=_NO_PASSWORD, wrong=_PASSWORD_NOT_RIGHT)
@@ -244,7 +255,7 @@ def _add_confirm(router: APIRouter, step_up: StepUp, pages: PageRouter) -> None:
     urls, renderer = pages.urls, pages.renderer
     PageVisitor = Annotated[Visitor, Depends(pages.visitor)]  # noqa: N806 -- a type
 
-    def shown(
+    def confirm_page(
         request: Request, visitor: Visitor, *, destination: str | None, form: Form | None = None, status: int = 200
     ) -> Response:
         return pages.visitor_page(
@@ -255,6 +266,7 @@ def _add_confirm(router: APIRouter, step_up: StepUp, pages: PageRouter) -> None:
             form=form,
             destination=destination,
             action=urls.url(request.scope, "/account/confirm"),
+            # Nothing to carry: a stopped form of another page has its fields here, and is sent to its own URL.
             carried=[],
             cancel=urls.landing_page(request.scope),
             purpose=None,
@@ -262,7 +274,7 @@ def _add_confirm(router: APIRouter, step_up: StepUp, pages: PageRouter) -> None:
 
     @router.get("/account/confirm")
     async def show_confirm(request: Request, visitor: PageVisitor) -> Response:
-        return shown(request, visitor, destination=urls.destination_in_query(request))
+        return confirm_page(request, visitor, destination=urls.destination_in_query(request))
 
     @router.post("/account/confirm")
     async def confirm(request: Request, visitor: PageVisitor) -> Response:
@@ -272,18 +284,18 @@ def _add_confirm(router: APIRouter, step_up: StepUp, pages: PageRouter) -> None:
         password = fields.get(_CONFIRM_FIELD)
         if password is None:
             form = Form({}, (FieldProblem(_CONFIRM_FIELD, translate(_NO_PASSWORD)),))
-            return shown(request, visitor, destination=destination, form=form, status=422)
+            return confirm_page(request, visitor, destination=destination, form=form, status=422)
         outcome = await step_up.prove(request, visitor.caller, password)
         if isinstance(outcome, Refused):
             if outcome.code is not Code.INVALID_CREDENTIALS:
                 raise ProblemError.of(outcome, token_sent=True)
             form = Form({}, (FieldProblem(_CONFIRM_FIELD, translate(_PASSWORD_NOT_RIGHT)),))
-            return shown(request, visitor, destination=destination, form=form, status=422)
+            return confirm_page(request, visitor, destination=destination, form=form, status=422)
         return pages.to_destination(request, outcome, destination=destination)
 
 
-def _can_be_one(password: str) -> bool:
-    # What no account has is no try that would count, as over JSON.
+def _is_valid(password: str) -> bool:
+    # A password that no account can have is not counted as an attempt, as over JSON, and costs no hash.
     try:
         Confirmation.model_validate({"password": password})
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Register, login, confirm and password change over HTTP, and the password grant of the token endpoint."""
+"""Routes to register, log in, confirm and change the password, and the password grant of the token endpoint."""
 
 from fastapi import APIRouter
 from pydantic import SecretStr, ValidationError
@@ -29,17 +29,18 @@ _AWAY = (Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE)
 def password_router(
     passwords: Passwords, refresher: Refresher, signed_in_response: SignedInResponse, web: WebContext
 ) -> APIRouter:
-    """Return the ways in, and what a signed-in user does with a password."""
+    """Return the routes that sign in, and those with which a signed-in user proves or changes the password."""
+    # A credential router: the request's origin is checked first, also for sign-in (login CSRF, CVE-2021-21241).
     router = web.credential_router(tags=["auth"])
-    _add_ways_in(router, passwords, signed_in_response, web)
+    _add_sign_in(router, passwords, signed_in_response, web)
     _add_proofs(router, passwords, refresher, signed_in_response, web)
     return router
 
 
-def _add_ways_in(
+def _add_sign_in(
     router: APIRouter, passwords: Passwords, signed_in_response: SignedInResponse, web: WebContext
 ) -> None:
-    ours = [name.encode() for name in web.cookies.names]
+    cookie_names = [name.encode() for name in web.cookies.names]
 
     @router.post(
         "/register",
@@ -58,6 +59,7 @@ def _add_ways_in(
     )
     async def register(registration: Registration, request: Request) -> Response:
         password = registration.password.get_secret_value()
+        # Here and not in the model, because it has a code of its own and is no `validation_failed`.
         if password != registration.password_confirm.get_secret_value():
             raise ProblemError(Code.PASSWORDS_DO_NOT_MATCH)
         outcome = await passwords.register_user(
@@ -65,7 +67,8 @@ def _add_ways_in(
             first_name=registration.first_name,
             last_name=registration.last_name,
             password=password,
-            former=cookie_tokens(request.scope["headers"], ours),
+            # From the cookies only: a token in `Authorization` may be a gateway's, and ends nothing.
+            former=cookie_tokens(request.scope["headers"], cookie_names),
             source=web.source(request),
         )
         if isinstance(outcome, Refused):
@@ -82,11 +85,12 @@ def _add_ways_in(
         ),
     )
     async def login(credentials: Credentials, request: Request) -> Response:
-        """Sign in. The session that this browser had, by its cookies, ends."""
+        """Sign in. The session that the browser's cookies belong to ends."""
         outcome = await passwords.sign_in(
             email=credentials.email,
             password=credentials.password.get_secret_value(),
-            former=cookie_tokens(request.scope["headers"], ours),
+            # ASVS 5.0, 7.2.4: a new sign-in replaces the browser's session. Only the cookies count, as at /register.
+            former=cookie_tokens(request.scope["headers"], cookie_names),
             source=web.source(request),
         )
         if isinstance(outcome, Refused):
@@ -100,10 +104,11 @@ def _add_proofs(
     refresh_cookie = web.cookies.refresh_name.encode()
 
     def refresh_claims(request: Request, caller: Caller) -> RefreshClaims | None:
-        shown = cookie_token(request.scope["headers"], refresh_cookie)
-        if isinstance(shown, Refused):
-            raise ProblemError(shown.code)
-        return refresher.refresh_claims(caller, shown)
+        # Read from the raw header by its exact name; a duplicate, which a sibling domain can plant, is refused.
+        presented = cookie_token(request.scope["headers"], refresh_cookie)
+        if isinstance(presented, Refused):
+            raise ProblemError(presented.code)
+        return refresher.refresh_claims(caller, presented)
 
     @router.post(
         "/confirm",
@@ -113,11 +118,12 @@ def _add_proofs(
         responses=refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_AWAY, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
     )
     async def confirm(confirmation: Confirmation, request: Request, caller: CallerDep) -> Response:
-        """Prove the session anew, for what asks for a fresh proof; the proof belongs to the tokens of this response.
+        """Prove the session anew, for routes that require a fresh proof. The proof belongs to this response's tokens.
 
-        Both cookies are replaced, and the response is the user. A client that sent `Authorization: Bearer` gets the
-        body of `/token` instead, and must keep both tokens: the ones before are replaced.
+        A browser gets both cookies anew, and the user as the body. A client that sent `Authorization: Bearer` gets the
+        body of `/token` instead and must store both tokens: they replace the ones it had.
         """
+        # A reused refresh token here is theft as at /refresh: it ends the session before the proof counts.
         bearer = refresh_claims(request, caller)
         outcome = await passwords.confirm(
             caller,
@@ -127,6 +133,7 @@ def _add_proofs(
         )
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome, token_sent=True)
+        # In the caller's own transport: a bearer client that got cookies would go on with a replaced refresh token.
         user = Response(UserResponse.of(outcome.user).model_dump_json(), media_type="application/json")
         return signed_in_response.to_caller(request, outcome, by_cookie=user, has_cookie=bearer is not None)
 
@@ -137,12 +144,12 @@ def _add_proofs(
         status_code=204,
         response_class=Response,
         responses={
-            200: {"model": TokenResponse, "description": "For `Authorization: Bearer`: the body of `/token`."},
+            200: {"model": TokenResponse, "description": "For `Authorization: Bearer`: the same body as `/token`."},
             **refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_AWAY, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
         },
     )
     async def change_password(change: PasswordChange, request: Request, caller: CallerDep) -> Response:
-        """Take the new password from now on. Every session ends, and the caller gets a new one in this response."""
+        """Change the password. Every session ends, and the caller gets a new one with this response."""
         bearer = refresh_claims(request, caller)
         outcome = await passwords.change_password(
             caller,
@@ -157,15 +164,16 @@ def _add_proofs(
 
 
 def password_grant(passwords: Passwords) -> Grant:
-    """Return the grant of RFC 6749, section 4.3; what a login refuses it refuses alike."""
+    """Return the password grant (RFC 6749, section 4.3). It refuses what `/login` refuses, in the same way."""
 
     async def sign_in(form: Form, *, source: Source) -> SignedIn | Refused:
         username, password = required(form, "username"), required(form, "password")
         try:
             credentials = Credentials(email=username, password=SecretStr(password))
         except ValidationError:
-            # No account has such an address or such a password.
+            # No account can have such an email or such a password.
             return Refused(Code.INVALID_CREDENTIALS)
+        # Without `former`: /token sets no cookies, and clients with several accounts keep their other sessions.
         return await passwords.sign_in(email=credentials.email, password=password, source=source)
 
     return sign_in

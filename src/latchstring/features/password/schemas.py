@@ -1,4 +1,4 @@
-"""What registration, login, confirmation and a change of password take."""
+"""The bodies of registration, login, confirmation and password change."""
 
 from typing import Annotated
 
@@ -7,14 +7,17 @@ from pydantic import BaseModel, Field, SecretStr
 from latchstring.core.accounts.schemas import CanonicalEmail, Name
 from latchstring.foundation.web.openapi import example
 
+# NIST SP 800-63B-4 and ASVS ask for at least 8 characters, and for no rules about which ones.
 PASSWORD_MIN_LENGTH = 8
+# An upper bound, because the time of a hash grows with the password (CVE-2013-1443).
 PASSWORD_MAX_LENGTH = 256
 
+# A SecretStr, so that no repr, log line or traceback shows it.
 Password = Annotated[SecretStr, Field(min_length=PASSWORD_MIN_LENGTH, max_length=PASSWORD_MAX_LENGTH)]
 
 
 class Registration(BaseModel):
-    """A new account; the field names are the tutorial's."""
+    """A new account. The field names are the tutorial's."""
 
     model_config = example(
         {
@@ -34,7 +37,7 @@ class Registration(BaseModel):
 
 
 class Credentials(BaseModel):
-    """Address and password."""
+    """Email and password."""
 
     model_config = example({"email": "ada@example.com", "password": "an old song, sung twice"})
 
@@ -43,7 +46,7 @@ class Credentials(BaseModel):
 
 
 class Confirmation(BaseModel):
-    """The password once more."""
+    """The password of the signed-in user."""
 
     model_config = example({"password": "an old song, sung twice"})
 
@@ -51,7 +54,7 @@ class Confirmation(BaseModel):
 
 
 class PasswordChange(BaseModel):
-    """The password there is, and the one to be."""
+    """The current password and the new one."""
 
     model_config = example({"current_password": "an old song, sung twice", "new_password": "a new song, sung once"})
 

@@ -1,4 +1,4 @@
-"""Hashes, read with their user and written."""
+"""Queries on password hashes, read together with their user."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,7 +11,7 @@ from latchstring.core.accounts.tables import users
 from latchstring.features.password.tables import passwords
 from latchstring.foundation.database import Connection
 
-# The outer join tells "no such user" from "a user with no password"; the caller treats both alike.
+# An outer join, so that an unknown user and a user without a password cost the same single statement.
 _WITH_HASH = sa.select(users, passwords.c.password_hash).select_from(
     users.outerjoin(passwords, passwords.c.user_id == users.c.id)
 )
@@ -20,31 +20,32 @@ _BY_ID = _WITH_HASH.where(users.c.id == sa.bindparam("wanted_id"))
 
 
 async def user_and_hash(connection: Connection, email: str) -> tuple[User | None, str | None]:
-    """Read the user of a canonical address, joined with its password hash."""
+    """Return the user with a canonical email and their password hash, or None for each."""
     row = (await connection.execute(_BY_EMAIL, {"wanted_email": email})).one_or_none()
     return (user_from_row(row), row.password_hash) if row else (None, None)
 
 
 async def hash_of_user(connection: Connection, user_id: UUID) -> tuple[User | None, str | None]:
-    """Read a user, joined with its password hash."""
+    """Return a user and their password hash, or None for each."""
     row = (await connection.execute(_BY_ID, {"wanted_id": user_id})).one_or_none()
     return (user_from_row(row), row.password_hash) if row else (None, None)
 
 
 async def change_hash(connection: Connection, user_id: UUID, *, password_hash: str, now: datetime) -> None:
-    """Put another password's hash in the place of the one there is."""
+    """Replace the hash by that of another password."""
     await connection.execute(
         passwords.update().where(passwords.c.user_id == user_id).values(password_hash=password_hash, changed_at=now)
     )
 
 
 async def insert_hash(connection: Connection, user_id: UUID, password_hash: str, *, now: datetime) -> None:
-    """Give a user a first password."""
+    """Insert a user's first password hash."""
     await connection.execute(passwords.insert().values(user_id=user_id, password_hash=password_hash, changed_at=now))
 
 
 async def replace_hash(connection: Connection, user_id: UUID, *, old: str, new: str) -> bool:
-    """Put a better hash of the same password in the old one's place; False when it was changed meanwhile."""
+    """Replace a hash by a stronger one of the same password; return False if it was changed meanwhile."""
+    # Conditional on the old hash: an upgrade must not undo a password change that committed during the sign-in.
     replaced = await connection.execute(
         passwords.update()
         .where(passwords.c.user_id == user_id, passwords.c.password_hash == old)

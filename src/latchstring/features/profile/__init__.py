@@ -1,8 +1,11 @@
-"""Profile: the signed-in user sees who they are, and changes their names.
+"""Profile: the signed-in user reads their own account and changes their names.
 
-GET   /me   the user, read from the database
-PATCH /me   other names, the user again
+GET   /me   return the user, read from the database
+PATCH /me   change names, return the user
 /account    the same as a page
+
+A feature and not part of `core/accounts`: its routes need the guard, which is above accounts, and an application may
+want to replace them.
 """
 
 from functools import partial
@@ -16,7 +19,7 @@ __all__ = ["ProfileFeature"]
 
 
 class ProfileFeature:
-    """The signed-in user's own page."""
+    """Routes and a page with the signed-in user's own account."""
 
     def build(self, tools: Tools, core: Core) -> FeatureParts:
         """Return the feature's parts."""

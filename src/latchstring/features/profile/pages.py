@@ -1,4 +1,4 @@
-"""One's own names: a page."""
+"""The account page: the signed-in user's names."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +24,7 @@ _NOTICES = {"saved": msgid("Your names are saved.")}
 
 
 class NamesForm(BaseModel):
-    """Both names."""
+    """The page's form: both names, which a page always sends."""
 
     first_name: Name
     last_name: Name
@@ -50,16 +50,20 @@ def profile_pages(users: Users, pages: PageRouter) -> APIRouter:
     @router.post("/account")
     async def change_names(request: Request, visitor: PageVisitor) -> Response:
         fields = await renderer.form(request)
+        # Only the fields of this form: the rest of the body must not reach the model.
         try:
             names = NamesForm.model_validate({name: fields[name] for name in _FIELDS if name in fields})
         except ValidationError as error:
             form = Form(fields, problems_of(error, renderer.translations(request.scope), blank=_FIELDS))
             return pages.visitor_page(request, "account.html", visitor, status=422, form=form)
+        # The user's id is the caller's, never one from the form (CVE-2025-61928 trusted an id in the body).
         user = await users.rename(
             visitor.user.id, first_name=names.first_name, last_name=names.last_name, source=web.source(request)
         )
+        # Deleted since the guard read the user.
         if user is None:
             raise ProblemError(Code.USER_NOT_FOUND)
+        # A redirect, so that reloading the page does not send the form again.
         return see_other(urls.url(request.scope, "/account", done="saved"))
 
     return router

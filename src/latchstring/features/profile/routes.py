@@ -1,4 +1,4 @@
-"""`/me` over HTTP."""
+"""`GET /me` and `PATCH /me`."""
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -27,6 +27,7 @@ def profile_router(users: Users, web: WebContext) -> APIRouter:
         responses=refusals(*GUARD_REFUSALS, Code.BODY_TOO_LARGE, Code.DATABASE_UNAVAILABLE),
     )
     async def get_me(user: CurrentUser) -> Response:
+        # Serialized here, once: FastAPI would validate a returned model again and serialize it more slowly.
         return Response(UserResponse.of(user).model_dump_json(), media_type="application/json")
 
     @router.patch(
@@ -36,6 +37,7 @@ def profile_router(users: Users, web: WebContext) -> APIRouter:
         responses=refusals(*GUARD_REFUSALS, *BODY_REFUSALS, Code.DATABASE_UNAVAILABLE),
     )
     async def change_me(changes: ProfileChanges, request: Request, caller: CallerDep) -> UserResponse:
+        # The id comes from the verified token, never from the body (CVE-2025-61928).
         user = await users.rename(
             caller.user_id,
             first_name=changes.first_name,

@@ -1,8 +1,8 @@
-"""Revocations: other services follow what has ended, without a lookup per request and without our database.
+"""The revocation feed over HTTP: other services follow revocations without our database or a lookup per request.
 
-GET /revocations?after=CURSOR   what is new since, for whoever shows a feed token
+GET /revocations?after=CURSOR   the revocations since the cursor, for clients with a feed token
 
-`latchstring feed-token create` makes such a token; `latchstring.verifier` is a follower.
+`latchstring feed-token create` makes such a token. `latchstring.verifier` is a client.
 """
 
 from latchstring.core.feature import Core, FeatureParts, Tools

@@ -1,4 +1,4 @@
-"""`GET /revocations` over HTTP."""
+"""`GET /revocations`."""
 
 from typing import Annotated
 
@@ -16,20 +16,26 @@ from latchstring.features.revocation_feed.actions import FeedTokens
 from latchstring.foundation.web.context import WebContext
 from latchstring.foundation.web.problem import ProblemError, refusals
 
-Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}(-[0-9]{1,18})?$", description="From the answer before.")]
+# At most 18 digits each, so that both fit into a signed 64-bit integer of SQL.
+Cursor = Annotated[
+    str | None,
+    Query(pattern=r"^[0-9]{1,18}(-[0-9]{1,18})?$", description="The `cursor` of the previous response."),
+]
 
 
-class _Follower(SecurityBase):
-    """Lets in who shows a feed token."""
+class _FeedTokenGuard(SecurityBase):
+    """A guard that requires a feed token."""
 
+    # The doctor takes a dependency with this attribute for a guard.
     allows_anonymous = False
 
     def __init__(self, tokens: FeedTokens) -> None:
         self._tokens = tokens
-        self.model = HTTPBearerModel(description="What `latchstring feed-token create` printed.")
+        self.model = HTTPBearerModel(description="The token that `latchstring feed-token create` printed.")
         self.scheme_name = "feedToken"
 
     async def __call__(self, connection: HTTPConnection) -> None:
+        # Only the header: a token in the query string ends up in logs and in browser histories (RFC 6750, 5.3).
         token = bearer_token(connection.scope["headers"])
         if isinstance(token, Refused):
             raise ProblemError(token.code)
@@ -38,8 +44,8 @@ class _Follower(SecurityBase):
 
 
 def revocations_router(feed: RevocationFeed, tokens: FeedTokens, web: WebContext) -> APIRouter:
-    """Return the route that services poll."""
-    router = web.router(tags=["revocations"], dependencies=[Depends(_Follower(tokens))])
+    """Return `GET /revocations`, which other services poll."""
+    router = web.router(tags=["revocations"], dependencies=[Depends(_FeedTokenGuard(tokens))])
 
     @router.get(
         "/revocations",
@@ -56,11 +62,12 @@ def revocations_router(feed: RevocationFeed, tokens: FeedTokens, web: WebContext
         ),
     )
     async def get_revocations(after: Cursor = None) -> Response:
-        """What a service has to know to refuse the tokens of sessions that ended, and of keys that were stolen.
+        """Return what a service must know to refuse the tokens of ended sessions and of stolen keys.
 
-        Ask again with the `cursor`: at once while there is `more`, and twice a second after that. Without `after`, and
-        where it can't be gone on from, everything is told anew (`resync`): forget what you knew.
+        Poll with the `cursor` of the previous response: at once while `more` is true, then twice a second. Without
+        `after`, or when the cursor can't be continued, the feed starts again (`resync`): discard what you have stored.
         """
+        # One bounded page per response: a follower that was away for long must not hold a connection for all of it.
         page = FeedPageResponse.model_validate(await feed.page(after))
         return Response(page.model_dump_json(), media_type="application/json")
 

@@ -1,4 +1,4 @@
-"""Feed tokens, written, and found by their hash."""
+"""Queries on feed tokens. A token is looked up by its hash."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from latchstring.foundation.database import Connection, insert_or_ignore
 
 @dataclass(frozen=True, slots=True)
 class FeedToken:
-    """A service's token, as an operator sees it."""
+    """A service's feed token, as an operator sees it: without the token and its hash."""
 
     name: str
     created_at: datetime
@@ -24,7 +24,8 @@ _BY_HASH = sa.select(sa.literal(1)).where(feed_tokens.c.token_hash == sa.bindpar
 async def insert_feed_token(
     connection: Connection, token_id: UUID, name: str, *, token_hash: bytes, now: datetime
 ) -> bool:
-    """Add a token; False where there is one of that name."""
+    """Insert a token; return False if the name is taken."""
+    # One statement: a check before the insert would let two operators create the same name at once.
     insert = insert_or_ignore(connection, feed_tokens).values(
         id=token_id, name=name, token_hash=token_hash, created_at=now
     )
@@ -32,12 +33,12 @@ async def insert_feed_token(
 
 
 async def is_known(connection: Connection, token_hash: bytes) -> bool:
-    """Tell whether there is a token of this hash."""
+    """Return whether there is a token with this hash."""
     return (await connection.execute(_BY_HASH, {"wanted_hash": token_hash})).one_or_none() is not None
 
 
 async def all_feed_tokens(connection: Connection) -> list[FeedToken]:
-    """Read every token's name, the oldest first."""
+    """Return every token's name and date, the oldest first."""
     rows = await connection.execute(
         sa.select(feed_tokens.c.name, feed_tokens.c.created_at).order_by(feed_tokens.c.created_at, feed_tokens.c.name)
     )
@@ -45,5 +46,5 @@ async def all_feed_tokens(connection: Connection) -> list[FeedToken]:
 
 
 async def delete_feed_token(connection: Connection, name: str) -> bool:
-    """Delete a token; False where there is none of that name."""
+    """Delete a token; return False if there is none of that name."""
     return (await connection.execute(feed_tokens.delete().where(feed_tokens.c.name == name))).rowcount == 1
