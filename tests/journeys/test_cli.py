@@ -384,7 +384,7 @@ def test_there_is_no_such_session_to_end(on_sqlite: Installation) -> None:
         (own,) = (row["id"] for row in browser.get("/api/auth/sessions").json())
         browser.post("/api/auth/logout")
     none: dict[tuple[str, ...], str] = {}
-    none |= {(given,): f"no living session {given}" for given in (own, str(uuid4()), "no-uuid")}
+    none |= {(given,): f"no active session {given}" for given in (own, str(uuid4()), "no-uuid")}
     none |= {("--user", given): f"no user {given}" for given in ("bob@example.com", own)}
     answers = at_once(lambda given: on_sqlite.run("sessions", "revoke", *given, code=Exit.NOT_FOUND), list(none))
     for words, said in zip(none.values(), answers, strict=True):

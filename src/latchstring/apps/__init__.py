@@ -1,1 +1,1 @@
-"""Ways to run it: the ready server and the command line."""
+"""The ready server and the command line."""

@@ -1,7 +1,7 @@
-"""The only reader of the environment and of `.env`.
+"""Read settings from the environment and from `.env`. No other module does.
 
-Each setting is `LATCHSTRING_` and its name. The tutorial's variables are known by the tutorial's names as well; where
-both are set, ours wins. Real variables win over those of a `.env` file in the working folder.
+A setting's variable is `LATCHSTRING_` and its name. The tutorial's variables also work under the tutorial's names; if
+both are set, ours wins. Environment variables win over a `.env` file in the working directory.
 """
 
 import os
@@ -15,6 +15,7 @@ from latchstring.errors import ConfigurationError
 from latchstring.settings import Settings, sentences
 
 PREFIX = "LATCHSTRING_"
+# With pydantic-settings, two names for one field and errors that name the variable but not its value need workarounds.
 TUTORIAL_NAMES = frozenset(
     {
         "ACCESS_TOKEN_EXPIRE_MINUTES",
@@ -34,15 +35,16 @@ TUTORIAL_NAMES = frozenset(
 
 
 def read_variables() -> dict[str, str]:
-    """Return the variables of the working folder's `.env`, with those of the process laid over them.
+    """Return the variables of `.env` in the working directory, overridden by those of the process.
 
     Raises:
-        ConfigurationError: there is a `.env` that can't be read.
+        ConfigurationError: there is a `.env` file that can't be read.
     """
     try:
+        # This path only: python-dotenv's own search would take a `.env` of any parent directory.
         from_file = dotenv_values(Path(".env"))
     except (OSError, UnicodeDecodeError):
-        raise ConfigurationError("the .env file in the working folder must be readable, and text in UTF-8") from None
+        raise ConfigurationError("the .env file in the working directory must be readable UTF-8 text") from None
     return {name: value for name, value in from_file.items() if value is not None} | os.environ
 
 
@@ -50,34 +52,38 @@ def settings_from(variables: Mapping[str, str]) -> Settings:
     """Return the settings that `variables` describe. An empty variable counts as not set.
 
     Raises:
-        ConfigurationError: a value can't be used. The message names the variable and says what it must be; it does
-            not repeat the value.
+        ConfigurationError: a value can't be used. The message names the variable and says what it must be, without
+            the value.
     """
-    given: dict[str, str] = {}
-    spelled: dict[str, str] = {}
+    values: dict[str, str] = {}
+    used_names: dict[str, str] = {}
     for field in Settings.model_fields:
         for name in _names(field):
+            # Compose files and CI systems pass a variable that is not set as an empty one.
             if variables.get(name):
-                given[field], spelled[field] = variables[name], name
+                values[field], used_names[field] = variables[name], name
                 break
     try:
-        return Settings.model_validate(given)
+        return Settings.model_validate(values)
     except ValidationError as error:
-        words = sentences(error, name=lambda field: spelled.get(field, variable_name(field)))
-        raise ConfigurationError("; ".join(words)) from None
+        # By the name the operator used, which may be the tutorial's.
+        messages = sentences(error, name=lambda field: used_names.get(field, variable_name(field)))
+        # `from None`: Pydantic's own error would print the value, which may be a secret.
+        raise ConfigurationError("; ".join(messages)) from None
 
 
 def unknown_variables(variables: Mapping[str, str]) -> list[str]:
-    """Return the names that begin like ours and are none: misspelt, most likely."""
-    known = {name for field in Settings.model_fields for name in _names(field)}
-    return sorted(name for name in variables if name.startswith(PREFIX) and name not in known)
+    """Return the variables that begin with our prefix but are no settings: probably misspelt."""
+    all_names = {name for field in Settings.model_fields for name in _names(field)}
+    return sorted(name for name in variables if name.startswith(PREFIX) and name not in all_names)
 
 
 def variable_name(field: str) -> str:
-    """Return the name of a setting's variable that the documentation uses."""
+    """Return the variable of a setting under the name that the documentation uses."""
     return _names(field)[-1]
 
 
 def _names(field: str) -> list[str]:
     name = field.upper()
+    # In order of precedence: ours first.
     return [PREFIX + name, name] if name in TUTORIAL_NAMES else [PREFIX + name]

@@ -1,4 +1,4 @@
-"""`/healthz`: the process is up. `/readyz`: what an answer depends on is there."""
+"""`/healthz`: the process is up. `/readyz`: database, schema, keys and revocations are available."""
 
 import contextlib
 
@@ -13,13 +13,13 @@ from latchstring.migrations import schema_is_current
 
 
 class Health(BaseModel):
-    """Up."""
+    """The process is up."""
 
     status: str
 
 
 class Readiness(BaseModel):
-    """Whether each of them is there."""
+    """Whether each dependency is available."""
 
     database: bool
     schema_current: bool
@@ -28,12 +28,13 @@ class Readiness(BaseModel):
 
 
 def health_router(auth: Auth) -> APIRouter:
-    """Return both routes."""
+    """Return `/healthz` and `/readyz`."""
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz", operation_id="get_health", summary="The process is up")
     @public
     async def get_health() -> Health:
+        # Reads nothing: a database that is down is no reason to restart every instance.
         return Health(status="ok")
 
     @router.get(
@@ -45,6 +46,7 @@ def health_router(auth: Auth) -> APIRouter:
     )
     @public
     async def get_readiness() -> Response:
+        # Yes or no for each, and no reason: anybody can read this.
         state = {"database": False, "schema_current": False, "keys": False, "revocations": False}
         with contextlib.suppress(UnavailableError):
             state["schema_current"] = await schema_is_current(auth.parts.tools.database)
@@ -52,6 +54,7 @@ def health_router(auth: Auth) -> APIRouter:
         with contextlib.suppress(UnavailableError):
             state["keys"] = bool(auth.parts.ring.current)
         with contextlib.suppress(UnavailableError):
+            # Where guards refuse everybody, because revocations are unknown, traffic should go to another instance.
             auth.parts.core.feed.refuse_if_stale()
             state["revocations"] = True
         return JSONResponse(

@@ -1,8 +1,8 @@
-"""The ready application: everything switched on, at the addresses of the contract.
+"""The ready application, with every feature, at the tutorial's paths.
 
-create_app()   what each worker imports; reads the environment
+create_app()   the factory each worker calls; reads the environment
 build_app()    the same, from given settings
-prepare()      schema and keys, once, before the workers start
+prepare()      migrate the schema and make keys, once, before the workers start
 """
 
 import gc
@@ -35,7 +35,8 @@ def create_app() -> FastAPI:
     """Return the application that the environment describes."""
     configure_logging()
     app = build_app(prepare_data_directory(settings_from(read_variables())))
-    # What was imported stays for good. Looked through by each full collection, it would hold the loop for 50 ms.
+    # Imported objects are never freed. Left to the garbage collector, each full collection would examine them and
+    # block the event loop for 50 ms (measured).
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
@@ -44,16 +45,17 @@ def create_app() -> FastAPI:
 
 def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
     """Return the application for `settings`."""
-    # Whoever serves has prepared the database, once for all workers.
+    # `migrate=False` below: `serve` has migrated the database, once for all workers.
     pages = Pages(name=settings.site_name, landing_page=DASHBOARD, links=[(msgid("Dashboard"), DASHBOARD)])
     auth = Auth.from_settings(settings, pages=pages if settings.pages else False, migrate=False, clock=clock)
     app = FastAPI(
         title="Latchstring",
         summary="Sign-in: register, login, refresh, logout, and a protected dashboard.",
         version=version("latchstring"),
+        # FastAPI's documentation pages load scripts from a CDN, which our content security policy refuses.
         docs_url=None,
         redoc_url=None,
-        # Its redirect would be built from the Host header, which is whatever a visitor sends.
+        # Starlette builds that redirect from the Host header, which the visitor chooses (open redirect).
         redirect_slashes=False,
         exception_handlers={HTTPException: _http_exception_response},
     )
@@ -64,16 +66,17 @@ def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
     app.include_router(health_router(auth))
     if settings.allowed_client_origin is not None:
         app.add_middleware(FrontEndCors, origin=settings.allowed_client_origin)
+    # Added last, and so outermost: preflights and errors carry the security headers too.
     app.add_middleware(HeadersMiddleware, https=settings.is_https)
     return app
 
 
 async def prepare(settings: Settings, *, migrate: bool = True) -> None:
-    """Bring the schema up to date and make what keys are missing; many may run it at once.
+    """Migrate the schema and make missing keys. Safe to run in several processes at once.
 
     Raises:
         ConfigurationError: the database was made under another secret.
-        DatabaseUnavailableError: the database is away, or has no tables and may not be given any.
+        DatabaseUnavailableError: the database is unavailable, or has no tables while `migrate` is False.
     """
     auth = Auth.from_settings(settings, features=())
     try:
@@ -83,24 +86,24 @@ async def prepare(settings: Settings, *, migrate: bool = True) -> None:
 
 
 async def _http_exception_response(request: Request, error: Exception) -> Response:
-    # What routing itself refuses; our routes answer their own.
+    # Only for refusals by Starlette's routing (404, 405); our own routes respond to their own refusals.
     auth = Auth.of(request.app)
     pages = auth.mounted.pages if auth and auth.mounted else None
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(status, Code.INTERNAL_ERROR)
     headers = {"Allow": ", ".join(_methods_at(request))} if code is Code.METHOD_NOT_ALLOWED else {}
-    if pages is not None and _is_for_the_eye(request):
+    if pages is not None and _wants_html(request):
         return pages.refused(request, code, headers=headers)
     return problem_response(request.scope, code, headers=headers)
 
 
-def _is_for_the_eye(request: Request) -> bool:
-    # A browser goes there; a client of the JSON routes that is sent astray hears so in JSON.
+def _wants_html(request: Request) -> bool:
+    # A browser's navigation gets a page. Clients of the JSON routes always get JSON, whatever they accept.
     return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
 
 
 def _methods_at(request: Request) -> list[str]:
-    # Routing stops at the first route of an address; RFC 9110 asks for the methods of all of them.
+    # RFC 9110, 15.5.6: `Allow` lists all methods of the resource. Routing gives those of the first matching route only.
     return [
         method
         for method in ("GET", "POST", "PATCH", "DELETE")

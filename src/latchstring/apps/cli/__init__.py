@@ -1,27 +1,30 @@
 """The command line: `latchstring`.
 
-    app.py       the commands, put together
+    app.py       the Typer application with all commands
     serve.py     serve, migrate
     users.py     users create | list | show | disable | enable | grant | withdraw | delete
     sessions.py  sessions list | revoke
     keys.py      keys list | rotate | retire
     feed_tokens.py  feed-token create | list | revoke
     inspect.py   doctor, openapi, config
-    application.py  an application that a command names
-    output.py    results on stdout, words on stderr, exit codes
+    target.py    the Auth that a command works on, and the user it names
+    application.py  import the application that a command names
+    output.py    results on stdout, messages on stderr, exit codes
 
-This module stays light: each worker process imports it once more, as the script that it was started from.
+This module imports nothing at its top: each worker process imports it again, because it is the script it was started
+from.
 """
 
 import sys
 
 
 def main() -> None:
-    """Run the command given; exit with 0 done, 1 failed, 2 usage, 3 configuration, 4 not found, 5 conflict."""
+    """Run the given command; exit with 0 done, 1 failed, 2 usage, 3 configuration, 4 not found, 5 conflict."""
     from latchstring.apps.cli.app import app  # noqa: PLC0415 -- workers import this module and need no command line
-    from latchstring.apps.cli.output import Exit, say  # noqa: PLC0415 -- nor what it prints with
-    from latchstring.errors import ConfigurationError, UnavailableError  # noqa: PLC0415 -- nor its exit codes
+    from latchstring.apps.cli.output import Exit, say  # noqa: PLC0415 -- nor its output
+    from latchstring.errors import ConfigurationError, UnavailableError  # noqa: PLC0415 -- nor its errors
 
+    # Expected errors are one sentence: a traceback is long, and may show values.
     try:
         app()
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The Typer application, with all commands."""
 
 from importlib.metadata import version
 from typing import Annotated
@@ -15,7 +15,7 @@ from latchstring.apps.cli.users import users
 
 app = typer.Typer(
     no_args_is_help=True,
-    # A traceback that shows local variables shows passwords.
+    # Typer's own tracebacks show local variables, and with them passwords.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -40,7 +40,7 @@ def latchstring(
         typer.Option(
             "--app",
             metavar="MODULE:NAME",
-            help="The FastAPI application whose users, sessions and keys are meant; otherwise the environment's.",
+            help="Work on the users, sessions and keys of this FastAPI application; by default on the environment's.",
         ),
     ] = None,
     _version: Annotated[

@@ -1,4 +1,4 @@
-"""`feed-token create | list | revoke`."""
+"""The commands `feed-token create | list | revoke`."""
 
 from typing import Annotated
 
@@ -11,17 +11,18 @@ from latchstring.features.revocation_feed.store import FeedToken
 from latchstring.foundation.events import OPERATOR
 from latchstring.wiring import Parts
 
-feed_tokens = typer.Typer(no_args_is_help=True, help="Let other services follow revocations.")
+feed_tokens = typer.Typer(no_args_is_help=True, help="Manage the tokens with which other services read revocations.")
 
-Name = Annotated[str, typer.Argument(help="Which service it is for.")]
+Name = Annotated[str, typer.Argument(help="The name of the service.")]
 _NAME_MAX_LENGTH = 100
 
 
 @feed_tokens.command()
 def create(name: Name, as_json: JsonOption = False) -> None:
-    """Make a token for a service, and print it: it is shown this once, and kept nowhere."""
+    """Create a token for a service and print it. It is not stored, and can't be shown again."""
+    # Printable: a control character in a name would reach the terminal of whoever lists the tokens.
     if not 0 < len(name) <= _NAME_MAX_LENGTH or not name.isprintable():
-        fail(f"a name has 1 to {_NAME_MAX_LENGTH} characters that can be printed", Exit.USAGE)
+        fail(f"the name must have 1 to {_NAME_MAX_LENGTH} printable characters", Exit.USAGE)
 
     async def work() -> str | None:
         async with opened_parts() as parts:
@@ -29,7 +30,8 @@ def create(name: Name, as_json: JsonOption = False) -> None:
 
     token = run(work())
     if token is None:
-        fail(f"there is a feed token {name} already", Exit.CONFLICT)
+        fail(f"there is a feed token {name} already: revoke it, or choose another name", Exit.CONFLICT)
+    # On stderr, so that `latchstring feed-token create NAME > file` has the token alone.
     say("keep it like a password: it is not shown again")
     if as_json:
         print_json({"name": name, "token": token})
@@ -39,7 +41,7 @@ def create(name: Name, as_json: JsonOption = False) -> None:
 
 @feed_tokens.command("list")
 def list_feed_tokens(as_json: JsonOption = False) -> None:
-    """List the services that have one, the oldest first."""
+    """List the services that have a token, the oldest first."""
 
     async def work() -> list[FeedToken]:
         async with opened_parts() as parts:
@@ -54,7 +56,7 @@ def list_feed_tokens(as_json: JsonOption = False) -> None:
 
 @feed_tokens.command()
 def revoke(name: Name, as_json: JsonOption = False) -> None:
-    """Refuse a service's token from its next request on."""
+    """Revoke a service's token: it is refused from its next request on."""
 
     async def work() -> bool:
         async with opened_parts() as parts:

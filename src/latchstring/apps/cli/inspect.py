@@ -1,4 +1,4 @@
-"""`doctor`, `openapi` and `config`."""
+"""The commands `doctor`, `openapi` and `config`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -20,12 +20,13 @@ from latchstring.foundation.vault import new_secret
 from latchstring.migrations import HEAD, schema_revision
 from latchstring.wiring import Parts
 
+# OWASP's Password Storage Cheat Sheet: Argon2id with at least 19 MiB.
 _OWASP_MEMORY_KIB = 19_456
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing the doctor looked at: `ok`, `warning` or `failure`, and what to do about it."""
+    """The result of one check: `ok`, `warning` or `failure`, and what to do about it."""
 
     name: str
     state: str
@@ -35,24 +36,24 @@ class Check:
 def doctor(
     app: Annotated[
         str | None,
-        typer.Argument(metavar="[APP]", help="A FastAPI application to look at, MODULE:NAME; otherwise the server."),
+        typer.Argument(metavar="[APP]", help="A FastAPI application to inspect, MODULE:NAME; by default the server."),
     ] = None,
     public: Annotated[
         list[str] | None,
-        typer.Option(help="With APP: a path that everybody may come to; * at its end means all below."),
+        typer.Option(help="With APP: a path that is public; a trailing * matches every path that begins so."),
     ] = None,
     development: Annotated[
-        bool, typer.Option("--development", help="With APP: what is insecure for lack of https is a warning.")
+        bool, typer.Option("--development", help="With APP: report missing https as a warning.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the set-up. Exits with 1 when something is broken, 3 when the settings can't be used."""
-    named = application.get() if app is None else app
-    if named is not None:
-        _doctor_of(named, public=public or (), development=development, as_json=as_json)
+    """Check the installation. Exits with 1 if a check fails, and with 3 if the settings can't be used."""
+    app_name = application.get() if app is None else app
+    if app_name is not None:
+        _doctor_of(app_name, public=public or (), development=development, as_json=as_json)
         return
     if public or development:
-        fail("--public and --development speak of an application: name it, MODULE:NAME", Exit.USAGE)
+        fail("--public and --development need an application: pass MODULE:NAME", Exit.USAGE)
     checks = run(_checks())
     if as_json:
         print_json([asdict(check) for check in checks])
@@ -62,17 +63,18 @@ def doctor(
         raise typer.Exit(Exit.CONFIGURATION if checks[0].state == "failure" else Exit.FAILED)
 
 
-def _doctor_of(named: str, *, public: Sequence[str], development: bool, as_json: bool) -> None:
-    app = loaded(named)
+def _doctor_of(app_name: str, *, public: Sequence[str], development: bool, as_json: bool) -> None:
+    app = loaded(app_name)
     auth = auth_of(app)
 
-    async def look() -> Inspection:
+    async def inspect_app() -> Inspection:
         try:
             return await auth.audit(app, public=public)
         finally:
             await auth.close()
 
-    inspection = run(look())
+    inspection = run(inspect_app())
+    # `--development` excuses missing https only: an open route is one on every machine.
     checks = [
         Check(
             finding.name, "warning" if development and finding.name == "insecure_cookies" else "failure", finding.words
@@ -95,13 +97,13 @@ def _print_checks(checks: Iterable[Check]) -> None:
         print(f"{check.state:<8} {check.name}" + (f": {check.words}" if check.words else ""))
 
 
-def openapi(as_json: JsonOption = True) -> None:  # noqa: ARG001 -- it is JSON, asked for or not
+def openapi(as_json: JsonOption = True) -> None:  # noqa: ARG001 -- it is always JSON
     """Print the OpenAPI document of the server, or of the application that `--app` names."""
-    named = application.get()
-    if named is not None:
-        print_json(loaded(named).openapi())
+    app_name = application.get()
+    if app_name is not None:
+        print_json(loaded(app_name).openapi())
         return
-    # The document depends on settings, but not on secrets: any secret will do.
+    # The document depends on settings but not on the secret, so a random one is enough in a build.
     settings = environment_settings()
     if settings.secret is None and not settings.keys_from_environment:
         settings = settings.model_copy(update={"secret": SecretStr(new_secret())})
@@ -112,11 +114,12 @@ def config(as_json: JsonOption = False) -> None:
     """Print the settings in force, without secrets."""
     refuse_application("an application's settings are in its code")
     settings = environment_settings()
-    shown = {variable_name(field): "(set)" if isinstance(value, SecretStr) else value for field, value in settings}
+    # By type, not by name: a new secret setting is hidden as soon as it is a SecretStr.
+    values = {variable_name(field): "(set)" if isinstance(value, SecretStr) else value for field, value in settings}
     if as_json:
-        print_json({name: None if value is None else str(value) for name, value in shown.items()})
+        print_json({name: None if value is None else str(value) for name, value in values.items()})
     else:
-        print_record(shown)
+        print_record(values)
 
 
 async def _checks() -> list[Check]:
@@ -128,7 +131,8 @@ async def _checks() -> list[Check]:
         return [Check("settings", "failure", str(error))]
     checks = [Check("settings", "ok")]
     checks += [
-        Check("settings", "warning", f"{name} is no setting: misspelt?") for name in unknown_variables(variables)
+        Check("settings", "warning", f"{name} is not a setting: check its spelling")
+        for name in unknown_variables(variables)
     ]
     checks += _development_checks(settings)
     try:
@@ -144,33 +148,47 @@ def _development_checks(settings: Settings) -> list[Check]:
         checks.append(Check("public url", "ok"))
     else:
         checks.append(
-            Check("public url", "warning", "for development only; set LATCHSTRING_PUBLIC_URL to an https address")
+            Check("public url", "warning", "for development only: set LATCHSTRING_PUBLIC_URL to an https URL")
         )
     if settings.previous_secret is not None:
         checks.append(
-            Check("secret", "warning", "LATCHSTRING_PREVIOUS_SECRET is set: take it away when all have the new one")
+            Check(
+                "secret",
+                "warning",
+                "LATCHSTRING_PREVIOUS_SECRET is set: remove it when all instances have the new secret",
+            )
         )
     if settings.password_hash_memory_kib < _OWASP_MEMORY_KIB:
-        checks.append(Check("password hash", "warning", f"less than the {_OWASP_MEMORY_KIB} KiB that OWASP asks for"))
+        checks.append(
+            Check(
+                "password hash",
+                "warning",
+                f"LATCHSTRING_PASSWORD_HASH_MEMORY_KIB is below OWASP's minimum: set it to {_OWASP_MEMORY_KIB} or more",
+            )
+        )
     if not settings.limits:
         checks.append(
-            Check("limits", "warning", "LATCHSTRING_LIMITS is off: whoever guesses passwords may go on for ever")
+            Check(
+                "limits", "warning", "LATCHSTRING_LIMITS is off: passwords can be guessed without limit; set it to on"
+            )
         )
     if settings.data_dir.exists() and not directory_is_private(settings.data_dir):
-        checks.append(Check("data folder", "failure", f"others may enter {settings.data_dir}: chmod 700"))
+        checks.append(Check("data folder", "failure", f"other users may enter {settings.data_dir}: run chmod 700"))
     return checks
 
 
 async def _database_checks(parts: Parts) -> AsyncIterator[Check]:
     try:
+        # A host that drops packets would hold the command for minutes.
         async with asyncio.timeout(10):
             revision = await schema_revision(parts.tools.database)
     except (UnavailableError, TimeoutError):
-        yield Check("database", "failure", "it can't be reached with these settings")
+        # Without the URL, which contains the password.
+        yield Check("database", "failure", "the database can't be reached: check its URL, and that it is running")
         return
     yield Check("database", "ok")
     if revision != HEAD:
-        yield Check("schema", "failure", f"it is at {revision or 'nothing yet'}: run latchstring migrate")
+        yield Check("schema", "failure", f"the schema is at {revision or 'nothing yet'}: run latchstring migrate")
         return
     yield Check("schema", "ok")
     try:

@@ -1,4 +1,4 @@
-"""`keys list | rotate | retire`."""
+"""The commands `keys list | rotate | retire`."""
 
 import sys
 from collections.abc import Callable, Coroutine
@@ -14,16 +14,16 @@ from latchstring.core.keys.rotation import KeyChange, KeyConflict
 from latchstring.foundation.events import OPERATOR
 from latchstring.wiring import Parts
 
-keys = typer.Typer(no_args_is_help=True, help="Look at the signing keys, rotate and retire them.")
+keys = typer.Typer(no_args_is_help=True, help="List, rotate and retire signing keys.")
 
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell what would be changed.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Change nothing; print what would change.")]
 
 _SIGNS_OUT = "This ends every key, and signs everyone out, everywhere and at once."
 
 
 @keys.command("list")
 def list_keys(as_json: JsonOption = False) -> None:
-    """List the keys, the oldest first, and which of them signs."""
+    """List the keys with their states, the oldest first."""
 
     async def work() -> list[dict[str, Any]]:
         async with opened_parts() as parts:
@@ -38,8 +38,9 @@ def list_keys(as_json: JsonOption = False) -> None:
 
 @keys.command()
 def rotate(dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
-    """Publish a new key now. It signs when every cache has seen it; nobody is signed out, and nothing is left to do."""
+    """Publish a new key now. It begins to sign when all caches have it. Nobody is signed out."""
 
+    # One transaction writes the whole rotation: there is no second step that could be forgotten, or done twice.
     async def change(parts: Parts) -> KeyChange | KeyConflict:
         return await parts.keys.rotate(source=OPERATOR, dry_run=dry_run)
 
@@ -48,14 +49,15 @@ def rotate(dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
 
 @keys.command()
 def retire(
-    kid: Annotated[str, typer.Argument(metavar="KID", help="The key, as `keys list` calls it.")],
-    now: Annotated[bool, typer.Option("--now", help=f"Because it was stolen. {_SIGNS_OUT}")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    kid: Annotated[str, typer.Argument(metavar="KID", help="The key's id, from `keys list`.")],
+    now: Annotated[bool, typer.Option("--now", help=f"The key was stolen. {_SIGNS_OUT}")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """End a key. Calmly: another takes over as in a rotation. With --now: every key ends, everywhere and at once."""
+    """Retire a key. Another one takes over, as in a rotation. With --now every key ends, everywhere and at once."""
 
+    # With --now every key, whichever is named: whoever stole one had the database and the secret, or the memory.
     async def change(parts: Parts) -> KeyChange | KeyConflict:
         if now:
             return await parts.core.sessions.retire_key_at_once(kid, source=OPERATOR, dry_run=dry_run)
@@ -69,14 +71,15 @@ def retire(
 
 
 def _ask(kid: str) -> None:
+    # Without a terminal the prompt would wait for ever, in the middle of an emergency.
     if not sys.stdin.isatty():
-        fail("nobody is there to ask: say --yes", Exit.USAGE)
+        fail("confirmation needs a terminal: pass --yes", Exit.USAGE)
     typer.confirm(f"Retire key {kid} at once?", abort=True, err=True)
 
 
 def _change(
     change: Callable[[Parts], Coroutine[Any, Any, KeyChange | KeyConflict]],
-    otherwise: str,
+    failure: str,
     *,
     dry_run: bool,
     as_json: bool,
@@ -88,7 +91,7 @@ def _change(
 
     outcome, listed = run(work())
     if isinstance(outcome, KeyConflict):
-        _refuse(outcome, listed, otherwise)
+        _refuse(outcome, listed, failure)
     new = {"kid": outcome.new_kid, "signs_from": _shown(outcome.new_signs_from)}
     result = {
         "dry_run": dry_run,
@@ -122,17 +125,18 @@ def _say_in_words(change: KeyChange) -> None:
             print(f"key {key.kid}: signs until {_shown(key.retired_at)}, verifies until {_shown(key.verifies_until)}")
 
 
-def _refuse(conflict: KeyConflict, listed: list[ListedKey], otherwise: str) -> NoReturn:
+def _refuse(conflict: KeyConflict, listed: list[ListedKey], failure: str) -> NoReturn:
+    # A code for each kind, so that a script can tell a misspelt key from a rotation that runs already.
     match conflict:
         case KeyConflict.UNKNOWN:
-            fail(f"{otherwise}: {conflict}", Exit.NOT_FOUND)
+            fail(f"{failure}: {conflict}", Exit.NOT_FOUND)
         case KeyConflict.NOTHING_TO_ROTATE:
-            fail(f"{otherwise}: {conflict}")
+            fail(f"{failure}: {conflict}")
         case KeyConflict.UNDER_WAY:
-            coming = [key for key in listed if key.retired_at is None][-1]
-            fail(f"{otherwise}: {conflict}, key {coming.kid} signs from {_shown(coming.signs_from)}", Exit.CONFLICT)
+            pending = [key for key in listed if key.retired_at is None][-1]
+            fail(f"{failure}: {conflict}, key {pending.kid} signs from {_shown(pending.signs_from)}", Exit.CONFLICT)
         case KeyConflict.RETIRED_ALREADY | KeyConflict.GONE_ALREADY:
-            fail(f"{otherwise}: {conflict}", Exit.CONFLICT)
+            fail(f"{failure}: {conflict}", Exit.CONFLICT)
 
 
 def _record(key: ListedKey) -> dict[str, Any]:

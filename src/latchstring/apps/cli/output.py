@@ -1,4 +1,4 @@
-"""Results on stdout, words on stderr, and what the exit code says."""
+"""Output of commands: results on stdout, messages on stderr, and exit codes."""
 
 import json
 import sys
@@ -23,40 +23,41 @@ class Exit(IntEnum):
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def say(words: str) -> None:
-    """Say something to the person at the terminal."""
-    print(words, file=sys.stderr, flush=True)
+def say(message: str) -> None:
+    """Print a message to stderr, so that stdout contains nothing but the result."""
+    print(message, file=sys.stderr, flush=True)
 
 
-def fail(words: str, code: Exit = Exit.FAILED) -> NoReturn:
-    """Say what is wrong, and end with `code`."""
-    say(f"error: {words}")
+def fail(message: str, code: Exit = Exit.FAILED) -> NoReturn:
+    """Print an error message and exit with `code`."""
+    # One sentence and no traceback, which may show the arguments of functions.
+    say(f"error: {message}")
     raise typer.Exit(code)
 
 
 def print_json(value: object) -> None:
-    """Print a result for a program."""
+    """Print a result as JSON, for programs."""
     print(json.dumps(value, indent=2, default=str))
 
 
 def print_record(record: Mapping[str, object]) -> None:
-    """Print one result for a person: a line for each field."""
+    """Print one result for people: a line for each field."""
     width = max(len(name) for name in record)
     for name, value in record.items():
-        print(f"{name:<{width}}  {_shown(value)}")
+        print(f"{name:<{width}}  {_formatted(value)}")
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Print results for a person: a line each, in columns."""
+    """Print results for people: a line for each, in columns."""
     if not rows:
         return
-    table = [list(rows[0]), *([_shown(value) for value in row.values()] for row in rows)]
+    table = [list(rows[0]), *([_formatted(value) for value in row.values()] for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     for line in table:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _shown(value: object) -> str:
+def _formatted(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):

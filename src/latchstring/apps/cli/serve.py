@@ -1,4 +1,4 @@
-"""`serve` and `migrate`."""
+"""The commands `serve` and `migrate`."""
 
 import asyncio
 import signal
@@ -25,16 +25,17 @@ SHUTDOWN_SECONDS = 10
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 takes a free one.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="How many processes serve.")] = 1,
-    migrate: Annotated[bool, typer.Option(help="Bring the schema up to date first.")] = True,
+    host: Annotated[str, typer.Option(help="The IP address or host name to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 chooses a free one.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="The number of worker processes.")] = 1,
+    migrate: Annotated[bool, typer.Option(help="Migrate the schema first.")] = True,
 ) -> None:
     """Serve sign-in over HTTP."""
-    refuse_application("serve it as you serve any FastAPI application, such as by uvicorn")
+    refuse_application("run your application as any FastAPI application, with uvicorn for example")
     settings = environment_settings()
     _refuse_development_in_public(settings, host)
     settings = prepare_data_directory(settings)
+    # Once, before the workers: each of them would otherwise wait for the lock of the first one's migration.
     asyncio.run(prepare(settings, migrate=migrate))
     config = uvicorn.Config(
         "latchstring.apps.server:create_app",
@@ -43,22 +44,26 @@ def serve(
         port=port,
         workers=workers,
         http=LimitedHeadProtocol,
+        # The server has no WebSocket routes: an upgrade would only be more to parse.
         ws="none",
         log_config=None,
         access_log=False,
+        # The name of the server software helps nobody but attackers.
         server_header=False,
-        # The address in `X-Forwarded-For` is ours to read, and only from proxies that are named.
+        # We read `X-Forwarded-For` ourselves, and only from proxies named in the settings. Trusted from anybody, it
+        # would give each guess a client address of its own (allauth 65.14.2, CVE-2023-41338).
         proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     configure_logging()
+    # Bound here and inherited by the workers: a port in use is one error message, and not one of each worker.
     listener = _bound(host, port)
     _introduce(settings, host=host, port=listener.getsockname()[1])
     if workers > 1:
         Multiprocess(config, sockets=[listener]).run()
         return
-    # uvicorn finishes what it has begun, and then raises the signal again: being asked to end is no failure.
-    signal.signal(signal.SIGTERM, _leave)
+    # uvicorn completes its requests and then raises the signal again; a requested shutdown must exit with 0.
+    signal.signal(signal.SIGTERM, _exit_normally)
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
     if not server.started:
@@ -67,11 +72,11 @@ def serve(
 
 def migrate(
     check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit with 1 if there is something to do.")
+        bool, typer.Option("--check", help="Change nothing; exit with 1 if a migration is needed.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the database's schema up to date, and make the first signing key where there is none."""
+    """Migrate the database schema, and make the first signing key if there is none."""
     before, after = run(_migrate(chosen_auth(), check=check))
     if as_json:
         print_json({"before": before, "now": after, "newest": HEAD, "current": after == HEAD})
@@ -94,16 +99,18 @@ async def _migrate(auth: Auth, *, check: bool) -> tuple[str | None, str | None]:
 
 
 def _refuse_development_in_public(settings: Settings, host: str) -> None:
+    # Anybody can reach it: without https, passwords and cookies would cross the network in the clear.
     if is_loopback(host):
         return
     if not settings.is_https:
         raise ConfigurationError(
-            f"listening on {host}, LATCHSTRING_PUBLIC_URL must be set to the https address that people use"
+            f"to listen on {host}, LATCHSTRING_PUBLIC_URL must be set to the https URL that browsers use"
         )
 
 
 def _bound(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # A restart must not wait for the old connections in TIME_WAIT.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -114,13 +121,13 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _leave(_signal: int, _frame: object) -> NoReturn:
+def _exit_normally(_signal: int, _frame: object) -> NoReturn:
     raise SystemExit(Exit.DONE)
 
 
 def _introduce(settings: Settings, *, host: str, port: int) -> None:
-    shown = "localhost" if is_loopback(host) else host
-    print(f"Latchstring serves at http://{shown}:{port}", flush=True)
+    name = "localhost" if is_loopback(host) else host
+    print(f"Latchstring serves at http://{name}:{port}", flush=True)
     if settings.public_url:
         say(f"people reach it at {settings.public_url}")
     if settings.database.startswith("sqlite") and settings.database_url is None:

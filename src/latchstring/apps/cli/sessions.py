@@ -1,4 +1,4 @@
-"""`sessions list | revoke`."""
+"""The commands `sessions list | revoke`."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -10,16 +10,17 @@ from latchstring.apps.cli.target import find_user, opened_parts, run
 from latchstring.core.revocations.rules import RevocationReason
 from latchstring.foundation.events import OPERATOR
 
-sessions = typer.Typer(no_args_is_help=True, help="Look at sessions, and end them.")
+sessions = typer.Typer(no_args_is_help=True, help="List and revoke sessions.")
 
 
 @sessions.command("list")
 def list_sessions(
-    who: Annotated[str, typer.Argument(metavar="EMAIL|ID", help="The user's address or id.")],
+    who: Annotated[str, typer.Argument(metavar="EMAIL|ID", help="The user's email or id.")],
     as_json: JsonOption = False,
 ) -> None:
-    """List a user's living sessions, the one last used first."""
+    """List a user's active sessions, the most recently used first."""
 
+    # Never a token: whoever reads the output must not be able to act as the user.
     async def work() -> list[dict[str, Any]]:
         async with opened_parts() as parts:
             user = await find_user(parts, who)
@@ -48,14 +49,15 @@ def list_sessions(
 
 @sessions.command()
 def revoke(
-    session_id: Annotated[str | None, typer.Argument(metavar="ID", help="The session to end.")] = None,
-    user: Annotated[str | None, typer.Option(metavar="EMAIL|ID", help="End all sessions of this user.")] = None,
-    everyone: Annotated[bool, typer.Option("--all", help="End all sessions of everyone.")] = False,
+    session_id: Annotated[str | None, typer.Argument(metavar="ID", help="The session to revoke.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="EMAIL|ID", help="Revoke all sessions of this user.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Revoke all sessions of all users.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """End a session, a user's, or everyone's; every worker knows within a second. Whoever may sign in still may."""
+    """Revoke one session, a user's, or everyone's, on every worker within a second. Users can sign in again."""
+    # Exactly one, so that a forgotten argument never means everyone.
     if [session_id is not None, user is not None, everyone].count(True) != 1:
-        fail("say which: a session's id, or --user, or --all", Exit.USAGE)
+        fail("pass exactly one of: a session's id, --user, --all", Exit.USAGE)
 
     async def work() -> str:
         async with opened_parts() as parts:
@@ -89,4 +91,4 @@ def _parsed(session_id: str) -> UUID:
 
 
 def _no_session(session_id: str) -> UUID:
-    fail(f"there is no living session {session_id}", Exit.NOT_FOUND)
+    fail(f"there is no active session {session_id}", Exit.NOT_FOUND)

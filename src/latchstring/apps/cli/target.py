@@ -1,6 +1,6 @@
-"""What most commands begin with: an Auth on a database with a schema, a user.
+"""What a command works on: an `Auth` with a current schema, and a user.
 
-The Auth is that of the environment's settings, or, with `latchstring --app MODULE:NAME …`, the application's own.
+The `Auth` is made from the environment's settings. With `latchstring --app MODULE:NAME …` it is the application's own.
 """
 
 import asyncio
@@ -23,35 +23,37 @@ _Result = TypeVar("_Result")
 
 
 application: ContextVar[str | None] = ContextVar("application", default=None)
-"""What `--app` names."""
+"""The value of `--app`."""
 
 
 def environment_settings() -> Settings:
-    """Return the settings that the environment and `.env` describe."""
+    """Return the settings from the environment and `.env`."""
     return settings_from(read_variables())
 
 
 def chosen_auth() -> Auth:
-    """Return the Auth that is meant: the application's that `--app` names, or else the environment's."""
-    named = application.get()
-    if named is None:
+    """Return the `Auth` of the application that `--app` names, or else one made from the environment's settings."""
+    app_name = application.get()
+    if app_name is None:
+        # Without features: commands call actions, and no route is mounted.
         return Auth.from_settings(prepare_data_directory(environment_settings()), features=())
-    return auth_of(loaded(named))
+    return auth_of(loaded(app_name))
 
 
-def refuse_application(words: str) -> None:
-    """End with exit code 2, saying what to do instead, where `--app` was given."""
+def refuse_application(hint: str) -> None:
+    """Exit with code 2 if `--app` was given; `hint` says what to do instead."""
     if application.get() is not None:
-        fail(f"--app does not go with this command: {words}", Exit.USAGE)
+        fail(f"--app can't be used with this command: {hint}", Exit.USAGE)
 
 
 @contextlib.asynccontextmanager
 async def opened_parts() -> AsyncIterator[Parts]:
-    """Open the parts of the Auth that is meant for one command."""
+    """Provide the parts of the chosen `Auth` for one command, and close them afterwards."""
     auth = chosen_auth()
     try:
+        # Commands never migrate by themselves: the service may still run an older version.
         if not await schema_is_current(auth.parts.tools.database):
-            fail("the database's schema is not current: run latchstring migrate")
+            fail("the database schema is not current: run latchstring migrate")
         yield auth.parts
     finally:
         await auth.close()
@@ -63,7 +65,7 @@ def run(work: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 async def find_user(parts: Parts, who: str) -> User:
-    """Read a user by address or id; end with exit code 4 where there is none."""
+    """Return the user with an email or id; exit with code 4 if there is none."""
     try:
         user = await parts.core.users.get(UUID(who))
     except ValueError:
@@ -75,5 +77,5 @@ async def find_user(parts: Parts, who: str) -> User:
 
 
 def no_user(who: str) -> User:
-    """Say that there is no such user, and end."""
+    """Exit with code 4, because there is no such user."""
     fail(f"there is no user {who}", Exit.NOT_FOUND)

@@ -1,4 +1,4 @@
-"""`users create | list | show | disable | enable | grant | withdraw | delete`."""
+"""The commands `users create | list | show | disable | enable | grant | withdraw | delete`."""
 
 import sys
 from typing import Annotated, Any
@@ -17,14 +17,15 @@ from latchstring.foundation.events import OPERATOR
 
 users = typer.Typer(no_args_is_help=True, help="Manage users.")
 
-Who = Annotated[str, typer.Argument(metavar="EMAIL|ID", help="The user's address or id.")]
-Role = Annotated[str, typer.Argument(help="The role's name.")]
+Who = Annotated[str, typer.Argument(metavar="EMAIL|ID", help="The user's email or id.")]
+Role = Annotated[str, typer.Argument(help="The name of the role.")]
+# Read in pages: a single query for all users would run into the database's timeout.
 _PAGE = 1000
 
 
 @users.command()
 def create(
-    email: Annotated[str, typer.Argument(help="The user's address.")],
+    email: Annotated[str, typer.Argument(help="The user's email.")],
     first_name: Annotated[str, typer.Option(help="First name.")],
     last_name: Annotated[str, typer.Option(help="Last name.")],
     password_stdin: Annotated[
@@ -32,7 +33,8 @@ def create(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Create a user. The password is asked for, or read from standard input."""
+    """Create a user. The password is prompted for, or read from standard input."""
+    # No `--password VALUE`: every user of the machine could read it in the list of processes.
     password = _password(from_stdin=password_stdin)
     try:
         registration = Registration.model_validate(
@@ -45,6 +47,7 @@ def create(
             }
         )
     except ValidationError as error:
+        # Without the input: the message goes to the terminal, and the input may be the password.
         problem = error.errors(include_input=False)[0]
         fail(f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}", Exit.USAGE)
 
@@ -67,20 +70,21 @@ def create(
 
     outcome = run(work())
     if isinstance(outcome, Refused):
-        fail("an account by that address is registered already", Exit.CONFLICT)
+        fail("an account with this email is registered already", Exit.CONFLICT)
     _show(outcome, as_json=as_json)
 
 
 @users.command("list")
 def list_users(as_json: JsonOption = False) -> None:
-    """List all users, in the order they came."""
+    """List all users, the oldest first."""
 
     async def work() -> list[User]:
-        found: list[User] = []
+        listed: list[User] = []
         async with opened_parts() as parts:
-            while page := await parts.core.users.list(after=found[-1].id if found else None, limit=_PAGE):
-                found += page
-        return found
+            # By the last id of the page before, not by an offset: users who register meanwhile shift nothing.
+            while page := await parts.core.users.list(after=listed[-1].id if listed else None, limit=_PAGE):
+                listed += page
+        return listed
 
     rows = [_record(user) for user in run(work())]
     if as_json:
@@ -102,7 +106,7 @@ def show(who: Who, as_json: JsonOption = False) -> None:
 
 @users.command()
 def disable(who: Who, as_json: JsonOption = False) -> None:
-    """Shut a user out: sessions end everywhere within a second, and no sign-in succeeds."""
+    """Disable a user: all sessions end within a second, and sign-in is refused."""
 
     async def work() -> User:
         async with opened_parts() as parts:
@@ -126,7 +130,7 @@ def enable(who: Who, as_json: JsonOption = False) -> None:
 
 @users.command()
 def grant(who: Who, role: Role, as_json: JsonOption = False) -> None:
-    """Give a user a role; within a second their tokens are refused, until they are refreshed and say so."""
+    """Grant a user a role. Within a second their old access tokens are refused; refreshed ones have the role."""
 
     async def work() -> User:
         async with opened_parts() as parts:
@@ -142,7 +146,7 @@ def grant(who: Who, role: Role, as_json: JsonOption = False) -> None:
 
 @users.command()
 def withdraw(who: Who, role: Role, as_json: JsonOption = False) -> None:
-    """Take a role from a user; within a second no token that says so is believed any more."""
+    """Withdraw a role from a user. Within a second, access tokens that still have it are refused."""
 
     async def work() -> User:
         async with opened_parts() as parts:
@@ -155,13 +159,14 @@ def withdraw(who: Who, role: Role, as_json: JsonOption = False) -> None:
 @users.command()
 def delete(
     who: Who,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a user for good: sessions end everywhere, and the address is free."""
+    """Delete a user permanently: all sessions end, and the email can be registered again."""
     if not yes:
+        # Without a terminal a prompt would wait for ever, in a cron job for instance.
         if not sys.stdin.isatty():
-            fail("nobody is there to ask: say --yes", Exit.USAGE)
+            fail("confirmation needs a terminal: pass --yes", Exit.USAGE)
         typer.confirm(f"Delete {who} for good?", abort=True, err=True)
 
     async def work() -> User:
@@ -179,11 +184,12 @@ def delete(
 def _password(*, from_stdin: bool) -> str:
     if from_stdin:
         try:
+            # Only the line end is cut off: blanks may belong to the password. In UTF-8 whatever the terminal's locale.
             return sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
-            fail("the password must be text in UTF-8", Exit.USAGE)
+            fail("the password on standard input must be UTF-8 text", Exit.USAGE)
     if not sys.stdin.isatty():
-        fail("nobody is there to ask for the password: say --password-stdin", Exit.USAGE)
+        fail("the password prompt needs a terminal: pass --password-stdin", Exit.USAGE)
     password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     return password
 

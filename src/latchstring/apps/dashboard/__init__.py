@@ -1,1 +1,1 @@
-"""The tutorial's protected route: the least that a guarded page is."""
+"""The tutorial's protected route and its page: the smallest example of a guarded route."""

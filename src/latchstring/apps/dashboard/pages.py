@@ -1,4 +1,4 @@
-"""The tutorial's dashboard, for the eye; and `/`, which leads where the visitor belongs."""
+"""The tutorial's dashboard as a page, and `/`, which redirects to it."""
 
 from datetime import UTC, datetime
 from functools import cache
@@ -26,13 +26,13 @@ def dashboard_pages(app: FastAPI, pages: PageRouter) -> APIRouter:
     """Return the page at `/dashboard`, and `/`."""
     router = pages.router(templates=TEMPLATES)
     urls, renderer = pages.urls, pages.renderer
-    # At the first visit, when every route is there; they do not change afterwards.
+    # Computed at the first visit, when all routes have been added; they do not change afterwards.
     guarded = cache(lambda: _guarded(app))
     PageVisitor = Annotated[Visitor, Depends(pages.visitor)]  # noqa: N806 -- a type
 
     @router.get("/")
     async def lead(request: Request) -> Response:
-        # On to the dashboard; whoever has no business there is sent on to where they belong.
+        # To the dashboard, which redirects signed-out visitors to the sign-in page.
         return see_other(urls.landing_page(request.scope))
 
     @router.get(DASHBOARD)
@@ -53,7 +53,7 @@ def dashboard_pages(app: FastAPI, pages: PageRouter) -> APIRouter:
 
 
 def _guarded(app: FastAPI) -> list[tuple[str, str]]:
-    # The routes of the service; what guards them says of itself how a route asks for it.
+    # The routes guarded by `CurrentUser` or its like. A guard's `str` is its name, which the inspection gives as `why`.
     return [
         (" ".join(route.methods), route.path)
         for route in inspected_routes(app)

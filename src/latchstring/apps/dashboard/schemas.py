@@ -1,4 +1,4 @@
-"""What the dashboard says."""
+"""The body of the dashboard's response."""
 
 from pydantic import BaseModel
 
