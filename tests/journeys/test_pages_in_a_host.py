@@ -328,7 +328,7 @@ async def test_pages_at_a_place_of_their_own(settings: Settings, clock: ManualCl
     """`pages_prefix`: the pages there, the JSON routes where they were."""
     app = FastAPI()
     auth = Auth.from_settings(settings, pages=True, clock=clock)
-    with pytest.raises(ConfigurationError, match="begins with a slash"):
+    with pytest.raises(ConfigurationError, match="must begin with a slash"):
         auth.install(app, prefix="/api/auth", pages_prefix="me")
     auth.install(app, prefix="/api/auth", pages_prefix="")
     async with app.router.lifespan_context(app):

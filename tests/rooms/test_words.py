@@ -85,7 +85,7 @@ def test_a_catalogue_that_is_none(tmp_path: Path) -> None:
     """Refuses to start, and says which file."""
     file = catalogue_file(tmp_path, "de")
     file.write_bytes(b"nonsense")
-    with pytest.raises(ConfigurationError, match=r"latchstring\.mo is no compiled catalogue"):
+    with pytest.raises(ConfigurationError, match=r"latchstring\.mo is not a compiled catalogue"):
         Languages(tmp_path)
 
 

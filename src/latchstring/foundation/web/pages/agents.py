@@ -1,4 +1,7 @@
-"""A browser's and a system's name, read from its `User-Agent` by a library that is kept up to date."""
+"""The name of a browser and its operating system, from its `User-Agent`, by a maintained library.
+
+Rules of our own would be out of date within a year.
+"""
 
 from latchstring.foundation.web.pages.translations import Translations, msgid
 
@@ -6,8 +9,9 @@ _PLAIN = {"Mobile Safari": "Safari", "Mac OS X": "macOS", "Chrome Mobile": "Chro
 
 
 def named(user_agent: str | None, translate: Translations) -> str:
-    """Return `Firefox on Linux`, or as much of it as can be told. Its first call takes a tenth of a second."""
-    from ua_parser import parse_os, parse_user_agent  # noqa: PLC0415 -- 30 ms for who never lists a session
+    """Return a name such as `Firefox on Linux`, or the part of it that is known. The first call takes 0.1 s."""
+    # Imported here, because the import takes 30 ms, and only a list of sessions needs it.
+    from ua_parser import parse_os, parse_user_agent  # noqa: PLC0415 -- see above
 
     browser = parse_user_agent(user_agent) if user_agent else None
     system = parse_os(user_agent) if user_agent else None

@@ -1,4 +1,4 @@
-"""Style sheets, modules and the icon: named after what is in them, so that a browser keeps them for good."""
+"""Style sheets, scripts and the icon. Their names contain a hash of their content, so that browsers cache them."""
 
 import hashlib
 import re
@@ -16,26 +16,28 @@ _MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-_FOR_GOOD = "public, max-age=31536000, immutable"
+# A year: a changed file has another name, so a cached copy is never out of date.
+_IMMUTABLE = "public, max-age=31536000, immutable"
 _HASH_LENGTH = 12
 _COMMENT_OR_INDENT = re.compile(rb"/\*.*?\*/|^\s+", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file, read once."""
+    """A file, read once at the start."""
 
     content: bytes
     media_type: str
     hashed_name: str
-    """`latchstring.3f2a….css`."""
+    """Its name in URLs, such as `latchstring.3f2a….css`."""
 
 
 class Assets:
     """Every file that pages load."""
 
     def __init__(self, theme: Mapping[str, str]) -> None:
-        self._files = {path.name: _asset(path.name, _sent(path)) for path in sorted(STATIC.iterdir())}
+        self._files = {path.name: _asset(path.name, _minified(path)) for path in sorted(STATIC.iterdir())}
+        # A style sheet and not a `style` attribute, which our content security policy refuses. `Pages` has checked it.
         if theme:
             declared = "".join(f"  --{variable}: {value};\n" for variable, value in theme.items())
             self._files[THEME] = _asset(THEME, f":root {{\n{declared}}}\n".encode())
@@ -45,26 +47,27 @@ class Assets:
         return name in self._files
 
     def hashed_name(self, name: str) -> str:
-        """Return what `name` is called today."""
+        """Return the name, with its hash, under which this version serves a file."""
         return self._files[name].hashed_name
 
     def response(self, hashed_name: str) -> Response | None:
-        """Return a file; None where there is none of that name."""
+        """Return the response with a file, or None if there is none of that name."""
+        # Looked up in memory: a name from a URL never becomes a path.
         asset = self._hashed.get(hashed_name)
-        kept = _FOR_GOOD
+        cache_control = _IMMUTABLE
         if asset is None:
-            # Another version's page asks, while versions change: today's file is better than none, and not to be kept.
+            # During a rolling update, a page of the other version loads this: our file is better than none, uncached.
             stem, _, rest = hashed_name.partition(".")
-            asset, kept = self._files.get(f"{stem}.{rest.rpartition('.')[2]}"), "no-store"
+            asset, cache_control = self._files.get(f"{stem}.{rest.rpartition('.')[2]}"), "no-store"
         if asset is None:
             return None
-        headers = {"Cache-Control": kept, "X-Content-Type-Options": "nosniff"}
+        headers = {"Cache-Control": cache_control, "X-Content-Type-Options": "nosniff"}
         return Response(asset.content, media_type=asset.media_type, headers=headers)
 
 
-def _sent(path: Path) -> bytes:
+def _minified(path: Path) -> bytes:
     content = path.read_bytes()
-    # What explains a style sheet is for those who read it here, and a fifth of it.
+    # Comments and indentation are a fifth of the style sheet, which every visitor loads.
     return _COMMENT_OR_INDENT.sub(b"", content) if path.suffix == ".css" else content
 
 

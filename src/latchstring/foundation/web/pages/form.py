@@ -1,4 +1,4 @@
-"""A form: what was filled in, and what is wrong with it."""
+"""A form: its values, and what is wrong with them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,29 +19,30 @@ class FieldProblem:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a template shows of a form. Secrets are never among its values."""
+    """What a template shows of a form. Passwords are never among its values."""
 
     values: Mapping[str, str] = field(default_factory=dict)
     errors: tuple[FieldProblem, ...] = ()
     summary: str | None = None
-    """What is wrong, and of no single field."""
+    """What is wrong with the form as a whole."""
 
     @property
     def is_wrong(self) -> bool:
-        """Whether there is something to mend."""
+        """Whether there is an error."""
         return bool(self.errors) or self.summary is not None
 
     def value(self, name: str) -> str:
-        """Return what a field holds."""
+        """Return the value of a field; empty if there is none."""
         return self.values.get(name, "")
 
     def error(self, name: str) -> str | None:
-        """Return what is wrong with a field."""
+        """Return the message of a field's error, or None."""
         return next((problem.message for problem in self.errors if problem.name == name), None)
 
 
 def without(fields: Mapping[str, str], secrets: Iterable[str]) -> dict[str, str]:
-    """Return what may be shown again of what was sent."""
+    """Return the fields that may be sent back to the visitor: all but the secrets."""
+    # A page with a password in it would stay in the browser's history and cache.
     hidden = frozenset(secrets)
     return {name: value for name, value in fields.items() if name not in hidden}
 
@@ -49,18 +50,19 @@ def without(fields: Mapping[str, str], secrets: Iterable[str]) -> dict[str, str]
 def problems_of(
     error: ValidationError, translate: Translations, *, blank: Mapping[str, str]
 ) -> tuple[FieldProblem, ...]:
-    """Return what is wrong with each field, in the order of the fields, for people.
+    """Return one problem for each invalid field, in the order of `blank`, in the visitor's language.
 
     Args:
-        error: what Pydantic found.
-        translate: into the visitor's language.
-        blank: of each field, what is said where it was left empty.
+        error: Pydantic's error.
+        translate: the visitor's translations.
+        blank: the message for each field if it was left empty.
     """
-    found: dict[str, FieldProblem] = {}
+    problems: dict[str, FieldProblem] = {}
+    # Never Pydantic's own message: it is English, for programmers, and may repeat the value.
     for each in error.errors(include_input=False, include_url=False):
         name = str(each["loc"][0])
-        found.setdefault(name, FieldProblem(name, _message(each, blank[name], translate)))
-    return tuple(found[name] for name in blank if name in found)
+        problems.setdefault(name, FieldProblem(name, _message(each, blank[name], translate)))
+    return tuple(problems[name] for name in blank if name in problems)
 
 
 _MESSAGES = {
@@ -73,7 +75,7 @@ _MESSAGES = {
 }
 
 
-def _message(problem: Any, blank: str, translate: Translations) -> str:  # noqa: ANN401 -- an untyped dictionary of Pydantic's
+def _message(problem: Any, blank: str, translate: Translations) -> str:  # noqa: ANN401 -- Pydantic's dictionary is untyped
     context = problem.get("ctx", {})
     least = context.get("min_length")
     kind = problem["type"]

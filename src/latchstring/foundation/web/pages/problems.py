@@ -1,4 +1,4 @@
-"""A refusal in a sentence for people: which template, its heading and its text."""
+"""The page of a refusal: its template, heading and text."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -10,7 +10,7 @@ from latchstring.foundation.web.problem import PROBLEMS
 
 @dataclass(frozen=True, slots=True)
 class RefusalMessage:
-    """What a page says of a refusal."""
+    """The template, heading and text for a refusal."""
 
     template: str
     heading: str
@@ -64,7 +64,8 @@ _BY_CODE = {
 
 
 def message_for(code: Code) -> RefusalMessage:
-    """Return what a page says of `code`."""
+    """Return the message for `code`."""
+    # By status first: why a service is unavailable, or what broke, is for the log and not for visitors.
     status = PROBLEMS[code][0]
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return _UNAVAILABLE

@@ -1,4 +1,4 @@
-"""Renderer: a template to a response."""
+"""Renderer: renders a template to a response."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from latchstring.foundation.web.pages.templates import Templates
 
 _FORM = "latchstring.form"
+# Public pages kept in memory, for each combination of template, language, path and destination.
 _MAX_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An entry of the navigation, as a template shows it."""
+    """An entry of the navigation."""
 
     label: str
     url: str
@@ -40,18 +41,18 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What the quiet refresh of a page that is left open needs to know."""
+    """The data with which `session.js` refreshes the tokens of a page that is left open."""
 
     url: str
     due_in_seconds: int
-    """Until the access token expires."""
+    """Seconds until the access token expires."""
     life_seconds: int
-    """Of the next one."""
+    """Lifetime of the next access token, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What stands around a page's own content: the site, as its header and footer show it."""
+    """The data of a page's header and footer."""
 
     name: str
     logo: str | None
@@ -69,10 +70,10 @@ class Renderer:
         """Render pages.
 
         Args:
-            urls: theirs.
-            options: what the application says of them.
-            templates: theirs and ours.
-            links: the entries of the navigation that are pages of ours: a label that is in the catalogues, and a path.
+            urls: the URLs of the pages.
+            options: the application's options.
+            templates: our templates, and the application's.
+            links: our entries of the navigation: a label from the catalogues, and a path below the pages' prefix.
         """
         self.urls = urls
         self.templates = templates
@@ -83,20 +84,22 @@ class Renderer:
         self._kept: dict[tuple[object, ...], str] = {}
 
     def notice(self, request: Request, notices: Mapping[str, str]) -> str | None:
-        """Return what `done` says has just been done, in the visitor's language; None for what is none of these."""
+        """Return the notice that the query parameter `done` names, in the visitor's language; None if it names none."""
+        # A key, never the text itself: a link could put any sentence on the page.
         done = notices.get(request.query_params.get("done", ""))
         return self.translations(request.scope)(done) if done else None
 
     def translations(self, scope: Scope) -> Translations:
-        """Return the visitor's language."""
+        """Return the translations into the visitor's language."""
         return self.languages.spoken_by(scope["headers"])
 
     async def form(self, request: Request) -> dict[str, str]:
-        """Return what was filled in, without the empty fields; read once, however often it is asked for.
+        """Return the form's fields, without empty ones. The body is read once per request.
 
         Raises:
-            ProblemError: as `read_form` does.
+            ProblemError: as `read_form`.
         """
+        # Kept in the scope: a step-up reads the form, and then the stopped page's own handler does.
         fields: dict[str, str] | None = request.scope.get(_FORM)
         if fields is None:
             fields = request.scope[_FORM] = await read_form(request)
@@ -116,19 +119,19 @@ class Renderer:
         destination: str | None = None,
         **content: object,
     ) -> Response:
-        """Return a template's page.
+        """Render a template and return the response.
 
         Args:
-            request: what is answered.
-            template: its name.
-            status: of the answer; 422 where the form is wrong.
-            user: who is signed in, where the page is about that.
-            renewal: how the page keeps a session alive.
-            here: the page's own address, where it is not that of the request.
+            request: the request.
+            template: the template's name.
+            status: the status of the response; 422 if the form is wrong.
+            user: the signed-in user, if the page shows one.
+            renewal: how the page refreshes its tokens while it is open.
+            here: the page's own URL, if it is not that of the request.
             notice: what has just been done, in the visitor's language.
-            form: what was filled in.
-            destination: where the visitor goes from there: `next`.
-            content: what the template itself asks for.
+            form: the values of the page's form, and what is wrong with them.
+            destination: where the visitor continues afterwards (`next`).
+            content: further variables of the template.
         """
         form = form or Form()
         text = self._rendered(
@@ -149,21 +152,22 @@ class Renderer:
     def public_page(
         self, request: Request, template: str, *, destination: str | None = None, **content: Hashable
     ) -> Response:
-        """Return a page that is the same for everybody who comes to it: rendered once, and kept.
+        """Return a page that is the same for every visitor. It is rendered once and kept in memory.
 
         Args:
-            request: what is answered.
-            template: its name.
-            destination: where the visitor goes from there: `next`.
-            content: what the template itself asks for.
+            request: the request.
+            template: the template's name.
+            destination: where the visitor continues afterwards (`next`).
+            content: further variables of the template.
         """
         scope = request.scope
         here = self.urls.current_page(scope)
+        # Everything that the page depends on; a missing part would show one visitor another's page (CVE-2026-33496).
         key = (template, self.translations(scope).language, self.urls.root(scope), here, destination, *content.items())
         text = self._kept.get(key)
         if text is None:
             if len(self._kept) >= _MAX_KEPT:
-                # Whoever asks with a thousand addresses has each rendered, and fills no memory.
+                # A client that requests thousands of different URLs must not fill the memory.
                 self._kept.clear()
             text = self._kept[key] = self._rendered(
                 scope,
@@ -196,7 +200,7 @@ class Renderer:
     def _response(self, text: str, *, status: int, destination: str | None) -> Response:
         response = HTMLResponse(text, status_code=status)
         if destination in self.urls.return_urls:
-            # Chromium holds the redirect that answers a form against this as well.
+            # Chromium applies `form-action` to the redirect after a form too: allow the listed URL's origin.
             target = urlsplit(destination)
             allowed = f"{FORM_ACTION} {target.scheme}://{target.netloc}"
             response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.replace(FORM_ACTION, allowed)
@@ -205,7 +209,7 @@ class Renderer:
     def problem(self, request: Request, problem: ProblemError) -> Response:
         """Return the page of a refusal."""
         message = message_for(problem.code)
-        # Without the query: what was wrong may be in it.
+        # Without the query, which may be what was refused.
         here = self.urls.current_page(request.scope).partition("?")[0]
         translate = self.translations(request.scope)
         retry_after = (problem.headers or {}).get("Retry-After")
@@ -227,7 +231,7 @@ class Renderer:
         return response
 
     def asset_url(self, scope: Scope, name: str) -> str:
-        """Return the address of a style sheet, a module or an image of ours."""
+        """Return the URL of a style sheet, a script or an image of ours."""
         return self.urls.url(scope, "/assets/" + self.assets.hashed_name(name))
 
     def _frame(self, scope: Scope, translate: Translations) -> Frame:

@@ -1,4 +1,4 @@
-"""The route class under every page: forms come from our own pages only, and what is refused is a page as well."""
+"""The route class of every page: forms are accepted from our own origin only, and refusals are pages too."""
 
 from typing import ClassVar
 
@@ -16,45 +16,46 @@ from latchstring.foundation.web.route import Handler, ProblemRoute
 
 
 class PageRoute(ProblemRoute):
-    """A route that answers pages."""
+    """A route whose responses are pages."""
 
     renderer: ClassVar[Renderer]
     web: ClassVar[WebContext]
 
     def get_route_handler(self) -> Handler:
-        """Wrap a problem route's handler: what broke is a page with the request's id, and every page has its policy."""
+        """Wrap the handler of `ProblemRoute`: an error is a page with the request's id; all pages have our headers."""
         handle = super().get_route_handler()
 
         async def page(request: Request) -> Response:
             try:
                 response = await handle(request)
-            except Exception as error:  # noqa: BLE001 -- raised again, once the visitor has been message_for
+            except Exception as error:  # noqa: BLE001 -- raised again, once the page has been sent
                 response = _Broken(self.renderer.problem(request, ProblemError(Code.INTERNAL_ERROR)), error)
             return self.finished(request, response)
 
         return page
 
-    def finished(self, request: Request, response: Response) -> Response:  # noqa: ARG002 -- for those that ask it
-        """Return an answer with what every page carries."""
+    def finished(self, request: Request, response: Response) -> Response:  # noqa: ARG002 -- for routes that override it
+        """Return the response with the headers of every page."""
         return with_headers(response)
 
     async def admit(self, request: Request) -> None:
-        """Refuse a form that another site has sent: no front end on another origin has forms of ours, either."""
+        """Refuse a form from another origin (CSRF, CVE-2021-21241 at sign-in)."""
+        # Stricter than the JSON routes: the front end named in the settings may call those, but has no forms of ours.
         if request.method not in SAFE_METHODS and not self.web.is_own_origin(request.scope["headers"]):
             raise ProblemError(Code.ORIGIN_NOT_ALLOWED)
         await self.web.begin()
 
     def refuse(self, request: Request, problem: ProblemError) -> Response:
-        """Return the page of a refusal, or a redirect to where it can be mended."""
+        """Return the page of a refusal, or a redirect to where it can be resolved, such as the sign-in page."""
         return self.redirect_for(request, problem) or self.renderer.problem(request, problem)
 
     def redirect_for(self, request: Request, problem: ProblemError) -> Response | None:  # noqa: ARG002 -- none here
-        """Return a redirect to where a refusal can be mended, if there is one."""
+        """Return a redirect to where a refusal can be resolved, or None."""
         return None
 
 
 class _Broken(Response):
-    """A page for the visitor, and then the error for the log: as Starlette does for a whole application."""
+    """Sends a page to the visitor and then raises the error, as Starlette's ServerErrorMiddleware does."""
 
     def __init__(self, page: Response, error: Exception) -> None:
         super().__init__(page.body, page.status_code)
@@ -63,4 +64,5 @@ class _Broken(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await super().__call__(scope, receive, send)
+        # Raised, so that the server logs it and the application's own error reporting gets it.
         raise self._error

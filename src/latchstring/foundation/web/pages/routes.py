@@ -1,4 +1,4 @@
-"""What pages load, and the visitor's choice of a language."""
+"""The routes of assets, and of the visitor's choice of a language."""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ _A_YEAR = 365 * 24 * 60 * 60
 
 
 def add_asset_routes(router: APIRouter, renderer: "Renderer", web: "WebContext") -> None:
-    """Add them to a router of pages."""
+    """Add `/assets/{name}` and `/language` to a router of pages."""
 
     @router.get("/assets/{name}")
     async def get_asset(name: str) -> Response:
@@ -31,8 +31,10 @@ def add_asset_routes(router: APIRouter, renderer: "Renderer", web: "WebContext")
     @router.post("/language")
     async def choose_language(request: Request) -> Response:
         fields = await renderer.form(request)
+        # Back to the page the form was on, under the same rules as after a sign-in: no open redirect.
         destination = renderer.urls.destination(fields.get("next")) or renderer.urls.landing_page(request.scope)
         language = renderer.languages.known(fields.get("language", ""))
+        # Only languages that exist: visitors' input must not get into a Set-Cookie header (CVE-2020-7695 is the kind).
         if language is None:
             raise ProblemError(Code.VALIDATION_FAILED)
         response = see_other(destination)

@@ -1,7 +1,7 @@
-"""Translations: a gettext catalogue for each language, and which of them a visitor reads.
+"""Translations: a gettext catalogue for each language, and the choice of a visitor's language.
 
-English is in the code and in the templates, as gettext has it, and needs no catalogue. `locale/latchstring.pot` lists
-all there is to translate.
+English is in the code and the templates, as usual with gettext, and needs no catalogue. `locale/latchstring.pot` lists
+every sentence to translate.
 """
 
 import gettext
@@ -18,34 +18,35 @@ DOMAIN = "latchstring"
 OURS = Path(__file__).with_name("locale")
 SOURCE_LANGUAGE = "en"
 COOKIE = "latchstring_language"
-"""What the visitor chose; a browser's own list comes after it."""
+"""The cookie with the language that the visitor chose. It wins over `Accept-Language`."""
 
 _RIGHT_TO_LEFT = {"ar", "arc", "ckb", "dv", "fa", "he", "ps", "sd", "syr", "ug", "ur", "yi"}
+# Browsers send a handful. A header of thousands would be parsed and sorted on every page.
 _MAX_RANGES = 20
 
 
 def msgid(text: str) -> str:
-    """Mark a sentence for the catalogues; it is translated where it is shown."""
+    """Mark a sentence for the catalogues. It is translated where it is rendered."""
     return text
 
 
 @dataclass(frozen=True, slots=True)
 class Translations:
-    """One language's words."""
+    """The translations into one language."""
 
     language: str
-    """A tag of RFC 5646, such as `pt-BR`."""
+    """A language tag (RFC 5646), such as `pt-BR`."""
     catalogue: gettext.NullTranslations
 
     @property
     def direction(self) -> str:
-        """Return `rtl` where it is written from right to left."""
+        """The direction of writing: `rtl` or `ltr`."""
         primary, *rest = self.language.lower().split("-")
         return "rtl" if primary in _RIGHT_TO_LEFT or {"arab", "hebr"} & set(rest) else "ltr"
 
     @property
     def own_name(self) -> str:
-        """Return what those who speak it call it."""
+        """The language's name in the language itself."""
         # Translators: the name of the language you translate into, in that language.
         return self(msgid("English"))
 
@@ -56,7 +57,7 @@ class Translations:
 
 
 class Languages:
-    """Every language there is a catalogue for."""
+    """English, and every language with a catalogue."""
 
     def __init__(self, *folders: Path) -> None:
         self._translations = {SOURCE_LANGUAGE: Translations(SOURCE_LANGUAGE, gettext.NullTranslations())}
@@ -66,26 +67,31 @@ class Languages:
                 with file.open("rb") as opened:
                     self._translations[language] = Translations(language, gettext.GNUTranslations(opened))
             except (OSError, ValueError) as error:
-                raise ConfigurationError(f"{file} is no compiled catalogue") from error
+                raise ConfigurationError(
+                    f"{file} is not a compiled catalogue: compile its .po file with pybabel or msgfmt"
+                ) from error
+        # Language tags are case-insensitive (RFC 5646, 2.1.1).
         self._tags = {language.lower(): language for language in self._translations}
 
     def __iter__(self) -> Iterator[Translations]:
-        """Return them, English first."""
+        """Return all translations, English first."""
         return iter(self._translations.values())
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of languages."""
         return len(self._translations)
 
     def known(self, language: str) -> str | None:
-        """Return the language as it is spelled here; None where there is no such."""
+        """Return the language's tag as the catalogues spell it; None if there is no such language."""
         return self._tags.get(language.lower())
 
     def spoken_by(self, headers: RawHeaders) -> Translations:
-        """Return the words for a visitor: what they chose, else what their browser asks for, else English."""
+        """Return a visitor's translations: the language they chose, else the browser's, else English."""
+        # The usual case, and on every page: nothing to parse.
         if len(self._translations) == 1:
             return self._translations[SOURCE_LANGUAGE]
         headers = list(headers)
+        # A duplicate is no danger here, unlike with tokens: the first language that exists is used.
         for chosen in read_cookies(headers, COOKIE.encode()):
             language = self.known(chosen)
             if language is not None:
@@ -97,11 +103,11 @@ class Languages:
 
 
 def negotiated(accepted: str, tags: Mapping[str, str]) -> str:
-    """Return the first language of an `Accept-Language` line that there is (RFC 9110, 12.5.4; RFC 4647, lookup).
+    """Return the best available language for an `Accept-Language` header (RFC 9110, 12.5.4; RFC 4647, lookup).
 
     Args:
-        accepted: the line.
-        tags: the languages there are, by their tags in lower case.
+        accepted: the header's value.
+        tags: the available languages, by their tags in lower case.
     """
     ranked = []
     for position, part in enumerate(accepted.split(",")[:_MAX_RANGES]):
@@ -111,6 +117,7 @@ def negotiated(accepted: str, tags: Mapping[str, str]) -> str:
             ranked.append((-quality, position, tag.strip().lower()))
     for _, _, tag in sorted(ranked):
         subtags = tag.split("-")
+        # RFC 4647, 3.4: `de-CH-1996` falls back to `de-CH`, then to `de`.
         while subtags:
             found = tags.get("-".join(subtags))
             if found is not None:
@@ -127,5 +134,5 @@ def _quality(parameter: str) -> float:
         quality = float(value)
     except ValueError:
         return 0.0
-    # A comparison that NaN does not pass either.
+    # Written so that NaN, which `float` parses, fails the comparison too: it would make the order arbitrary.
     return quality if 0 <= quality <= 1 else 0.0

@@ -28,15 +28,16 @@ class PageUrls:
         landing_page: str | None,
         return_urls: Collection[str],
     ) -> None:
-        """Know the URLs of pages.
+        """Make the URLs of an application's pages.
 
         Args:
-            app: the application that has them.
-            prefix: where they begin.
-            renewal_path: where the JSON route is that refreshes.
-            landing_page: the path of the application's own, if it has one.
-            return_urls: whole URLs that a visitor may be redirected to, besides paths of our own.
+            app: the application that the pages are installed in.
+            prefix: the prefix of the pages.
+            renewal_path: the path of the JSON route that refreshes.
+            landing_page: the path of the application's own landing page, if it has one.
+            return_urls: whole URLs that a visitor may be redirected to, besides paths on our own origin.
         """
+        # Only paths are ever made, never the Host header's origin: a visitor chooses that one (CVE-2021-30185).
         self.return_urls = frozenset(return_urls)
         self._app = app
         self._prefix = prefix
@@ -45,7 +46,7 @@ class PageUrls:
         self._routers: list[APIRouter] = []
 
     def add(self, router: APIRouter) -> None:
-        """Take the pages of a router in."""
+        """Add the pages of a router."""
         self._routers.append(router)
 
     @cached_property
@@ -59,57 +60,63 @@ class PageUrls:
         return found
 
     def url(self, scope: Scope, path: str, **query: str | None) -> str:
-        """Return the address of one of our pages, as a browser has to ask for it."""
+        """Return the URL of one of our pages, with the root path, as a browser must request it."""
         given = {name: value for name, value in query.items() if value is not None}
         return self.root(scope) + self._prefix + path + ("?" + urlencode(given) if given else "")
 
     def landing_page(self, scope: Scope) -> str:
-        """Return where a visitor goes who is on the way to nowhere else."""
+        """Return the landing page: where a visitor is redirected without a `next`."""
         if self._landing_page is not None:
             return self.root(scope) + self._landing_page
         return self.url(scope, "/account" if "/account" in self.paths else "/account/sessions")
 
     def renewal_url(self, scope: Scope) -> str:
-        """Return the address of the JSON route that refreshes."""
+        """Return the URL of the JSON route that refreshes."""
         return self.root(scope) + self._renewal_path
 
     def current_page(self, scope: Scope) -> str:
-        """Return the page that a visitor is on, which can be asked for again by GET."""
+        """Return the page that a visitor is on: a URL that can be requested again by GET."""
         if scope["method"] in SAFE_METHODS:
             return self.requested(scope) or self.landing_page(scope)
         path = _below_root(scope)
         if not self._is_ours(scope) or not path.startswith(self._prefix):
             return self.landing_page(scope)
-        # What a form of a page is sent to lies below that page.
+        # A form is posted to its page's path or to one below it, so the page is the next path upwards with a GET.
         path = path.removeprefix(self._prefix)
         while path and "GET" not in self.paths.get(path, ()):
             path = path.rpartition("/")[0]
         return self.url(scope, path) if path else self.landing_page(scope)
 
     def requested(self, scope: Scope) -> str | None:
-        """Return the address that was asked for, as the browser has it; None where `next` could not lead there."""
+        """Return the requested URL, as the browser has it; None if it can't be used as `next`."""
         own = requested_url(scope)
         return own if is_allowed(own) else None
 
     def by_get(self, scope: Scope, destination: str) -> str:
-        """Return where to go by GET instead, where a form of ours has nothing but POST."""
+        """Return the destination if it can be requested by GET; the landing page if it is a form's POST-only path."""
         path = destination.partition("?")[0].removeprefix(self.root(scope) + self._prefix)
         return destination if "GET" in self.paths.get(path, {"GET"}) else self.landing_page(scope)
 
     def destination(self, given: str | None) -> str | None:
-        """Return where `next` leads; None where it is not given.
+        """Return the value of `next` if it is allowed; None if there is none.
 
         Raises:
-            ProblemError: nowhere that we would lead anybody to.
+            ProblemError: `next_not_allowed`.
         """
         if not given:
             return None
+        # Refused and not ignored: a visitor who was sent here by such a link should know it.
         if not is_allowed(given, listed=self.return_urls):
             raise ProblemError(Code.NEXT_NOT_ALLOWED)
         return given
 
     def destination_in_query(self, request: Request) -> str | None:
-        """Return the same of an address that was asked for."""
+        """Return the value of `next` in the query string if it is allowed; None if there is none.
+
+        Raises:
+            ProblemError: `next_not_allowed`, also if it is there twice.
+        """
+        # Twice: which of the two is used must not depend on who reads the query.
         given = request.query_params.getlist("next")
         if len(given) > 1:
             raise ProblemError(Code.NEXT_NOT_ALLOWED)
@@ -119,27 +126,27 @@ class PageUrls:
         return self._app is None or scope.get("app") is self._app
 
     def root(self, scope: Scope) -> str:
-        """Return what comes before every path of the application, as a browser has to ask for it."""
-        # In an application that is mounted in the one with the pages, the root path is the mount's.
+        """Return the root path of the application with the pages, without a trailing slash (ASGI `root_path`)."""
+        # In a mounted application, `root_path` includes the mount; `app_root_path` is that of the outer application.
         root: str = scope.get("root_path", "")
         return root.rstrip("/") if self._is_ours(scope) else scope.get("app_root_path", root).rstrip("/")
 
 
 def see_other(location: str) -> Response:
-    """Redirect the browser by GET: what a form has done is not done again when its page is loaded again."""
+    """Redirect by 303 See Other: the browser continues by GET, and reloading does not send the form again."""
     return Response(status_code=303, headers={"Location": location})
 
 
 def _below_root(scope: Scope) -> str:
-    # Some servers leave the root path in the path, and others take it off.
+    # Servers differ: some leave the root path in `path`, as ASGI says today, and others remove it.
     path: str = scope["path"]
     root = scope.get("root_path", "").rstrip("/")
     return path[len(root) :] if root and (path + "/").startswith(root + "/") else path
 
 
 def requested_url(scope: Scope) -> str:
-    """Return what the browser asked for, without scheme and host."""
-    # Browsers send brackets and the like as they are; in `next` they are written out.
+    """Return the path and query that the browser requested, without scheme and host."""
+    # Browsers send characters such as brackets unencoded; in `next` only those of RFC 3986 are allowed.
     query = quote(scope["query_string"], safe="%/?:@!$&'()*+,;=~")
     path = quote(_below_root(scope), safe="/!$&'()*+,;=:@~")
     root: str = scope.get("root_path", "")

@@ -1,30 +1,30 @@
-// What a page does better with a script than without one. Without it, everything still works.
+// Improvements of a page by script. Without it, everything still works.
 
 showLocalTimes();
 focusOnErrors();
 offerToShowPasswords();
 sendOnce();
 
-/** Puts each moment into the visitor's zone and the page's language; the UTC text stays as its title. */
+/** Shows each time in the visitor's time zone and the page's language; the UTC text becomes its title. */
 function showLocalTimes() {
   for (const element of document.querySelectorAll("time[datetime]")) {
     const style = "onlyDate" in element.dataset ? { dateStyle: "long" } : { dateStyle: "medium", timeStyle: "short" };
     try {
-      const words = new Intl.DateTimeFormat(document.documentElement.lang, style).format(new Date(element.dateTime));
+      const local = new Intl.DateTimeFormat(document.documentElement.lang, style).format(new Date(element.dateTime));
       element.title = element.textContent;
-      element.textContent = words;
+      element.textContent = local;
     } catch {
-      // A language this browser doesn't know: the text in UTC is right as it is.
+      // The browser doesn't know the language: the text in UTC stays, and is right.
     }
   }
 }
 
-/** For browsers that know `autofocus` on inputs only. In others it comes first, and says so in the console if it can't. */
+/** For browsers that support `autofocus` on inputs only. Others focus the errors themselves. */
 function focusOnErrors() {
   if (!("autofocus" in HTMLElement.prototype)) document.getElementById("errors")?.focus();
 }
 
-/** Takes over the buttons beside password fields, which are hidden until there is a script to make them work. */
+/** Shows the buttons beside password fields, which are hidden because they need a script. */
 function offerToShowPasswords() {
   for (const button of document.querySelectorAll("button.reveal")) {
     const input = document.getElementById(button.getAttribute("aria-controls"));
@@ -34,13 +34,13 @@ function offerToShowPasswords() {
       word.textContent = isShown ? button.dataset.hide : button.dataset.show;
     };
     button.addEventListener("click", () => show(input.type === "password"));
-    // A browser remembers what is sent from a text field and offers it to whoever sits there next.
+    // Browsers remember what is sent from a text field, and suggest it to the next user of the computer.
     input.form.addEventListener("submit", () => show(false));
     button.hidden = false;
   }
 }
 
-/** A double click sends a form once. The second one is dropped only while the first is surely on its way. */
+/** Sends a form once on a double click: a second submit is dropped within a second of the first. */
 function sendOnce() {
   const sentAt = new WeakMap();
   document.addEventListener("submit", (event) => {

@@ -1,3 +1,3 @@
-// Sends the page's one form at once. Before the page has loaded, so that the browser puts the next page in its place, and
-// the back button leads to the site that the visitor came from.
+// Submits the page's only form at once, before the page has loaded: the browser then replaces this page by the next one,
+// and the back button leads to the site that the visitor came from.
 document.getElementById("renew").requestSubmit();
