@@ -1,5 +1,5 @@
-// Keeps the session of an open page active: shortly before the access token expires, one of the browser's tabs refreshes
-// it. The tokens are in cookies that no script can read, and all tabs share them.
+// Keeps the session of an open page active: shortly before the access token expires, one of the browser's tabs
+// refreshes it. The tokens are in cookies that no script can read, and all tabs share them.
 //
 //   due? ── take the lock ── another tab was faster? ── yes: set the timer
 //                                                    └─ no: refresh ── 2xx: share the expiry, set the timer
@@ -32,7 +32,7 @@ if (life > 0) begin();
 
 function begin() {
   endIn(Number(page.expiresIn) * SECOND);
-  // The server may have refreshed on the way to this page. The page's own data is exact, so the hint isn't adopted here.
+  // The server may have refreshed on the way to this page. The page's own data is exact: the hint isn't adopted here.
   if (left() > hinted()) share();
 
   addEventListener("storage", (event) => {
@@ -48,8 +48,8 @@ function begin() {
     if (isOffline) pausedUntil = 0;
     check();
   });
-  // After signing out, Back must show nothing: a page from the back-forward cache is loaded again. By its own URL, since
-  // a reload would send a form a second time.
+  // After signing out, Back must show nothing: a page from the back-forward cache is loaded again. By its own URL, as a
+  // reload would send a form a second time.
   addEventListener("pagehide", (event) => {
     document.documentElement.hidden = event.persisted;
   });
