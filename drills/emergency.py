@@ -58,7 +58,7 @@ def drill(url: str, *, rounds: int, workers: int = 4) -> list[Figure]:
         with serving(url, workers=workers, variables=VARIABLES) as second:
             figures = asyncio.run(_honest(url, (first, second), rounds=rounds, workers=workers, feed_token=feed_token))
         behind = {**VARIABLES, skewed.MINUTES_VARIABLE: str(-MINUTES_BEHIND)}
-        with serving(url, workers=workers, variables=behind, command=skewed.COMMAND) as second:
+        with serving(url, workers=workers, variables=behind, program=skewed.main) as second:
             figures += asyncio.run(_behind(url, (first, second), rounds=rounds, workers=workers))
     return figures
 

@@ -11,14 +11,14 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from tests.support.postgres import server_for_tests
-from tests.support.process import CHEAP_HASH, COMMAND, ServerProcess
+from tests.support.process import CHEAP_HASH, ServerProcess, serve
 from tests.support.service import SECRET
 
 DATABASES = ("sqlite", "postgresql")
@@ -77,9 +77,9 @@ def serving(
     *,
     workers: int = 4,
     variables: Mapping[str, str] | None = None,
-    command: tuple[str, ...] = (COMMAND, "serve"),
+    program: Callable[[], None] = serve,
 ) -> Iterator[ServerProcess]:
-    """Run `latchstring serve` on a database; password hashes cost next to nothing, and there are no limits."""
+    """Run `latchstring serve`, or a `program` like it, on a database: cheap hashes, and no limits."""
     settings = {
         **CHEAP_HASH,
         "LATCHSTRING_DATABASE_URL": url,
@@ -89,7 +89,7 @@ def serving(
     }
     with (
         tempfile.TemporaryDirectory(prefix="latchstring-drill-") as home,
-        ServerProcess(Path(home), variables=settings, workers=workers, command=command) as server,
+        ServerProcess(Path(home), variables=settings, workers=workers, program=program) as server,
     ):
         yield server
 

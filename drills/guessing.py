@@ -10,7 +10,6 @@ twice: by the answers, and by the events on record.
 
 import asyncio
 import contextlib
-import ssl
 import sys
 import time
 import unicodedata
@@ -31,7 +30,7 @@ from latchstring.core.accounts.rules import canonical_email
 from latchstring.foundation.audit import audit
 from latchstring.foundation.events import SignInRefused
 from tests.support.hang import HANG_SECONDS
-from tests.support.process import ServerProcess
+from tests.support.process import NO_TLS, ServerProcess
 from tests.support.service import PASSWORD, credentials, registration
 
 WORKERS = 4
@@ -343,12 +342,8 @@ async def _refusals_on_record(url: str) -> int:
         return len(await rows_of(auth, refused))
 
 
-_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Making one takes longer than a request; they would all be the same, and none is used."""
-
-
 def _client(server: ServerProcess) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(base_url=server.url, timeout=HANG_SECONDS, verify=_NO_TLS)
+    return httpx2.AsyncClient(base_url=server.url, timeout=HANG_SECONDS, verify=NO_TLS)
 
 
 @contextlib.asynccontextmanager

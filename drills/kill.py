@@ -36,7 +36,7 @@ from latchstring.core.sessions import store
 from latchstring.core.sessions.rules import Session
 from latchstring.foundation.database import Database
 from tests.support.hang import HANG_SECONDS
-from tests.support.process import ServerProcess
+from tests.support.process import NO_TLS, ServerProcess
 from tests.support.service import credentials, registration
 
 LONG_GRACE = {"LATCHSTRING_REFRESH_GRACE_SECONDS": "600"}
@@ -294,7 +294,8 @@ def _figures(tally: Tally) -> list[Figure]:
 
 
 def _client(server: ServerProcess) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(base_url=server.url, timeout=HANG_SECONDS, limits=httpx2.Limits(max_connections=1))
+    limits = httpx2.Limits(max_connections=1)
+    return httpx2.AsyncClient(base_url=server.url, timeout=HANG_SECONDS, limits=limits, verify=NO_TLS)
 
 
 async def _ask(

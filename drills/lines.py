@@ -19,7 +19,7 @@ import psutil
 
 from drills.ground import bearer
 from tests.support.hang import HANG_SECONDS
-from tests.support.process import ServerProcess
+from tests.support.process import NO_TLS, ServerProcess
 
 SEARCH_SECONDS = 2 * HANG_SECONDS
 KEEP_ALIVE_SECONDS = 2.0
@@ -93,7 +93,7 @@ async def _keep_alive(lines: Sequence[Line]) -> None:
 def _client(server: ServerProcess) -> httpx2.AsyncClient:
     # An idle connection is dropped by us after a while, as by the server: never here, since it could not be replaced.
     limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=None)
-    return httpx2.AsyncClient(base_url=server.url, timeout=HANG_SECONDS, limits=limits)
+    return httpx2.AsyncClient(base_url=server.url, timeout=HANG_SECONDS, limits=limits, verify=NO_TLS)
 
 
 def _our_port(answer: httpx2.Response) -> int:

@@ -60,7 +60,7 @@ def drill(url: str, *, rounds: int, workers: int = 4, held_seconds: float = 30) 
                 )
             )
         variables = {**LONG_LIVES, skewed.MINUTES_VARIABLE: str(MINUTES_AHEAD)}
-        with serving(url, workers=workers, variables=variables, command=skewed.COMMAND) as ahead:
+        with serving(url, workers=workers, variables=variables, program=skewed.main) as ahead:
             figures += asyncio.run(
                 _between_clocks_that_differ(honest, ahead, rounds=rounds, workers=workers, ended=ended)
             )

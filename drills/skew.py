@@ -137,7 +137,7 @@ def drill(
         wrong = {**skew.variables, skewed.MINUTES_VARIABLE: str(skew.minutes)}
         with (
             serving(url, workers=workers, variables=skew.variables) as honest,
-            serving(url, workers=workers, variables=wrong, command=skewed.COMMAND) as other,
+            serving(url, workers=workers, variables=wrong, program=skewed.main) as other,
         ):
             seeing = _rounds(url, (honest, other), skew, rounds=rounds, workers=workers, within=within)
             figures += asyncio.run(seeing)

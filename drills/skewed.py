@@ -28,7 +28,6 @@ from latchstring.apps.server import build_app
 from latchstring.foundation.clock import SystemClock
 
 MINUTES_VARIABLE = "DRILL_MINUTES_AHEAD"
-COMMAND = (sys.executable, str(Path(__file__).resolve()))
 
 
 class SkewedClock(SystemClock):

@@ -265,7 +265,7 @@ def workers_of(server: ServerProcess, workers: int) -> list[psutil.Process]:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         below = psutil.Process(server.pid).children(recursive=True)
-        found = [process for process in below if any("spawn_main" in word for word in process.cmdline())]
+        found = [process for process in below if not any("resource_tracker" in word for word in process.cmdline())]
         if len(found) == workers:
             return found
         time.sleep(_LOOK_SECONDS)

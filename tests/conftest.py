@@ -24,6 +24,7 @@ from latchstring.testing import ManualClock
 from tests.support.folders import fast_folder
 from tests.support.hang import OUTAGES, patience
 from tests.support.postgres import Postgres, server_for_tests
+from tests.support.process import end_forks
 from tests.support.service import Service, cheap_settings, running_service
 
 # Hypothesis judges by the clock, by default: an example of more than 0.2 s fails, and so do slow ones of a kind.
@@ -68,6 +69,13 @@ def as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """The product's own patience with a database, for a test in which one really is away."""
     for (module, name), seconds in SHIPPED.items():
         monkeypatch.setattr(module, name, seconds)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forks() -> Iterator[None]:
+    """What is forked for commands and servers ends with the run, and is a part of its time."""
+    yield
+    end_forks()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from latchstring import Settings
 from latchstring.migrations import HEAD, VERSION_TABLE
 from tests.support.hang import sleep_until
 from tests.support.postgres import Postgres
-from tests.support.process import CHEAP_HASH, ServerProcess, latchstring
+from tests.support.process import CHEAP_HASH, COMMAND, NO_TLS, ServerProcess, latchstring
 from tests.support.service import PASSWORD, SECRET, credentials, registration, running_service
 
 # An elliptic key is made in no time; the default's RSA key is made in the one test that starts with nothing set.
@@ -27,7 +27,7 @@ QUICK = {**CHEAP_HASH, "LATCHSTRING_JWT_ALGORITHM": "ES256"}
 
 
 def jwks(server: ServerProcess) -> list[dict[str, str]]:
-    keys: list[dict[str, str]] = httpx2.get(f"{server.url}/.well-known/jwks.json").json()["keys"]
+    keys: list[dict[str, str]] = httpx2.get(f"{server.url}/.well-known/jwks.json", verify=NO_TLS).json()["keys"]
     return keys
 
 
@@ -49,16 +49,18 @@ def test_a_first_start_a_stop_and_a_second_start(tmp_path: Path) -> None:
     assert secret.strip() not in words
     schema = sqlite_schema_cookie(home / "latchstring.db")
 
-    with ServerProcess(tmp_path, workers=2) as server:
+    # By the command that a stranger types, in which every worker imports for itself.
+    with ServerProcess(tmp_path, workers=2, command=(COMMAND, "serve")) as server:
         assert jwks(server) == keys
         headers = {"Authorization": f"Bearer {tokens['access_token']}"}
         for _ in range(8):  # a connection each, so that both workers are met
-            assert httpx2.get(f"{server.url}/api/auth/me", headers=headers).json() == user
+            assert httpx2.get(f"{server.url}/api/auth/me", headers=headers, verify=NO_TLS).json() == user
         with server.client() as browser:
             renewed = browser.post("/api/auth/refresh", headers={"Cookie": f"refresh_token={tokens['refresh_token']}"})
             assert renewed.json() == user
             assert browser.post("/api/auth/login", json=credentials()).json() == user
         workers = psutil.Process(server.pid).children()
+        assert server.stop() == 0
     assert len(workers) >= 2
     assert_gone(workers)
     assert (home / "secret").read_text() == secret
@@ -172,7 +174,7 @@ def test_a_port_in_use_exits_with_1(on_sqlite: dict[str, str], tmp_path: Path) -
 
 
 def test_a_database_that_is_away_at_the_start_exits_with_1(tmp_path: Path) -> None:
-    """Words instead of a traceback, and the URL's password is not among them."""
+    """Translations instead of a traceback, and the URL's password is not among them."""
     url = "postgresql://ada:lovelace@127.0.0.1:1/auth"
     variables = {"LATCHSTRING_DATABASE_URL": url, "LATCHSTRING_SECRET": SECRET}
     run = latchstring("serve", "--port", "0", cwd=tmp_path, variables=variables)
@@ -183,7 +185,7 @@ def test_a_database_that_is_away_at_the_start_exits_with_1(tmp_path: Path) -> No
 
 
 def test_what_a_server_says_holds_no_secret(tmp_path: Path) -> None:
-    """Words and logs of a whole visit name no address, no password, no token and no secret."""
+    """Translations and logs of a whole visit name no address, no password, no token and no secret."""
     variables = {**QUICK, "LATCHSTRING_SECRET": SECRET}
     with ServerProcess(tmp_path, variables=variables) as server, server.client() as browser:
         browser.post("/api/auth/register", json=registration())

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 
 from tests.support.hang import HANG_SECONDS, sleep_until
-from tests.support.process import CHEAP_HASH, NO_LIMITS, ServerProcess, latchstring
+from tests.support.process import CHEAP_HASH, NO_LIMITS, NO_TLS, ServerProcess, latchstring
 from tests.support.served import EXAMPLES, free_port, served
 from tests.support.service import credentials, registration
 
@@ -18,7 +18,7 @@ def orders(issuer: str, feed_token: str, cwd: Path) -> Iterator[httpx2.Client]:
     variables = {"ISSUER": issuer, "FEED_TOKEN": feed_token}
     with (
         served(EXAMPLES / "two_services", "api:app", cwd=cwd, variables=variables) as address,
-        httpx2.Client(base_url=address, timeout=HANG_SECONDS) as client,
+        httpx2.Client(base_url=address, timeout=HANG_SECONDS, verify=NO_TLS) as client,
     ):
         yield client
 

@@ -3,18 +3,21 @@
 import contextlib
 import multiprocessing
 import os
-import select
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import httpx2
+import uvicorn._subprocess
 
 from latchstring.apps.cli import main as command_line
 from tests.support.hang import HANG_SECONDS
@@ -24,6 +27,28 @@ COMMAND = str(Path(sys.executable).with_name("latchstring"))
 _START_SECONDS = 2 * HANG_SECONDS
 _STOP_SECONDS = HANG_SECONDS
 _COMMAND_SECONDS = 2 * HANG_SECONDS
+_LOOK_SECONDS = 0.02
+
+_PRELOADED = [
+    "latchstring.apps.cli.app",
+    "latchstring.apps.server",
+    "latchstring.foundation.web.pages.templates",
+    "latchstring.migrations",
+    "aiosqlite",
+    "alembic.command",
+    "alembic.config",
+    "cryptography.hazmat.backends.openssl.backend",
+    "fastapi.telemetry._runtime",
+    "psycopg",
+    "pydantic.v1",
+    "pythonjsonlogger.json",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.uvloop",
+]
+"""What a server has imported by the time that it has answered; one that is not found is left to the server."""
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of plain http: making a context of their own takes each longer than a request."""
 
 NO_LIMITS = {"LATCHSTRING_LIMITS": "off"}
 CHEAP_HASH = {"LATCHSTRING_PASSWORD_HASH_MEMORY_KIB": "8", "LATCHSTRING_PASSWORD_HASH_PASSES": "1"}
@@ -38,9 +63,12 @@ def clean_environment(variables: Mapping[str, str]) -> dict[str, str]:
 # Most of a command's time goes into imports. A process that has done them is forked for each: a process of its own all
 # the same, with a folder, an environment and an end of its own.
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(
-    ["latchstring.apps.cli.app", "latchstring.migrations", "alembic.command", "aiosqlite", "psycopg", __name__]
-)
+FORKED.set_forkserver_preload([*_PRELOADED, __name__])
+
+
+def end_forks() -> None:
+    """Ends the process that is forked, so that its time, and that of its children, counts as the test run's."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def latchstring(
@@ -48,34 +76,82 @@ def latchstring(
 ) -> "subprocess.CompletedProcess[str]":
     """Runs one command to its end."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / name for name in ("stdin", "stdout", "stderr")]
-        files[0].write_text(stdin)
-        process = FORKED.Process(target=_command, args=(arguments, cwd, clean_environment(variables or {}), files))
+        files = _Files(Path(folder))
+        files.stdin.write_text(stdin)
+        process = FORKED.Process(
+            target=_run,
+            args=(command_line, ("latchstring", *arguments), cwd, clean_environment(variables or {}), files),
+        )
         process.start()
         process.join(_COMMAND_SECONDS)
         if process.exitcode is None:
             process.kill()
             raise subprocess.TimeoutExpired(arguments, _COMMAND_SECONDS)
-        said = [file.read_text() for file in files[1:]]
+        said = [file.read_text() for file in (files.stdout, files.stderr)]
         return subprocess.CompletedProcess(arguments, process.exitcode, *said)
 
 
-def _command(arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], files: Sequence[Path]) -> None:
+@dataclass(frozen=True)
+class _Files:
+    """What a process reads and writes instead of a terminal."""
+
+    folder: Path
+
+    @property
+    def stdin(self) -> Path:
+        return self.folder / "stdin"
+
+    @property
+    def stdout(self) -> Path:
+        return self.folder / "stdout"
+
+    @property
+    def stderr(self) -> Path:
+        return self.folder / "stderr"
+
+    def take(self) -> None:
+        """Makes them this process's own."""
+        writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        for number, file in enumerate((self.stdin, self.stdout, self.stderr)):
+            opened = os.open(file, writing if number else os.O_RDONLY | os.O_CREAT)
+            os.dup2(opened, number)
+            os.close(opened)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 -- for as long as the process lives
+
+
+def _run(
+    program: Callable[[], None] | None,
+    words: tuple[str, ...],
+    cwd: Path,
+    environment: Mapping[str, str],
+    files: _Files,
+) -> None:
+    """Becomes what was asked for: `program`, called with `words`, or the program that the first of them names."""
+    os.setsid()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    for number, (file, flags) in enumerate(zip(files, (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT] * 2), strict=True)):
-        os.dup2(os.open(file, flags), number)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 -- for as long as the process lives
-    sys.argv = ["latchstring", *arguments]
+    files.take()
+    if program is None:
+        os.execv(words[0], words)  # noqa: S606 -- a test's own
+    # uvicorn's supervisor would start workers that import everything once more: four fifths of a server's start.
+    uvicorn._subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
+    sys.argv = list(words)
+    program()
+
+
+def serve() -> None:
+    """Runs `latchstring serve`."""
+    sys.argv.insert(1, "serve")
     command_line()
 
 
 class ServerProcess:
     """`latchstring serve` in a working folder of its own, on a free port; ready when the block begins.
 
-    `command` may name another program that takes the same options and says its address in the same way. Where it does
-    not become ready, nothing of it is left running.
+    It is forked from a process that has imported what it needs, and so are its workers. Another `program` that takes
+    the same options and says its address in the same way may be called instead, or a `command` run, such as
+    `(COMMAND, "serve")`: what a stranger types. Where it does not become ready, nothing of it is left running.
     """
 
     def __init__(
@@ -85,21 +161,19 @@ class ServerProcess:
         variables: Mapping[str, str] | None = None,
         workers: int = 1,
         arguments: tuple[str, ...] = (),
-        command: tuple[str, ...] = (COMMAND, "serve"),
+        program: Callable[[], None] = serve,
+        command: tuple[str, ...] = (),
         start_seconds: float = _START_SECONDS,
     ) -> None:
         self._start_seconds = start_seconds
-        self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed by stop()
-        self._process = subprocess.Popen(
-            [*command, "--port", "0", "--workers", str(workers), *arguments],
-            cwd=cwd,
-            env=clean_environment(variables or {}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._words,
-            text=True,
-            start_new_session=True,
+        self._folder = tempfile.TemporaryDirectory()
+        self._files = _Files(Path(self._folder.name))
+        words = (*(command or ("latchstring",)), "--port", "0", "--workers", str(workers), *arguments)
+        self._process = FORKED.Process(
+            target=_run,
+            args=(None if command else program, words, cwd, clean_environment(variables or {}), self._files),
         )
+        self._process.start()
         try:
             deadline = time.monotonic() + start_seconds
             self.first_line = self._read_first_line(deadline)
@@ -107,39 +181,39 @@ class ServerProcess:
             self._wait_until_ready(deadline)
         except BaseException:
             self.kill()
-            self._close()
+            self._folder.cleanup()
             raise
 
     @property
     def pid(self) -> int:
         """The process that was started; with several workers, their parent."""
+        assert self._process.pid is not None
         return self._process.pid
 
     def client(self) -> httpx2.Client:
         """Returns a client with cookies and connections of its own."""
-        return httpx2.Client(base_url=self.url, timeout=HANG_SECONDS)
+        return httpx2.Client(base_url=self.url, timeout=HANG_SECONDS, verify=NO_TLS)
 
     def words(self) -> str:
         """Returns what was said on stderr so far."""
-        self._words.seek(0)
-        return self._words.read()
+        return self._files.stderr.read_text() if self._files.stderr.exists() else ""
 
     def stop(self) -> int:
         """Asks it to end, as a terminal or a service manager does, and returns its exit code."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.kill()
-        return self._process.returncode
+        self._process.terminate()
+        self._process.join(_STOP_SECONDS)
+        if self._process.exitcode is None:
+            self.kill()
+        assert self._process.exitcode is not None
+        return self._process.exitcode
 
     def kill(self) -> None:
         """Ends it and its workers at once, with no chance to finish anything."""
         # Where it has ended already, its workers may go on: the group is theirs as well.
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(_STOP_SECONDS)
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.kill()  # before it has a group of its own
+        self._process.join(_STOP_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -149,36 +223,28 @@ class ServerProcess:
     ) -> None:
         self.stop()
         self.kill()  # whatever outlived its parent
-        self._close()
-
-    def _close(self) -> None:
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._words.close()
+        self._folder.cleanup()
 
     def _read_first_line(self, deadline: float) -> str:
-        assert self._process.stdout is not None
         while time.monotonic() < deadline:
-            has_ended = self._process.poll() is not None
-            if select.select([self._process.stdout], [], [], 0.1)[0]:
-                line = self._process.stdout.readline()
-                if line:
-                    return line
-            # A worker that outlives its parent keeps the pipe open: an end of file may never come.
+            has_ended = self._process.exitcode is not None
+            said = self._files.stdout.read_text() if self._files.stdout.exists() else ""
+            if "\n" in said:
+                return said[: said.index("\n") + 1]
             if has_ended:
-                raise self._failure(f"ended with {self._process.returncode}")
+                raise self._failure(f"ended with {self._process.exitcode}")
+            time.sleep(_LOOK_SECONDS)
         raise self._failure(f"said nothing for {self._start_seconds:.0f} s")
 
     def _wait_until_ready(self, deadline: float) -> None:
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise self._failure(f"ended with {self._process.returncode}")
-            try:
-                if httpx2.get(f"{self.url}/readyz", timeout=HANG_SECONDS).status_code == httpx2.codes.OK:
-                    return
-            except httpx2.TransportError:
-                pass
-            time.sleep(0.02)
+        with self.client() as client:
+            while time.monotonic() < deadline:
+                if self._process.exitcode is not None:
+                    raise self._failure(f"ended with {self._process.exitcode}")
+                with contextlib.suppress(httpx2.TransportError):
+                    if client.get("/readyz").status_code == httpx2.codes.OK:
+                        return
+                time.sleep(_LOOK_SECONDS)
         raise self._failure(f"was not ready after {self._start_seconds:.0f} s")
 
     def _failure(self, what: str) -> RuntimeError:
