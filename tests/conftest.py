@@ -6,6 +6,9 @@ empty_url      another, with nothing in it
 settings       the settings for it, with password hashes that cost next to nothing
 clock          the time, which stands still until it is turned
 service        one worker, running
+shared         one worker on SQLite for all tests of a module: for what changes neither its clock nor its keys
+
+What is decided before any statement of SQL is asked on SQLite alone.
 """
 
 import asyncio
@@ -144,4 +147,11 @@ def clock() -> ManualClock:
 @pytest.fixture
 async def service(settings: Settings, clock: ManualClock) -> AsyncIterator[Service]:
     async with running_service(settings, clock) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def shared(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+    path = shutil.copy(sqlite_template, tmp_path_factory.mktemp("shared") / "latchstring.db")
+    async with running_service(cheap_settings(f"sqlite:///{path}")) as running:
         yield running

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
@@ -42,6 +43,10 @@ class Service:
         answer = await browser.post("/api/auth/register", json=registration(email))
         assert answer.status_code == 201, answer.text
         return browser
+
+    async def somebody(self) -> httpx2.AsyncClient:
+        """Returns a browser that has just registered, under an address that is nobody else's."""
+        return await self.registered(f"{secrets.token_hex(8)}@example.com")
 
 
 def quiet_app(settings: Settings, clock: ManualClock) -> FastAPI:
