@@ -44,6 +44,7 @@ from latchstring.foundation.web.dependency import SecurityDependency
 from latchstring.inspection import inspected_routes
 from latchstring.testing import ManualClock
 from latchstring.verifier import TokenVerifier
+from tests.support.backends import ON_SQLITE
 from tests.support.host import Host, browser_for
 from tests.support.service import SECRET
 
@@ -462,6 +463,7 @@ def test_every_name_has_a_kind() -> None:
                 TypeAdapter(value)
 
 
+@ON_SQLITE
 async def test_who_is_signed_in_comes_through(settings: Settings, clock: ManualClock) -> None:
     """Where the table says that a guard runs, it gives the route who is asking."""
     host = Host(settings, clock)
@@ -521,6 +523,7 @@ class Team(BaseModel):
     members: list[User]
 
 
+@ON_SQLITE
 async def test_values_are_returned_as_they_were(host: Host) -> None:
     """As the answer of a route, inside a model, and in its document; sent as a body, the same model is 422."""
 

@@ -8,7 +8,6 @@ import json
 import logging
 import shutil
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from latchstring.apps.connections import LimitedHeadProtocol
 from latchstring.foundation.web import body as body_module
 from tests.support.hang import HANG_SECONDS
 from tests.support.postgres import Postgres
-from tests.support.process import CHEAP_HASH, ServerProcess
+from tests.support.process import CHEAP_HASH, ServerProcess, serve
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
 TOKEN = "/api/auth/token"
@@ -87,7 +86,14 @@ def shared_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="module")
-async def service(shared_database_url: str) -> AsyncIterator[Service]:
+def service(shared: Service) -> Service:
+    """What is refused here is refused before any statement."""
+    return shared
+
+
+@pytest.fixture(scope="module")
+async def storing(shared_database_url: str) -> AsyncIterator[Service]:
+    """For what reaches a database, on either one."""
     async with running_service(cheap_settings(shared_database_url)) as running:
         yield running
 
@@ -389,15 +395,15 @@ async def test_what_is_no_address_is_refused(service: Service, path: str, email:
     ids=ascii,
 )
 async def test_addresses_that_differ_by_case_or_unicode_form_are_one_account(
-    service: Service, registered: str, others: list[str]
+    storing: Service, registered: str, others: list[str]
 ) -> None:
     """Whatever the spelling, registering again is 409 and signing in opens the one account there is."""
-    first = await service.browser().post("/api/auth/register", json=registration(registered))
+    first = await storing.browser().post("/api/auth/register", json=registration(registered))
     assert first.status_code == 201, first.text
     for other in others:
-        again = await service.browser().post("/api/auth/register", json=registration(other))
+        again = await storing.browser().post("/api/auth/register", json=registration(other))
         assert refusal(again) == (409, "email_taken"), ascii(other)
-        signed_in = await service.browser().post("/api/auth/login", json=credentials(other))
+        signed_in = await storing.browser().post("/api/auth/login", json=credentials(other))
         assert signed_in.status_code == 200, ascii(other)
         assert signed_in.json() == first.json()
 
@@ -411,10 +417,10 @@ async def test_addresses_that_differ_by_case_or_unicode_form_are_one_account(
     ],
     ids=ascii,
 )
-async def test_letters_that_only_look_alike_are_two_accounts(service: Service, one: str, other: str) -> None:
+async def test_letters_that_only_look_alike_are_two_accounts(storing: Service, one: str, other: str) -> None:
     """Nobody signs in as somebody else by a letter that some case rule or some font makes the same (CVE-2019-19844)."""
-    assert (await service.browser().post("/api/auth/register", json=registration(one))).status_code == 201
-    answer = await service.browser().post("/api/auth/login", json=credentials(other))
+    assert (await storing.browser().post("/api/auth/register", json=registration(one))).status_code == 201
+    answer = await storing.browser().post("/api/auth/login", json=credentials(other))
     assert refusal(answer) == (400, "invalid_credentials")
 
 
@@ -453,14 +459,14 @@ def assert_nothing_repeated(answer: httpx2.Response, status: int) -> None:
 
 
 @pytest.mark.parametrize("length", [8, 256])
-async def test_passwords_of_every_allowed_length_and_kind_are_taken(service: Service, length: int) -> None:
+async def test_passwords_of_every_allowed_length_and_kind_are_taken(storing: Service, length: int) -> None:
     """8 to 256 characters, of four bytes each as well: the limit counts characters, and nothing is cut off."""
     password, email = "\U0001f511" * length, f"long{length}@example.com"
     body = registration(email, password=password, passwordConfirm=password)
-    assert (await service.browser().post("/api/auth/register", json=body)).status_code == 201
-    assert (await service.browser().post("/api/auth/login", json=credentials(email, password))).status_code == 200
+    assert (await storing.browser().post("/api/auth/register", json=body)).status_code == 201
+    assert (await storing.browser().post("/api/auth/login", json=credentials(email, password))).status_code == 200
     other = password[:-1] + "x"
-    assert (await service.browser().post("/api/auth/login", json=credentials(email, other))).status_code == 400
+    assert (await storing.browser().post("/api/auth/login", json=credentials(email, other))).status_code == 400
 
 
 # --- forms ------------------------------------------------------------------------------------------------------------
@@ -619,9 +625,9 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("spelled", SPELLINGS.values(), ids=SPELLINGS.keys())
-async def test_a_session_id_has_one_spelling(service: Service, spelled: Callable[[str], str]) -> None:
+async def test_a_session_id_has_one_spelling(storing: Service, spelled: Callable[[str], str]) -> None:
     """What Python's reader of UUIDs takes besides is no id of ours, and the session lives."""
-    browser = await service.registered(f"{uuid4().hex}@example.com")
+    browser = await storing.registered(f"{uuid4().hex}@example.com")
     own = (await browser.get("/api/auth/sessions")).json()[0]["id"]
     assert refusal(await browser.delete(f"/api/auth/sessions/{spelled(own)}")) == (404, "session_not_found")
     assert (await browser.get("/api/dashboard")).status_code == 200
@@ -868,19 +874,19 @@ async def test_a_slow_head_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatc
     listening.close()
 
 
-IMPATIENT = """
-from latchstring.apps import connections
-connections.HEAD_TIMEOUT_SECONDS = 1
-from latchstring.apps.cli import main
-main()
-"""
+def serve_impatiently() -> None:
+    """Runs `latchstring serve`, whose limit is a second."""
+    connections.HEAD_TIMEOUT_SECONDS = 1
+    serve()
 
 
 def test_the_server_closes_a_slow_head(tmp_path: Path) -> None:
     """T38: `latchstring serve` is what keeps that limit; here it is a second, and otherwise no longer than a body's."""
     assert connections.HEAD_TIMEOUT_SECONDS <= body_module.TIMEOUT_SECONDS
-    command = (sys.executable, "-c", IMPATIENT, "serve")
-    with ServerProcess(tmp_path, variables=CHEAP_HASH, command=command) as server, connection(server) as client:
+    with (
+        ServerProcess(tmp_path, variables=CHEAP_HASH, program=serve_impatiently) as server,
+        connection(server) as client,
+    ):
         client.settimeout(HANG_SECONDS)
         client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         assert client.recv(4096) == b""

@@ -36,6 +36,7 @@ from latchstring import (
 from latchstring.errors import DatabaseUnavailableError
 from latchstring.migrations import VERSION_TABLE
 from latchstring.testing import ManualClock
+from tests.support.backends import ON_SQLITE
 from tests.support.hang import until
 from tests.support.host import Host, browser_for, host_app
 from tests.support.postgres import Postgres
@@ -44,6 +45,7 @@ from tests.support.service import SECRET, cheap_settings, credentials, registrat
 CHEAP = Settings(password_hash_memory_kib=8, password_hash_passes=1, limits=False)
 
 
+@ON_SQLITE
 async def test_ten_lines(empty_url: str) -> None:
     """The first page's application, on a database with nothing in it: nobody has to run anything beforehand."""
     app = FastAPI()
@@ -100,6 +102,7 @@ def test_a_prefix_is_a_path(prefix: str, tmp_path: Path) -> None:
         Auth(f"sqlite:///{tmp_path}/app.db", secret=SECRET).install(FastAPI(), prefix=prefix)
 
 
+@ON_SQLITE
 async def test_nothing_else_of_the_host_is_touched(settings: Settings) -> None:
     """Exception handlers, middleware, logging, the event loop and its policy, warnings: as they were."""
     app = FastAPI(openapi_tags=[{"name": "theirs"}])
@@ -126,6 +129,7 @@ async def test_nothing_else_of_the_host_is_touched(settings: Settings) -> None:
     assert state() == before
 
 
+@ON_SQLITE
 async def test_the_hosts_lifespan_runs_within_ours(empty_url: str) -> None:
     """Its startup finds the schema there; what it yields is the requests' state; its end comes before ours."""
     seen: list[object] = []
@@ -156,6 +160,7 @@ async def test_the_hosts_lifespan_runs_within_ours(empty_url: str) -> None:
     assert [seen[0], seen[1], seen[3]] == [None, 1, 1]
 
 
+@ON_SQLITE
 async def test_mounted_applications(settings: Settings, clock: ManualClock) -> None:
     """One that is attached asks the Auth of the application it is mounted in; one that is not lets nobody in."""
     host = Host(settings, clock)
@@ -172,6 +177,7 @@ async def test_mounted_applications(settings: Settings, clock: ManualClock) -> N
         assert (await ada.get("/forgotten/profile")).status_code == 500
 
 
+@ON_SQLITE
 async def test_dependencies_that_know_their_auth(settings: Settings, clock: ManualClock) -> None:
     """Where an alias can't know which Auth is meant, `auth.current_user` and its like do; here, without any state."""
     auth = Auth.from_settings(settings, clock=clock)
@@ -202,6 +208,7 @@ async def test_dependencies_that_know_their_auth(settings: Settings, clock: Manu
         assert [(await browser.get(path)).status_code for path in guards] == [200, 200, 403]
 
 
+@ON_SQLITE
 async def test_an_auth_below_a_mount_begins_by_itself(empty_url: str) -> None:
     """Where no lifespan runs, the first request that needs it begins it: schema, keys and the feed."""
     inner, outer = host_app(), FastAPI()
@@ -226,6 +233,7 @@ async def test_an_auth_below_a_mount_begins_by_itself(empty_url: str) -> None:
         await auth.close()
 
 
+@ON_SQLITE
 async def test_what_cant_begin_lets_nobody_in(settings: Settings, tmp_path: Path) -> None:
     """503 while the database is away, for guests and for whoever has a good token; and a start is refused."""
     async with contextlib.AsyncExitStack() as stack:
@@ -244,6 +252,7 @@ async def test_what_cant_begin_lets_nobody_in(settings: Settings, tmp_path: Path
     await auth.close()
 
 
+@ON_SQLITE
 async def test_of_many_who_cant_begin_one_tries(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the database hangs, nobody waits for those before; the next request tries again."""
     app = host_app()
@@ -354,6 +363,7 @@ async def test_without_tables_nobody_gets_in(empty_url: str) -> None:
         assert (await browser.post("/auth/register", json=registration())).status_code == 201
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("url", ["/api/v1", ""], ids=["behind a proxy", "at the root"])
 async def test_under_a_root_path(url: str, settings: Settings, clock: ManualClock) -> None:
     """A proxy that takes a part of the path away changes no route of ours, and the metadata says where they are."""

@@ -29,6 +29,7 @@ from latchstring import (
 from latchstring.core.guard.sockets import CLOSED_TRY_AGAIN, CLOSED_UNAUTHORIZED
 from latchstring.errors import UnavailableError
 from latchstring.testing import ManualClock
+from tests.support.backends import ON_SQLITE
 from tests.support.hang import HANG_SECONDS, until
 from tests.support.host import Host, Line
 
@@ -94,6 +95,7 @@ async def user_of(browser: httpx2.AsyncClient) -> UUID:
     return UUID((await browser.get("/auth/me")).json()["id"])
 
 
+@ON_SQLITE
 async def test_an_optional_user_is_none_where_nobody_is_signed_in(host: Host) -> None:
     """None where a guarded route would answer 401 or 404; all other refusals are refusals here, too."""
     ada, bob, eve = [await host.signed_in(f"{name}@example.com") for name in ("ada", "bob", "eve")]
@@ -124,6 +126,7 @@ async def test_an_optional_user_is_none_where_nobody_is_signed_in(host: Host) ->
     assert (await ada.get("/visitor")).json() is None
 
 
+@ON_SQLITE
 async def test_a_role_opens_what_asks_for_it(host: Host) -> None:
     """403 without it; 401 `You must refresh` once it is granted, and in after the refresh; out again when withdrawn."""
     ada = await host.signed_in()
@@ -145,6 +148,7 @@ async def test_a_role_opens_what_asks_for_it(host: Host) -> None:
     assert (await ada.get("/admin")).status_code == 403
 
 
+@ON_SQLITE
 async def test_in_routes_of_both_kinds(host: Host) -> None:
     """`def` and `async def` routes, as arguments and as dependencies of the decorator."""
     ada = await host.signed_in()
@@ -155,6 +159,7 @@ async def test_in_routes_of_both_kinds(host: Host) -> None:
     assert (await ada.get("/just-proven")).status_code == 401
 
 
+@ON_SQLITE
 async def test_they_are_overridden_as_any_dependency(host: Host) -> None:
     """By the object itself, or by an equal one: `fresh(minutes=5)` is `fresh(minutes=5)` wherever it is written."""
     ada = await host.signed_in()
@@ -241,6 +246,7 @@ async def closed(socket: websockets.ClientConnection) -> tuple[int, str]:
     return socket.close_code or 0, socket.close_reason or ""
 
 
+@ON_SQLITE
 async def test_a_socket_is_guarded_like_a_route(served: Served) -> None:
     """By bearer token or by cookie, the origin checked where it is a cookie; a refused handshake says why."""
     ada = await served.host.signed_in()
@@ -271,6 +277,7 @@ async def test_a_socket_is_guarded_like_a_route(served: Served) -> None:
     assert (await refusal(served.socket("/echo", token)))[0] == 401
 
 
+@ON_SQLITE
 async def test_an_open_socket_is_told_and_closed_when_its_session_ends(served: Served) -> None:
     """Whoever waits for a message, and whoever only sends; other people's sockets stay open."""
     ada, bob = await served.host.signed_in("ada@example.com"), await served.host.signed_in("bob@example.com")
@@ -306,6 +313,7 @@ async def test_an_open_socket_is_closed_when_another_worker_ends_its_session(
         assert await closed(socket) == (CLOSED_UNAUTHORIZED, "session_ended")
 
 
+@ON_SQLITE
 async def test_an_open_socket_of_a_role_is_closed_with_it(served: Served) -> None:
     """It must refresh, and come again with a token that says what is so now."""
     ada = await served.host.signed_in()
@@ -317,6 +325,7 @@ async def test_an_open_socket_of_a_role_is_closed_with_it(served: Served) -> Non
         assert await closed(socket) == (CLOSED_UNAUTHORIZED, "claims_changed")
 
 
+@ON_SQLITE
 async def test_an_open_socket_outlives_its_token_as_long_as_the_session_is_refreshed(served: Served) -> None:
     """The database is asked once in each token's life; a session that ended by itself takes its sockets along."""
     ada, bob = await served.host.signed_in("ada@example.com"), await served.host.signed_in("bob@example.com")
@@ -341,6 +350,7 @@ async def test_an_open_socket_outlives_its_token_as_long_as_the_session_is_refre
         assert await kept.recv() == "still here"
 
 
+@ON_SQLITE
 async def test_an_open_socket_is_closed_when_the_worker_cant_know(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +370,7 @@ async def test_an_open_socket_is_closed_when_the_worker_cant_know(
         assert await closed(socket) == (CLOSED_TRY_AGAIN, "revocations_unknown")
 
 
+@ON_SQLITE
 async def test_a_session_that_ends_during_the_handshake(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the judgement and the socket's being watched its user is read, which takes a while."""
     ada = await served.host.signed_in()
@@ -377,6 +388,7 @@ async def test_a_session_that_ends_during_the_handshake(served: Served, monkeypa
         assert await closed(socket) == (CLOSED_UNAUTHORIZED, "session_ended")
 
 
+@ON_SQLITE
 async def test_a_route_that_waits_only_a_while_loses_no_message(host: Host) -> None:
     """A message that comes as the time is over is there for the next who waits."""
     ada = await host.signed_in()
@@ -401,6 +413,7 @@ async def test_a_route_that_waits_only_a_while_loses_no_message(host: Host) -> N
     assert heard == ["0", "1", "2", "3", "4"]
 
 
+@ON_SQLITE
 async def test_a_client_and_a_server_that_ignore_the_end(host: Host) -> None:
     """Not every server stops a socket that was closed here before its client agrees: the route is over at once."""
     ada = await host.signed_in()
@@ -421,6 +434,7 @@ async def test_a_client_and_a_server_that_ignore_the_end(host: Host) -> None:
     assert line.is_silent
 
 
+@ON_SQLITE
 async def test_a_session_that_ends_by_itself_takes_its_sockets_along(settings: Settings, clock: ManualClock) -> None:
     """Not an access token's life later: the database is asked when it would end."""
     host = Host(Settings.model_validate(settings.model_dump() | {"refresh_token_expire_minutes": 16}), clock)
@@ -439,6 +453,7 @@ async def test_a_session_that_ends_by_itself_takes_its_sockets_along(settings: S
         await line.task
 
 
+@ON_SQLITE
 async def test_a_running_worker_asks_about_its_sockets_by_itself(
     settings: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,6 +486,7 @@ async def test_however_many_sockets_are_due_each_is_asked_about(host: Host, monk
     await asyncio.gather(*(line.task for line in lines))
 
 
+@ON_SQLITE
 async def test_a_route_that_is_over_waits_for_no_message(host: Host) -> None:
     """T38: it gave up waiting for one, and nothing of ours goes on waiting in its place."""
     ada = await host.signed_in()
@@ -491,6 +507,7 @@ async def test_a_route_that_is_over_waits_for_no_message(host: Host) -> None:
     assert not line._there.empty(), "somebody has taken it"
 
 
+@ON_SQLITE
 async def test_closed_sockets_are_forgotten(served: Served) -> None:
     """Nobody has to say when one is over, and nothing is kept of it."""
     ada = await served.host.signed_in()

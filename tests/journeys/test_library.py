@@ -24,6 +24,7 @@ from latchstring import (
 )
 from latchstring.foundation.events import OPERATOR
 from latchstring.testing import ManualClock
+from tests.support.backends import ON_SQLITE
 from tests.support.host import Host, browser_for, host_app
 from tests.support.service import credentials, registration
 
@@ -35,6 +36,7 @@ async def host(settings: Settings, clock: ManualClock) -> AsyncIterator[Host]:
         yield host
 
 
+@ON_SQLITE
 async def test_ten_lines_to_a_protected_route(host: Host) -> None:
     """Who is signed in gets in, known from the token alone or with the user read."""
     browser = await host.signed_in()
@@ -54,6 +56,7 @@ MALFORMED = (403, None, "Invalid Header Error")
 DELETED = (404, None, "User not found")
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("path", ["/reports", "/profile"])
 async def test_refusals_are_the_hosts_own_exceptions(path: str, host: Host) -> None:
     """On a host's route a refusal is an ordinary HTTPException with status, challenge and `{"detail": …}`."""
@@ -80,6 +83,7 @@ async def test_refusals_are_the_hosts_own_exceptions(path: str, host: Host) -> N
     assert await refused(eve) == EXPIRED
 
 
+@ON_SQLITE
 async def test_the_hosts_own_answers_stay(host: Host) -> None:
     """422, 404, own exceptions and open routes are FastAPI's, with no header of ours; our routes speak problem+json."""
     browser = await host.signed_in()
@@ -96,12 +100,14 @@ async def test_the_hosts_own_answers_stay(host: Host) -> None:
     assert answer.json()["code"] == "invalid_credentials"
 
 
+@ON_SQLITE
 async def test_a_body_is_not_looked_at_before_the_guard_has_passed(host: Host) -> None:
     """A stranger's request changes nothing, whatever is in it."""
     assert (await host.browser().post("/reports", json={"title": "Notes", "pages": 7})).status_code == 401
     assert host.app.state.reports == []
 
 
+@ON_SQLITE
 async def test_the_hosts_own_handlers_see_our_refusals(host: Host) -> None:
     """A host that words all its errors itself words ours too, and the challenge is there for it to send."""
 
@@ -122,6 +128,7 @@ def own_key() -> str:
     return pem.decode()
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     "differences",
     [
@@ -155,6 +162,7 @@ async def test_two_apps_in_one_process_know_nothing_of_each_other(
             assert (await at_home.get("/reports")).status_code == 200
 
 
+@ON_SQLITE
 async def test_a_second_install_is_refused(host: Host, settings: Settings) -> None:
     """Two doors to one house, each with its own idea of who is in, are a mistake: the first stays in force."""
     second = Auth.from_settings(settings)
@@ -165,6 +173,7 @@ async def test_a_second_install_is_refused(host: Host, settings: Settings) -> No
     assert (await (await host.signed_in()).get("/reports")).status_code == 200
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("path", ["/reports", "/profile"])
 async def test_a_guard_without_auth_lets_nobody_in(path: str, host: Host) -> None:
     """A guarded route in an application without `install` is a broken one, not an open one (CVE-2020-26250)."""
@@ -177,6 +186,7 @@ async def test_a_guard_without_auth_lets_nobody_in(path: str, host: Host) -> Non
         assert "ada" not in answer.text
 
 
+@ON_SQLITE
 async def test_the_hosts_document_knows_the_guard(host: Host) -> None:
     """OpenAPI marks the guarded routes, and only them."""
     paths = (await host.browser().get("/openapi.json")).json()["paths"]

@@ -4,9 +4,11 @@ import json
 
 from latchstring import User
 from latchstring.foundation.events import OPERATOR
+from tests.support.backends import ON_SQLITE
 from tests.support.service import Service, credentials
 
 
+@ON_SQLITE
 async def test_me_is_the_user_that_registered(service: Service) -> None:
     """The six members of the contract, and never anything of the password."""
     browser = await service.registered()
@@ -50,6 +52,7 @@ async def test_names_change_one_by_one(service: Service) -> None:
         assert (await browser.get("/api/auth/me")).json() == answer.json()
 
 
+@ON_SQLITE
 async def test_what_is_no_name_changes_nothing(service: Service) -> None:
     """Empty, too long, with control characters (they would end a header line in a mail): 422, both names as before."""
     browser = await service.registered()
@@ -62,6 +65,7 @@ async def test_what_is_no_name_changes_nothing(service: Service) -> None:
         assert (await browser.get("/api/auth/me")).json() == before
 
 
+@ON_SQLITE
 async def test_nothing_but_the_names_can_be_changed(service: Service) -> None:
     """Members that are nobody's to set are not set (CVE-2025-61928: a user id in the body was trusted)."""
     browser, other = await service.registered(), await service.registered("bob@example.com")
@@ -87,6 +91,7 @@ async def test_a_deleted_user_is_not_found(service: Service) -> None:
     assert (answer.status_code, answer.json()["detail"]) == (401, "The user belonging to this token does not exist.")
 
 
+@ON_SQLITE
 async def test_a_disabled_user_is_shut_out(service: Service) -> None:
     """401 at every guarded route; enabled again, the old tokens stay worth nothing and a new sign-in is due."""
     browser = await service.registered()

@@ -12,6 +12,7 @@ import pytest
 
 from latchstring import Settings
 from latchstring.testing import ManualClock
+from tests.support.backends import ON_SQLITE
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
 OWN, CLIENT = "http://localhost:8000", "http://localhost:3000"
@@ -179,6 +180,7 @@ async def test_what_is_embedded_elsewhere_is_no_navigation(there: Doors, destina
             assert not await there.knock(door, headers), (door, mode)
 
 
+@ON_SQLITE
 async def test_the_host_header_is_an_origin_only_without_a_public_url(settings: Settings, clock: ManualClock) -> None:
     """With a public URL, a request for another host is no way to make that host's pages ours."""
     evil = {"Host": "evil.example", "Origin": "http://evil.example"}
@@ -193,6 +195,7 @@ async def test_the_host_header_is_an_origin_only_without_a_public_url(settings: 
 FOREIGN = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
 
 
+@ON_SQLITE
 async def test_a_foreign_page_signs_nobody_out(service: Service) -> None:
     """Logout from a foreign page is 403, clears no cookie, and the session lives on."""
     browser = await service.registered()
@@ -203,6 +206,7 @@ async def test_a_foreign_page_signs_nobody_out(service: Service) -> None:
     assert (await browser.post("/api/auth/refresh")).status_code == 200
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("method", ["POST", "GET"])
 async def test_a_refused_refresh_uses_no_token_up(service: Service, method: str) -> None:
     """However often a foreign page tries: the token is worth what it was, and its first use is no theft."""
@@ -219,6 +223,7 @@ async def test_a_refused_refresh_uses_no_token_up(service: Service, method: str)
     assert browser.cookies["refresh_token"] != token
 
 
+@ON_SQLITE
 async def test_a_foreign_page_proves_nothing_and_changes_no_password(service: Service) -> None:
     """Not even with a bearer token: at these doors cookies are set, or everyone else is signed out."""
     browser = await service.registered()
@@ -232,6 +237,7 @@ async def test_a_foreign_page_proves_nothing_and_changes_no_password(service: Se
     assert (await service.browser().post("/api/auth/login", json=credentials())).status_code == 200
 
 
+@ON_SQLITE
 async def test_a_foreign_page_registers_and_signs_in_nobody(service: Service) -> None:
     """Login CSRF: a foreign page can't sign its visitor in as the attacker, and the account is not even made."""
     browser = service.browser(headers=FOREIGN)
@@ -246,6 +252,7 @@ async def test_a_foreign_page_registers_and_signs_in_nobody(service: Service) ->
     assert (await service.browser().post("/api/auth/login", json=credentials())).status_code == 400
 
 
+@ON_SQLITE
 async def test_a_bearer_token_needs_no_origin_on_guarded_routes(service: Service) -> None:
     """A browser never adds one by itself: who sends it holds it. With the cookie alone the same request is refused."""
     browser = await service.registered()
@@ -297,6 +304,7 @@ async def test_cors_answers_the_front_end_with_credentials_and_nobody_else(there
             assert all(answer.is_success == (origin == place.front_end) for answer in asked[:2]), origin
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("method", "headers"), [("PUT", "content-type"), ("POST", "x-evil"), ("TRACE", "content-type")], ids=str
 )

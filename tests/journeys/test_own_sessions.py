@@ -19,6 +19,7 @@ from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
 from latchstring.foundation.events import OPERATOR
 from latchstring.testing import ManualClock
+from tests.support.backends import ON_SQLITE
 from tests.support.hashes import hashing, held_hashes
 from tests.support.service import (
     PASSWORD,
@@ -151,6 +152,7 @@ async def test_a_session_is_ended_from_the_list(service: Service, other: Service
     assert await events(service, "session.ended") == ["revoked"]
 
 
+@ON_SQLITE
 async def test_ones_own_session_ended_from_the_list_is_a_sign_out(service: Service) -> None:
     """The cookies go with it."""
     here = await service.registered()
@@ -220,6 +222,7 @@ async def test_a_session_that_has_ended_ends_no_others(service: Service, other: 
 # --- step-up ----------------------------------------------------------------------------------------------------------
 
 
+@ON_SQLITE
 async def test_ending_all_others_asks_for_a_fresh_proof(settings: Settings, clock: ManualClock) -> None:
     """A stolen session must not shut its owner out: 401 as in RFC 9470, until the user has proved it again."""
     async with running_service(settings.model_copy(update={"fresh_minutes": 5.0}), clock) as service:
@@ -245,6 +248,7 @@ async def test_ending_all_others_asks_for_a_fresh_proof(settings: Settings, cloc
         await assert_dead(there, service)
 
 
+@ON_SQLITE
 async def test_a_hosts_route_asks_for_a_fresh_proof(settings: Settings, clock: ManualClock) -> None:
     """`fresh(minutes=…)` is a dependency like any other: a caller, or 401 with the challenge."""
     app = FastAPI()
@@ -285,6 +289,7 @@ async def test_a_confirmed_session_is_the_same_one_proven_anew(service: Service)
     assert await events(service, "session.proven") == ["pwd"]
 
 
+@ON_SQLITE
 async def test_a_wrong_password_confirms_nothing(service: Service) -> None:
     """400 as at login; the session goes on as it was."""
     browser = await service.registered()
@@ -316,6 +321,7 @@ async def test_a_tab_that_refreshes_while_another_confirms_keeps_the_same_token(
         assert await refreshed(service, token) == (200, None)
 
 
+@ON_SQLITE
 async def test_a_bearer_client_gets_its_next_tokens_in_the_body(service: Service) -> None:
     """T1: the body of `/token` and no cookies; the new refresh token carries the proof on."""
     await service.registered()
@@ -409,6 +415,7 @@ async def test_an_instance_that_is_ahead_ends_what_lives_by_the_others_clock(
     assert await refreshed(service, there.cookies["refresh_token"]) == ENDED
 
 
+@ON_SQLITE
 async def test_a_wrong_current_password_changes_nothing(service: Service) -> None:
     """400 as at login, and every session goes on."""
     here, there = await service.registered(), await signed_in(service)
@@ -473,6 +480,7 @@ async def test_two_changes_at_once_are_one(settings: Settings) -> None:
 # --- clients that are not browsers ------------------------------------------------------------------------------------
 
 
+@ON_SQLITE
 async def test_a_client_gets_its_tokens_in_the_body(service: Service) -> None:
     """RFC 6749: both tokens, `bearer`, and how long; no cookie is set, nothing is stored by a cache."""
     await service.registered()
@@ -498,6 +506,7 @@ async def test_a_client_gets_its_tokens_in_the_body(service: Service) -> None:
     assert await sees(service, renewed.json()["access_token"]) == ENDED
 
 
+@ON_SQLITE
 async def test_a_session_is_one_whatever_carries_it(service: Service) -> None:
     """By cookie or at `/token`, it is the same session and the same generation."""
     browser = await service.registered()
@@ -508,6 +517,7 @@ async def test_a_session_is_one_whatever_carries_it(service: Service) -> None:
     assert len((await browser.get("/api/auth/sessions")).json()) == 1
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("form", "status", "error", "code"),
     [
@@ -556,6 +566,7 @@ async def test_the_token_endpoint_refuses_as_oauth_clients_expect(
     assert PASSWORD not in answer.text
 
 
+@ON_SQLITE
 async def test_an_access_token_buys_no_others(service: Service) -> None:
     """A token of the other kind is no refresh token."""
     browser = await service.registered()

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 from latchstring import Caller, GuardMiddleware, Settings
 from latchstring.core.guard.sockets import CLOSED_UNAUTHORIZED
 from latchstring.testing import ManualClock
+from tests.support.backends import ON_SQLITE
 from tests.support.hang import HANG_SECONDS
 from tests.support.host import Host, Line
 
@@ -48,6 +49,7 @@ async def host(settings: Settings, clock: ManualClock, tmp_path: Path) -> AsyncI
         yield host
 
 
+@ON_SQLITE
 async def test_static_files_are_for_callers_only(host: Host) -> None:
     """What a guarded route refuses is refused here, in problem+json; what is served no shared cache may keep."""
     ada = await host.signed_in()
@@ -77,6 +79,7 @@ async def test_static_files_are_for_callers_only(host: Host) -> None:
     assert (await kept.get("/files/report.txt")).status_code == 503
 
 
+@ON_SQLITE
 async def test_a_mounted_application_finds_its_caller(host: Host) -> None:
     """As `request.state.caller`; a method that changes something takes an origin of ours; its own cache words stay."""
     ada = await host.signed_in()
@@ -88,6 +91,7 @@ async def test_a_mounted_application_finds_its_caller(host: Host) -> None:
     assert answer.headers.get_list("cache-control") == ["max-age=60"]
 
 
+@ON_SQLITE
 async def test_a_state_that_all_requests_share_is_left_alone(settings: Settings, clock: ManualClock) -> None:
     """What the lifespan gave is there for the mounted application, and no caller is left in it."""
     host, shared = Host(settings, clock), {"colour": "green"}
@@ -108,6 +112,7 @@ async def test_a_state_that_all_requests_share_is_left_alone(settings: Settings,
     assert (seen, shared) == (["green"], {"colour": "green"})
 
 
+@ON_SQLITE
 async def test_a_role_may_be_asked_for(host: Host) -> None:
     """403 without it, and in with it."""
     ada = await host.signed_in()
@@ -119,6 +124,7 @@ async def test_a_role_may_be_asked_for(host: Host) -> None:
     assert (await ada.get("/admin/who")).status_code == 200
 
 
+@ON_SQLITE
 async def test_as_an_applications_middleware(settings: Settings, clock: ManualClock) -> None:
     """Around everything, where nothing is to be open; the lifespan passes through."""
     host = Host(settings, clock)
@@ -141,6 +147,7 @@ async def _never(*_: object) -> Any:  # noqa: ANN401 -- ASGI's own
     raise AssertionError
 
 
+@ON_SQLITE
 async def test_sockets_below_a_mount(host: Host) -> None:
     """Guarded, told and closed when the session ends; a refused handshake says why where the server can."""
     ada = await host.signed_in()

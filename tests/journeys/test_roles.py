@@ -27,6 +27,7 @@ from latchstring.core.accounts.rules import MAX_ROLES, ROLE_MAX_LENGTH
 from latchstring.core.tokens.compact import MAX_LENGTH
 from latchstring.core.tokens.rules import CUSTOM_CLAIMS_MAX_BYTES
 from latchstring.testing import ManualClock
+from tests.support.backends import ON_SQLITE
 from tests.support.hang import HANG_SECONDS
 from tests.support.host import Host, browser_for
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
@@ -79,6 +80,7 @@ async def test_a_change_reaches_every_worker(settings: Settings, clock: ManualCl
             assert (await service.browser(headers=bearer).get("/api/dashboard")).status_code == 200
 
 
+@ON_SQLITE
 async def test_an_ended_session_is_not_told_to_refresh(service: Service) -> None:
     """Where a session has ended, and the claims changed as well, the end is what counts."""
     browser = await service.registered()
@@ -105,6 +107,7 @@ async def test_the_answer_that_was_lost_brings_the_new_roles(service: Service) -
     assert third["jti"] != first["jti"]
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("role", ["", " ", "a b", "-admin", "ädmin", "x" * (ROLE_MAX_LENGTH + 1), "a\n"])
 async def test_a_role_has_a_name(role: str, service: Service) -> None:
     """What is none is refused, and changes nothing."""
@@ -166,6 +169,7 @@ def shop(settings: Settings, clock: ManualClock) -> Shop:
     return Shop(settings, clock)
 
 
+@ON_SQLITE
 async def test_an_applications_own_claims(shop: Shop) -> None:
     """Asked at each sign-in and refresh; in the token, and back in `caller.claims`, where nobody can change them."""
     async with shop.auth.running(), browser_for(shop.app) as browser:
@@ -220,6 +224,7 @@ async def test_a_hook_can_never_set_a_registered_claim(claims: dict[str, Any], s
             await shop.auth.parts.core.sign_in.claims_of(user)
 
 
+@ON_SQLITE
 async def test_a_hook_that_fails_loses_and_lets_in_nobody(shop: Shop) -> None:
     """500, and no cookies: the client that asks again a minute later is no thief."""
     async with shop.auth.running(), browser_for(shop.app) as browser:
@@ -234,6 +239,7 @@ async def test_a_hook_that_fails_loses_and_lets_in_nobody(shop: Shop) -> None:
         assert (await browser.post("/auth/refresh")).status_code == 200
 
 
+@ON_SQLITE
 async def test_a_caller_can_be_sent_on(shop: Shop) -> None:
     """Returned from a route, copied, pickled and compared, claims and all; and changed by none of them."""
 
@@ -270,6 +276,7 @@ def browser_cookie(browser: httpx2.AsyncClient) -> bytes:
     return f"access_token={browser.cookies['access_token']}".encode()
 
 
+@ON_SQLITE
 async def test_a_caller_is_the_same_for_guards_and_state(settings: Settings, clock: ManualClock) -> None:
     """What a protected application below a mount finds in its request is what a dependency would give."""
     host = Host(settings, clock)

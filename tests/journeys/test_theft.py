@@ -20,6 +20,7 @@ from latchstring import PasswordChanged, RefreshRepeatedElsewhere, SessionCreate
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
 from latchstring.testing import ManualClock
+from tests.support.backends import ON_SQLITE, on_both_once
 from tests.support.forge import Genuine
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
@@ -157,6 +158,7 @@ async def test_a_proof_goes_on_with_the_tokens_it_was_given_for(service: Service
             assert (claims(token)["auth_time"], claims(token)["amr"]) == (proven_at, ["pwd"])
 
 
+@ON_SQLITE
 async def test_a_refresh_token_of_version_0_1_0_counts_from_the_sign_in(service: Service) -> None:
     """T1: without the claims it goes on working, and stands for the sign-in that its session began with."""
     owner = await registered(service)
@@ -170,6 +172,7 @@ async def test_a_refresh_token_of_version_0_1_0_counts_from_the_sign_in(service:
         assert (claims(token)["auth_time"], claims(token)["amr"]) == (created_at, ["pwd"])
 
 
+@ON_SQLITE
 async def test_half_a_proof_is_no_token_of_ours(service: Service) -> None:
     """T1: a refresh token says both when and how, or is of version 0.1.0 and says neither."""
     pair = await registered(service)
@@ -200,7 +203,7 @@ ORDERS = list(itertools.product(SERVED, SERVED, (None, *SERVED)))
 """Who is served first, whose response arrives last, and which one is lost."""
 
 
-@pytest.mark.parametrize("transport", ["cookies", "bearer"])
+@on_both_once("transport", ["cookies", "bearer"])
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "submitted twice"])
 async def test_two_tabs_are_never_signed_out(transport: str, times: int, service: Service) -> None:
     """T1: one tab at `/confirm`, one at `/refresh`, served and answered in every order, one response lost.
@@ -327,6 +330,7 @@ async def test_a_disabled_user_confirms_nothing(service: Service, other: Service
     assert await events(service, "session.created") == 1
 
 
+@ON_SQLITE
 async def test_another_sessions_cookie_is_not_judged(service: Service) -> None:
     """T2: by its header the caller is one session; the refresh cookie of another one is neither used up nor reused."""
     ada = await registered(service)
@@ -340,6 +344,7 @@ async def test_another_sessions_cookie_is_not_judged(service: Service) -> None:
     assert (await refresh(service, elsewhere)).status_code == 200
 
 
+@ON_SQLITE
 async def test_a_cookie_of_the_callers_session_is_replaced_with_its_header(service: Service) -> None:
     """T2: a front end that sends its access token in a header as well keeps cookies that must not be left behind."""
     ada = await registered(service)
@@ -391,6 +396,7 @@ async def test_a_thief_who_shares_the_session_is_out_after_a_password_change(
     assert len((await ask(service, "GET", "sessions", owner)).json()) == 1
 
 
+@ON_SQLITE
 async def test_a_bearer_client_that_changes_the_password_gets_the_next_pair(service: Service) -> None:
     """T3: 200 with the body of `/token`, and no cookie."""
     stolen = await registered(service)
@@ -480,6 +486,7 @@ async def test_a_repeat_from_elsewhere_is_recorded_and_shown(service: Service) -
     assert "another network or browser" in page.text
 
 
+@ON_SQLITE
 async def test_another_network_is_elsewhere(database_url: str, clock: ManualClock) -> None:
     """T4: an IPv4 /24 is one network; the hint is not shown where nothing happened."""
     settings = cheap_settings(database_url, trusted_proxies="127.0.0.1")
@@ -520,6 +527,7 @@ async def test_a_repeat_at_confirm_is_counted_too(service: Service) -> None:
 # --- T5, T16: clocks --------------------------------------------------------------------------------------------------
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("door", ["/api/auth/logout", "/sign-out"])
 async def test_a_sign_out_ends_the_session_whatever_the_clocks_say(
     door: str, settings: Settings, service: Service
@@ -540,6 +548,7 @@ async def test_a_sign_out_ends_the_session_whatever_the_clocks_say(
             await assert_dead(elsewhere, pair)
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("body", [b"", b"{}", b"without_script=yes", b"\xff%zz=" * 10])
 async def test_a_sign_out_on_the_page_reads_its_form_last(body: bytes, service: Service) -> None:
     """T5: whatever is sent along, the session ends; a browser without JavaScript is asked to forget its pages."""
@@ -551,6 +560,7 @@ async def test_a_sign_out_on_the_page_reads_its_form_last(body: bytes, service: 
     await assert_dead(service, pair)
 
 
+@ON_SQLITE
 async def test_a_forged_token_signs_nobody_out(service: Service) -> None:
     """T5: signature, kind, issuer and audience still count."""
     pair = await registered(service)
@@ -613,7 +623,7 @@ DOORS = ("login", "register", "sign-in", "sign-up")
 NEW = ("register", "sign-up")
 
 
-@pytest.mark.parametrize("door", DOORS)
+@on_both_once("door", [*DOORS])
 async def test_a_sign_in_ends_the_browsers_former_session(door: str, service: Service) -> None:
     """T23: of the genuine tokens in its cookies, whoever's they are (ASVS 5.0, 7.2.4)."""
     await registered(service)
@@ -636,6 +646,7 @@ async def test_a_sign_in_ends_the_browsers_former_session(door: str, service: Se
             assert (await refresh(service, pair_of(answer))).status_code == 200
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("door", DOORS)
 async def test_a_sign_in_that_fails_ends_nothing(door: str, service: Service) -> None:
     """T23: the former session ends once the new one is there, and not before."""
@@ -646,6 +657,7 @@ async def test_a_sign_in_that_fails_ends_nothing(door: str, service: Service) ->
     assert (await refresh(service, former)).status_code == 200
 
 
+@ON_SQLITE
 async def test_a_header_and_the_token_endpoint_end_nothing(service: Service) -> None:
     """T23: gateways, and applications with several accounts, hold other sessions on purpose."""
     former = await registered(service)
@@ -657,6 +669,7 @@ async def test_a_header_and_the_token_endpoint_end_nothing(service: Service) -> 
     assert await events(service, "session.ended") == 0
 
 
+@ON_SQLITE
 async def test_an_expired_cookie_names_its_session_too(settings: Settings, clock: ManualClock) -> None:
     """T23: by its access token alone, which is over, the session could be refreshed for long."""
     async with running_service(settings, clock) as service:

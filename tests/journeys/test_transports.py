@@ -9,6 +9,7 @@ import pytest
 
 from latchstring import Settings
 from latchstring.testing import ManualClock
+from tests.support.backends import ON_SQLITE
 from tests.support.service import Service, credentials, registration, running_service
 
 PUBLIC = "https://auth.example.com"
@@ -51,6 +52,7 @@ async def asked(
 # --- what is set ------------------------------------------------------------------------------------------------------
 
 
+@ON_SQLITE
 async def test_cookies_by_http_are_for_this_machine(service: Service) -> None:
     """HttpOnly, SameSite=Lax, Path=/, the token's life to the second; not Secure, and under the tutorial's names."""
     answer = await service.browser().post("/api/auth/register", json=registration())
@@ -62,6 +64,7 @@ async def test_cookies_by_http_are_for_this_machine(service: Service) -> None:
     assert cookies == {}
 
 
+@ON_SQLITE
 async def test_cookies_by_https_are_host_cookies(https: Service) -> None:
     """`__Host-`, Secure, no Domain, Path=/: no sibling subdomain can plant one (RFC 6265bis, 4.1.3.2)."""
     browser = await https.registered()
@@ -78,6 +81,7 @@ async def test_cookies_by_https_are_host_cookies(https: Service) -> None:
             assert "domain" not in attributes
 
 
+@ON_SQLITE
 async def test_max_age_is_what_is_left_of_the_token(service: Service) -> None:
     """A repeated answer carries the first one's tokens: its cookies live no longer than those do."""
     browser = await service.registered()
@@ -90,6 +94,7 @@ async def test_max_age_is_what_is_left_of_the_token(service: Service) -> None:
         assert cookies_set(again)[name]["max-age"] == str(seconds - 20)
 
 
+@ON_SQLITE
 async def test_what_a_request_claims_does_not_make_it_https(service: Service) -> None:
     """Https is what the public URL says: forwarded headers change neither names nor attributes."""
     claims = {"X-Forwarded-Proto": "https", "Forwarded": "proto=https", "X-Forwarded-Ssl": "on"}
@@ -103,6 +108,7 @@ async def test_what_a_request_claims_does_not_make_it_https(service: Service) ->
 # --- what is read -----------------------------------------------------------------------------------------------------
 
 
+@ON_SQLITE
 async def test_either_way_lets_in(service: Service) -> None:
     """The cookie, the header in any case of the scheme, and the cookie beside another scheme's header."""
     access = (await service.registered()).cookies["access_token"]
@@ -117,6 +123,7 @@ async def test_either_way_lets_in(service: Service) -> None:
         assert await asked(service, headers) == (200, "ada@example.com"), headers
 
 
+@ON_SQLITE
 async def test_only_the_names_in_force_are_read(service: Service, https: Service) -> None:
     """The plain names mean nothing by https, the prefixed ones nothing by http; at the guard, refresh and logout."""
     for place, in_force, foreign in ((service, "", "__Host-"), (https, "__Host-", "")):
@@ -155,6 +162,7 @@ SPELLINGS = [
 ]
 
 
+@ON_SQLITE
 async def test_no_other_spelling_of_a_name_is_read(https: Service) -> None:
     """What a sibling subdomain can plant never passes for the `__Host-` cookie ("Cookie Chaos", 2025)."""
     token = (await https.registered()).cookies["__Host-access_token"].encode()
@@ -167,6 +175,7 @@ async def test_no_other_spelling_of_a_name_is_read(https: Service) -> None:
             assert (await browser.get("/api/auth/me", headers=[(b"cookie", beside)])).status_code == 200, name
 
 
+@ON_SQLITE
 async def test_a_duplicated_cookie_is_refused(service: Service) -> None:
     """Two cookies of our name, even the same twice, even when a good header came along: 400 `duplicate_cookie`."""
     browser = await service.registered()
@@ -185,6 +194,7 @@ async def test_a_duplicated_cookie_is_refused(service: Service) -> None:
     assert (await browser.post("/api/auth/refresh")).status_code == 200
 
 
+@ON_SQLITE
 async def test_both_ways_at_once_must_be_one_user(service: Service) -> None:
     """Different users: refused. The same user: the header counts, for better and for worse."""
     ada = (await service.registered()).cookies["access_token"]
@@ -205,6 +215,7 @@ async def test_both_ways_at_once_must_be_one_user(service: Service) -> None:
     )
 
 
+@ON_SQLITE
 async def test_an_expired_cookie_of_somebody_else_is_a_conflict_still(service: Service) -> None:
     """It is genuine, so it names somebody; who is meant is not for the server to guess."""
     ada = (await service.registered()).cookies["access_token"]
@@ -213,6 +224,7 @@ async def test_an_expired_cookie_of_somebody_else_is_a_conflict_still(service: S
     assert await asked(service, bearer(bob) | cookie(access_token=ada)) == (400, "credentials_conflict")
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("way", ["cookie", "header"])
 async def test_the_kinds_are_never_exchanged(service: Service, way: str) -> None:
     """A refresh token opens no route, an access token renews no session, by either way."""
@@ -224,6 +236,7 @@ async def test_the_kinds_are_never_exchanged(service: Service, way: str) -> None
     assert await asked(service, as_refresh, "/api/auth/refresh", "POST") == (401, "invalid_token")
 
 
+@ON_SQLITE
 async def test_every_401_challenges_and_says_when_a_token_was_sent(service: Service) -> None:
     """RFC 6750, section 3: `Bearer` where none was shown, `error="invalid_token"` where one was."""
     browser = await service.registered()
@@ -249,6 +262,7 @@ async def test_every_401_challenges_and_says_when_a_token_was_sent(service: Serv
 # --- refresh ----------------------------------------------------------------------------------------------------------
 
 
+@ON_SQLITE
 async def test_refresh_takes_the_token_by_either_way(service: Service) -> None:
     """Cookie or header; and a client that sends its access token on every request means the cookie here."""
     browser = await service.registered()
@@ -268,6 +282,7 @@ async def test_refresh_takes_the_token_by_either_way(service: Service) -> None:
         browser.cookies = answer.cookies
 
 
+@ON_SQLITE
 async def test_refresh_with_the_tokens_of_two_users_is_refused(service: Service) -> None:
     """Whichever kind the header is, it must not name another user than the cookie; nothing is used up by it."""
     ada, bob = await service.registered(), await service.registered("bob@example.com")
@@ -283,6 +298,7 @@ async def test_refresh_with_the_tokens_of_two_users_is_refused(service: Service)
 # --- logout -----------------------------------------------------------------------------------------------------------
 
 
+@ON_SQLITE
 async def test_logout_succeeds_with_nothing_and_twice(service: Service) -> None:
     """No token, a forged one, a malformed header, the same one again: signed out is signed out."""
     browser = await service.registered()
@@ -296,6 +312,7 @@ async def test_logout_succeeds_with_nothing_and_twice(service: Service) -> None:
         assert all(attributes["value"] == "" for attributes in cleared.values())
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("age", ["fresh", "expired", "previous generation"])
 async def test_any_genuine_token_signs_out(service: Service, age: str) -> None:
     """Either kind by either way, expired and previous ones too: the newest tokens of its session are worth nothing."""

@@ -21,6 +21,7 @@ from latchstring.features.password.tables import passwords
 from latchstring.foundation.audit import audit
 from latchstring.foundation.database import metadata
 from latchstring.foundation.events import OPERATOR
+from tests.support.backends import ON_SQLITE
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration
 
 WRONG_PASSWORD = "not the password"
@@ -280,6 +281,7 @@ async def test_what_does_not_happen_is_not_recorded(act: Act, ada: Ada) -> None:
     assert (await ada.service.browser().get("/api/dashboard", headers=headers)).status_code == 200
 
 
+@ON_SQLITE
 async def test_no_fact_holds_a_secret(ada: Ada, caplog: pytest.LogCaptureFixture) -> None:
     """Neither the trail nor the log has a password, a hash, a token, an address or a name in it."""
     acts = (register, register_again, log_in, log_in_wrongly, log_in_as_nobody, rename, log_in_with_bcrypt)

@@ -27,6 +27,7 @@ from latchstring.errors import ConfigurationError, KeysUnavailableError
 from latchstring.foundation.database import Database
 from latchstring.foundation.events import OPERATOR
 from latchstring.testing import ManualClock
+from tests.support.backends import ON_SQLITE
 from tests.support.forge import KIND_FOR, Genuine, PrivateKey, new_key, private_pem, public_pem, sign_with, thumbprint
 from tests.support.process import latchstring
 from tests.support.service import SECRET, Service, cheap_settings, running_service
@@ -114,6 +115,7 @@ def pyjwts_key(jwk: dict[str, str]) -> ed25519.Ed25519PublicKey | jwt.PyJWK:
     return key
 
 
+@ON_SQLITE
 @pytest.mark.usefixtures("pyjwt_knows_ed25519")
 async def test_pyjwt_agrees(signing_service: Service, algorithm: str) -> None:
     """Another service, knowing only our JWKS, reads our tokens: exact header and claims, no person in them."""
@@ -169,6 +171,7 @@ async def test_pyjwt_agrees(signing_service: Service, algorithm: str) -> None:
 TIMES = {"iat", "nbf", "exp", "auth_time", "ver", "gen"}
 
 
+@ON_SQLITE
 async def test_a_repeated_answer_is_the_same(service: Service) -> None:
     """Two tabs that refresh with one token get the same claims to the letter; the next generation gets others."""
     browser = await service.registered()
@@ -191,6 +194,7 @@ async def test_a_repeated_answer_is_the_same(service: Service) -> None:
     assert once[0]["auth_time"] == before[0]["auth_time"], "a refresh proves nothing anew"
 
 
+@ON_SQLITE
 async def test_roles_ride_along_where_there_are_any(service: Service) -> None:
     """Roles are in the access token, in their order, and in no refresh token."""
     browser = await service.registered()
@@ -202,6 +206,7 @@ async def test_roles_ride_along_where_there_are_any(service: Service) -> None:
     assert "roles" not in refresh
 
 
+@ON_SQLITE
 async def test_issuer_and_audience_are_the_settings(settings: Settings) -> None:
     """`iss` is the public URL, `aud` the audience; each is what the other service is told to expect."""
     public = settings.model_copy(update={"public_url": "https://id.example.com", "audience": "https://api.example.com"})
@@ -212,6 +217,7 @@ async def test_issuer_and_audience_are_the_settings(settings: Settings) -> None:
         assert (await browser.get("/api/dashboard")).status_code == 200
 
 
+@ON_SQLITE
 async def test_no_token_outlives_its_session(settings: Settings, clock: ManualClock) -> None:
     """`exp` never passes the session's absolute end, however often it is refreshed."""
     short = settings.model_copy(update={"session_max_days": 1 / 24})
@@ -226,6 +232,7 @@ async def test_no_token_outlives_its_session(settings: Settings, clock: ManualCl
         assert (await browser.post("/api/auth/refresh")).status_code == 401
 
 
+@ON_SQLITE
 async def test_extra_public_keys_verify_and_do_not_sign(settings: Settings) -> None:
     """A previous key's tokens are good as long as it is among the extra ones; new tokens never name it."""
     old, new = pair_variables("RS256", which=1), pair_variables("RS256", which=2)
@@ -261,6 +268,7 @@ async def taken_by_each_other(one: Settings, other: Settings) -> list[int]:
         return answers
 
 
+@ON_SQLITE
 async def test_keys_of_the_environment_rotate_in_the_order_of_the_guide(settings: Settings) -> None:
     """In each of the three roll-outs, old and new instances take each other's tokens; without the first they do not."""
     old, new = pair_variables("ES256", which=1), pair_variables("ES256", which=2)

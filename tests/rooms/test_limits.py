@@ -31,6 +31,7 @@ from latchstring.foundation.audit import audit
 from latchstring.foundation.events import OPERATOR, SignInRefused
 from latchstring.foundation.limits import Rate, limits, prune_limits
 from latchstring.foundation.limits.tables import slots
+from tests.support.backends import ON_SQLITE, on_both_once
 from tests.support.hashes import hashing, held_hashes, idle
 from tests.support.postgres import Postgres
 from tests.support.service import (
@@ -175,7 +176,7 @@ async def guesses_checked(service: Service) -> int:
 class TestOneAccount:
     """So many failures in fifteen minutes, wherever and however they are tried."""
 
-    @pytest.mark.parametrize("used_up_at", DOORS)
+    @on_both_once("used_up_at", [*DOORS])
     async def test_every_door_has_the_same_count(self, used_up_at: str, service: Service) -> None:
         """CVE-2025-24806: failures at any one door close all of them, to the right password as well."""
         browser = await signed_in(service)
@@ -186,6 +187,7 @@ class TestOneAccount:
                 assert await assert_refused(door(browser, EMAIL, password)) == WINDOW
         assert await guesses_checked(service) == ACCOUNT
 
+    @ON_SQLITE
     async def test_a_door_for_each_guess(self, service: Service) -> None:
         """CVE-2025-24806: going from door to door gives no further guesses."""
         browser = await signed_in(service)
@@ -194,6 +196,7 @@ class TestOneAccount:
         for door in DOORS.values():
             await assert_refused(door(browser, EMAIL, WRONG))
 
+    @ON_SQLITE
     async def test_every_spelling_has_the_same_count(self, service: Service) -> None:
         """CVE-2025-24806: whoever writes the address another way each time guesses at the same account."""
         email = "jos\u00e9.ada@b\u00fccher.example"
@@ -215,6 +218,7 @@ class TestOneAccount:
                 await assert_refused(log_in(browser, spelling, WRONG))
                 await assert_refused(ask_for_tokens(browser, spelling, PASSWORD))
 
+    @ON_SQLITE
     async def test_from_everywhere(self, service: Service) -> None:
         """A guess from another network address each time is one at the same account."""
         await signed_in(service)
@@ -222,6 +226,7 @@ class TestOneAccount:
             await assert_checked(log_in(browser_at(service, f"203.0.113.{number}"), EMAIL, WRONG))
         await assert_refused(log_in(browser_at(service, "203.0.113.200"), EMAIL, PASSWORD))
 
+    @ON_SQLITE
     async def test_an_address_nobody_has_is_limited_like_any_other(self, service: Service) -> None:
         """All answers, headers and waits are the same for a user's address, a disabled user's and nobody's."""
         await signed_in(service)
@@ -243,7 +248,7 @@ class TestOneAccount:
         assert [status for status, *_ in heard[0]] == [400] * ACCOUNT + [429] * ACCOUNT
         assert heard[0] == heard[1] == heard[2]
 
-    @pytest.mark.parametrize("door", DOORS)
+    @on_both_once("door", [*DOORS])
     async def test_a_success_gives_back_its_own_place_only(self, door: str, service: Service) -> None:
         """A success resets (allauth 65.8.1): what an attacker has used up stays used up when the owner signs in."""
         owner, attacker = await signed_in(service), browser_at(service, ELSEWHERE)
@@ -263,6 +268,7 @@ class TestOneAccount:
         await assert_refused(log_in(attacker, EMAIL, WRONG))
         await assert_refused(DOORS[door](owner, EMAIL, password))
 
+    @ON_SQLITE
     async def test_successes_are_never_too_many(self, service: Service) -> None:
         """Whoever knows the password signs in as often as they like."""
         browser = await signed_in(service)
@@ -270,6 +276,7 @@ class TestOneAccount:
         assert {answer.status_code for answer in answers} == {200}
         assert await count(service, slots) == 1, "the registration's"
 
+    @ON_SQLITE
     async def test_a_right_password_that_opens_nothing_is_a_failure(self, service: Service) -> None:
         """A disabled user's right password is told apart from a wrong one by no count."""
         browser = await signed_in(service)
@@ -279,6 +286,7 @@ class TestOneAccount:
             await assert_checked(log_in(browser, EMAIL, PASSWORD))
         await assert_refused(log_in(browser, EMAIL, PASSWORD))
 
+    @ON_SQLITE
     async def test_nobody_is_signed_out_by_somebodys_guesses(self, service: Service) -> None:
         """GHSA-cq42, lock-out as denial of service: whoever is signed in goes on, and refreshes, for hours."""
         owner = await signed_in(service)
@@ -300,6 +308,7 @@ class TestOneAccount:
                 service.clock.advance(minutes=5)
         assert (await owner.post("/api/auth/logout")).status_code == 200
 
+    @ON_SQLITE
     async def test_nobody_else_is_kept_out(self, service: Service) -> None:
         """One account at its limit, and hundreds of tries beyond it, cost neither another account nor the address."""
         browser = await signed_in(service)
@@ -309,6 +318,7 @@ class TestOneAccount:
                 await assert_refused(log_in(browser_at(strict), EMAIL, WRONG))
             await assert_checked(log_in(browser_at(strict), "grace@example.com", WRONG))
 
+    @ON_SQLITE
     async def test_refused_tries_take_no_place(self, service: Service) -> None:
         """Hammering on keeps nobody out for longer: the door opens fifteen minutes after the failures that counted."""
         browser = await signed_in(service)
@@ -338,6 +348,7 @@ class TestOneAccount:
             failures.append(service.clock.now())
             await assert_refused(log_in(browser, EMAIL, WRONG))
 
+    @ON_SQLITE
     async def test_retry_after_is_true_when_the_rate_was_lowered(self, service: Service) -> None:
         """Where more places are taken than the rate now has, since it was lowered, the wait is until one is free."""
         browser = await signed_in(service)
@@ -351,6 +362,7 @@ class TestOneAccount:
         service.clock.advance(seconds=0.001)
         await assert_checked(log_in(browser, EMAIL, WRONG))
 
+    @ON_SQLITE
     @examples(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         tries=st.lists(
@@ -430,6 +442,7 @@ class TestOneNetworkAddress:
         await assert_checked(log_in(own, EMAIL, WRONG))
         await assert_refused(log_in(own, "mallory@example.com", PASSWORD))
 
+    @ON_SQLITE
     async def test_a_try_refused_for_the_address_is_not_the_accounts(self, service: Service) -> None:
         """Whoever is refused for where they come from uses up nothing of the account they try."""
         await signed_in(service)
@@ -455,6 +468,7 @@ class TestOneNetworkAddress:
                 assert await assert_refused(log_in(browser_at(strict), email, WRONG)) == minutes * MINUTE - seconds
                 strict.clock.advance(seconds=1)
 
+    @ON_SQLITE
     async def test_a_full_window_is_not_asked_about_again_for_a_second(self, service: Service) -> None:
         """A flood at a locked account waits for no lock and no connection that everybody else needs."""
         settings = Settings.model_validate(service.settings.model_dump() | {"limit_account": "1/15m"})
@@ -474,6 +488,7 @@ class TestOneNetworkAddress:
             await assert_refused(log_in(browser_at(strict), EMAIL, WRONG))
             assert statements
 
+    @ON_SQLITE
     async def test_what_is_known_to_be_full_names_the_longer_wait(self, service: Service) -> None:
         """T38: where account and address are full, the one that frees later counts, asked again or remembered."""
         async with worker(service, limit_account="1/15m", limit_address="2/30m") as strict:
@@ -482,6 +497,7 @@ class TestOneNetworkAddress:
             for _ in range(2):
                 assert await assert_refused(log_in(browser_at(strict), "ada@example.com", WRONG)) == 30 * MINUTE
 
+    @ON_SQLITE
     async def test_what_is_known_to_be_full_is_bounded(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
         """T38: whoever floods with names of accounts fills windows, and not this process's memory."""
         monkeypatch.setattr(limits, "_MAX_FULL_WINDOWS", 3)
@@ -494,6 +510,7 @@ class TestOneNetworkAddress:
             for number in range(8):
                 await assert_refused(log_in(browser_at(strict), f"{number}@example.com", WRONG))
 
+    @ON_SQLITE
     async def test_a_network_of_ipv6_is_one_address(self, service: Service) -> None:
         """GHSA-p6v2-xcpg-h6xw, IPv6 per address: the 2⁶⁴ addresses of a visitor are one; the next /64 is another."""
         of_one = [
@@ -509,6 +526,7 @@ class TestOneNetworkAddress:
         await assert_checked(log_in(browser_at(service, "2001:db8:0:8::1"), EMAIL, WRONG))
         await assert_checked(log_in(browser_at(service, "2001:db8:0:6:ffff:ffff:ffff:ffff"), EMAIL, WRONG))
 
+    @ON_SQLITE
     async def test_an_ipv4_address_written_as_ipv6(self, service: Service) -> None:
         """::ffff:192.0.2.1 is 192.0.2.1, and not one of a /64 that holds all of IPv4."""
         for number, email in enumerate(strangers()):
@@ -518,6 +536,7 @@ class TestOneNetworkAddress:
             await assert_refused(log_in(browser_at(service, address), EMAIL, WRONG))
         await assert_checked(log_in(browser_at(service, f"::ffff:{ELSEWHERE}"), EMAIL, WRONG))
 
+    @ON_SQLITE
     async def test_what_a_stranger_says_of_itself_counts_for_nothing(self, service: Service) -> None:
         """Rate limit by X-Forwarded-For (allauth 65.14.2, better-auth 1.6.21): headers get nobody further guesses."""
 
@@ -537,12 +556,14 @@ class TestOneNetworkAddress:
             await assert_refused(log_in(browser_at(service, headers=forged(number)), EMAIL, WRONG))
         await assert_refused(log_in(browser_at(service), EMAIL, WRONG))
 
+    @ON_SQLITE
     async def test_nobody_is_kept_out_in_somebody_elses_name(self, service: Service) -> None:
         """Rate limit by X-Forwarded-For: failures under a forged address are not that address's."""
         for email in strangers():
             await assert_checked(log_in(browser_at(service, headers={"X-Forwarded-For": ELSEWHERE}), email, WRONG))
         await assert_checked(log_in(browser_at(service, ELSEWHERE), EMAIL, WRONG))
 
+    @ON_SQLITE
     async def test_behind_our_proxy_each_visitor_is_one(self, service: Service) -> None:
         """What our proxy saw counts, whatever the visitor wrote to the left of it; another visitor is another."""
 
@@ -556,6 +577,7 @@ class TestOneNetworkAddress:
         await assert_refused(log_in(browser_at(service, HOME), EMAIL, WRONG))
         await assert_checked(log_in(through(ELSEWHERE, "203.0.113.0"), EMAIL, WRONG))
 
+    @ON_SQLITE
     @pytest.mark.parametrize("line", ["", "unknown", "_hidden, unknown", "999.0.0.1", "203.0.113.5, nonsense"])
     async def test_a_visitor_our_proxy_does_not_name(self, line: str, service: Service) -> None:
         """With nothing to go by, the tries are the proxy's own: one address, and limited."""
@@ -563,6 +585,7 @@ class TestOneNetworkAddress:
             await assert_checked(log_in(browser_at(service, "10.0.0.1", {"X-Forwarded-For": line}), email, WRONG))
         await assert_refused(log_in(browser_at(service, "10.0.0.1", {"X-Forwarded-For": line}), EMAIL, WRONG))
 
+    @ON_SQLITE
     @pytest.mark.parametrize("address", [None, "", "a-unix-socket"])
     async def test_an_address_that_is_not_known_is_limited(self, address: str | None, service: Service) -> None:
         """Skipped when the IP is unknown (better-auth 2026-07): all whose address is unknown share one."""
@@ -732,7 +755,7 @@ class TestAtOnce:
         assert wrong <= ACCOUNT
         now = workers[0].clock.now()
         assert await count(workers[0], slots) == 2 * wrong + 1, "two for each failure, and the registration's"
-        assert await count(workers[0], slots, slots.c.expires_at <= now) == 0
+        assert await count(workers[0], places, slots.c.expires_at <= now) == 0
 
     async def test_crossing_ways_never_deadlock(self, workers: list[Service]) -> None:
         """Many accounts from many addresses, each with each, at the same instant: everybody gets an answer."""
@@ -752,7 +775,7 @@ class TestAtOnce:
 class TestTriesThatDoNotEnd:
     """A try counts from before its hash, and only what was no try is given back."""
 
-    @pytest.mark.parametrize("door", DOORS)
+    @on_both_once("door", [*DOORS])
     async def test_hanging_up_is_no_way_around(self, door: str, service: Service) -> None:
         """A request that is cancelled while the hash runs has been counted."""
         client = await signed_in(service)
@@ -767,6 +790,7 @@ class TestTriesThatDoNotEnd:
         assert await guesses_checked(service) == 0, "they ended before they were cancelled: nothing was tested"
         await assert_refused(DOORS[door](client, EMAIL, PASSWORD))
 
+    @ON_SQLITE
     async def test_a_full_queue_is_nobodys_failure(self, service: Service) -> None:
         """A try that was turned away unhashed, with 503, gives its places back: an overload locks nobody out."""
         owner = await signed_in(service)
@@ -786,6 +810,7 @@ class TestTriesThatDoNotEnd:
             assert await count(service, slots) == stored
         assert (await log_in(owner, EMAIL, PASSWORD)).status_code == 200
 
+    @ON_SQLITE
     async def test_a_queue_that_fills_before_the_new_password_is_hashed(self, service: Service) -> None:
         """A change whose second hash finds the queue full is no failure either: the password was right."""
         async with worker(service) as full:
@@ -798,6 +823,7 @@ class TestTriesThatDoNotEnd:
             assert Heard.of(await changing) == Heard(503, "hash_queue_full")
             assert await count(service, slots) == stored
 
+    @ON_SQLITE
     async def test_a_registration_that_finds_the_queue_full(self, service: Service) -> None:
         """Whoever was told to come again in a second may come again: 503 uses up no registration."""
         async with worker(service, password_hash_threads=1, password_hash_queue=0) as busy:
@@ -809,7 +835,7 @@ class TestTriesThatDoNotEnd:
             await occupied
         assert await count(service, slots) == 0
 
-    @pytest.mark.parametrize("door", ["confirm", "change"])
+    @on_both_once("door", ["confirm", "change"])
     async def test_a_right_password_in_a_session_that_has_just_ended(self, door: str, service: Service) -> None:
         """Signing out while the proof is checked makes no failure of a right password."""
         client = await signed_in(service)
@@ -871,6 +897,7 @@ async def test_no_store_no_sign_in(
 class TestWhatIsStored:
     """A row for each place, with nothing in it that was typed, and only as long as it counts."""
 
+    @ON_SQLITE
     async def test_nothing_that_was_typed(self, service: Service) -> None:
         """Neither an e-mail address, known or not, nor a network address, nor a password is in the table."""
         browser = await signed_in(service)
@@ -904,6 +931,7 @@ class TestWhatIsStored:
         assert await service.auth.parts.housekeeping.clean_up() == 2
         assert await count(service, slots) == 0
 
+    @ON_SQLITE
     async def test_deleting_them_frees_nobody(self, service: Service) -> None:
         """A clean-up in the midst of an attack deletes nothing that counts."""
         await signed_in(service)
@@ -912,6 +940,7 @@ class TestWhatIsStored:
         await service.auth.parts.housekeeping.clean_up()
         assert await assert_refused(log_in(browser_at(service), EMAIL, WRONG)) == 1
 
+    @ON_SQLITE
     async def test_it_does_not_grow_with_the_tries(self, service: Service) -> None:
         """An unbounded store: from one address, whatever it sends, there are no more rows than its rates allow."""
         async with worker(service, limit_address="4/15m", limit_register="2/1h") as strict:
@@ -924,6 +953,7 @@ class TestWhatIsStored:
 # --- switched off -----------------------------------------------------------------------------------------------------
 
 
+@ON_SQLITE
 async def test_off_lifts_all_of_them(service: Service) -> None:
     """With `limits` off nothing is counted, and nothing is refused."""
     async with worker(
@@ -942,6 +972,7 @@ async def test_off_lifts_all_of_them(service: Service) -> None:
         await assert_refused(log_in(browser_at(strict), EMAIL, WRONG))
 
 
+@ON_SQLITE
 async def test_a_rate_of_ten_is_ten(service: Service) -> None:
     """The rates as they come: ten failures an account, a hundred an address, twenty registrations, sixty refreshes."""
     unset = service.settings.model_dump(exclude={"limit_account", "limit_address", "limit_register", "limit_refresh"})

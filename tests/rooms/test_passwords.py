@@ -14,6 +14,7 @@ from latchstring import Settings
 from latchstring.errors import HashQueueFullError
 from latchstring.features.password.tables import passwords
 from latchstring.foundation.passwords import PasswordHasher, PasswordHashSettings
+from tests.support.backends import ON_SQLITE
 from tests.support.hang import HANG_SECONDS
 from tests.support.hashes import hashing, held_hashes
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
@@ -53,6 +54,7 @@ async def hasher(request: pytest.FixtureRequest) -> AsyncIterator[PasswordHasher
     hasher.close()
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("password", "wrong"),
     [
@@ -129,6 +131,7 @@ async def test_every_name_of_bcrypt(hasher: PasswordHasher, prefix: str) -> None
     assert (await hasher.verify(PASSWORD, verdict.upgraded_hash)).matches
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("typed", "typed_elsewhere"),
     [
@@ -236,6 +239,7 @@ async def narrow_service(settings: Settings) -> AsyncIterator[Service]:
         yield running
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("path", "body"), [("/api/auth/login", credentials()), ("/api/auth/register", registration("bob@example.com"))]
 )

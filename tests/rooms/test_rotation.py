@@ -31,6 +31,7 @@ from latchstring.foundation.database import Connection
 from latchstring.foundation.events import OPERATOR
 from latchstring.foundation.vault import Vault
 from latchstring.testing import ManualClock
+from tests.support.backends import ON_SQLITE
 from tests.support.forge import Genuine, new_key, public_pem, thumbprint
 from tests.support.hang import HANG_SECONDS
 from tests.support.host import Host, Line
@@ -210,6 +211,7 @@ async def test_a_pending_key_can_be_withdrawn(worker: Service, clock: ManualCloc
     rotated(await worker.auth.parts.keys.rotate(source=OPERATOR))
 
 
+@ON_SQLITE
 async def test_a_dry_run_changes_nothing(worker: Service) -> None:
     """It tells what would be changed, of each command."""
     before = await rows(worker.auth)
@@ -271,6 +273,7 @@ async def test_a_crash_in_any_phase_leaves_all_as_it_was(
     assert kid_of((await signed_in(worker)).cookies["access_token"]) != before[0]["kid"]
 
 
+@ON_SQLITE
 async def test_no_key_is_named_like_an_option(home: Settings) -> None:
     """A `kid` in base64url may begin with a hyphen: `keys retire -x…` would not be understood when it is urgent."""
     async with opened(home) as auth:
@@ -318,6 +321,7 @@ async def until_there_are(count: int, service: Service) -> None:
 # --- what other instances give out ------------------------------------------------------------------------------------
 
 
+@ON_SQLITE
 async def test_tokens_of_longer_lives_are_waited_for(home: Settings, clock: ManualClock) -> None:
     """An instance with longer-lived tokens notes it, so that a rotation from elsewhere ends none of them early."""
     long_lived = with_changes(home, refresh_token_expire_minutes=24 * 60)
@@ -331,6 +335,7 @@ async def test_tokens_of_longer_lives_are_waited_for(home: Settings, clock: Manu
         assert (await browser.post("/api/auth/refresh")).status_code == 200
 
 
+@ON_SQLITE
 async def test_slower_caches_are_waited_for(home: Settings, clock: ManualClock) -> None:
     """An instance whose keys may be cached for a day is not surprised by a new one after ten minutes."""
     slow = with_changes(home, jwks_max_age_seconds=86_400)
@@ -515,6 +520,7 @@ async def test_a_thief_renews_nothing_at_a_worker_that_has_not_looked(home: Sett
         assert (await browser.post("/api/auth/refresh")).status_code == 200
 
 
+@ON_SQLITE
 async def test_a_socket_opened_with_a_stolen_key_is_closed(home: Settings, clock: ManualClock) -> None:
     """T37: its token is of an epoch far ahead and never expires, so that nothing else gives it away.
 
@@ -565,6 +571,7 @@ async def quiet(home: Settings, clock: ManualClock) -> AsyncIterator[Service]:
         yield service
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("way", ["dashboard", "refresh", "token", "logout"])
 async def test_the_first_token_of_a_key_is_no_surprise(
     worker: Service, home: Settings, clock: ManualClock, way: str
@@ -614,6 +621,7 @@ async def test_pysec_2026_177_made_up_names_read_the_ring_once_a_second(
     assert len(reads) == 2, "what is no thumbprint names no key"
 
 
+@ON_SQLITE
 async def test_made_up_names_that_wait_for_a_read_that_fails_do_not_each_try_again(
     quiet: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -714,6 +722,7 @@ async def test_a_sign_out_goes_by_no_read_that_had_begun(quiet: Service, monkeyp
     assert waiting.pauses == [0, 1]
 
 
+@ON_SQLITE
 async def test_sign_outs_that_wait_in_vain_say_so(quiet: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """T5: none of those that waited for a read which failed is told that its session has ended: 503, after one try."""
     genuine = Genuine.of((await quiet.registered()).cookies["access_token"], quiet)
@@ -753,6 +762,7 @@ async def test_another_algorithm_is_a_rotation(worker: Service, home: Settings, 
             assert {await sees(worker, browser.cookies["access_token"]), await sees(new, token)} == {200}
 
 
+@ON_SQLITE
 async def test_a_command_without_the_setting_keeps_the_algorithm(home: Settings, clock: ManualClock) -> None:
     """Whoever rotates from a shell that lacks `JWT_ALGORITHM` does not move the service to the default."""
     plain = Settings.model_validate(home.model_dump(exclude_unset=True, exclude={"jwt_algorithm"}))
@@ -892,6 +902,7 @@ async def test_a_key_put_there_without_the_secret_verifies_nothing(
 # --- the document -----------------------------------------------------------------------------------------------------
 
 
+@ON_SQLITE
 async def test_the_keys_are_cached_by_whoever_asks(worker: Service) -> None:
     """`ETag` and `If-None-Match` (RFC 9110): 304 without a body while nothing has changed, the keys when they have."""
     browser = worker.browser()
@@ -912,6 +923,7 @@ async def test_the_keys_are_cached_by_whoever_asks(worker: Service) -> None:
     assert changed.headers["etag"] != etag
 
 
+@ON_SQLITE
 async def test_stock_verifiers_configure_themselves(home: Settings, clock: ManualClock) -> None:
     """Issuer and keys by the public URL, whatever Host a request claims; without one there is no such document."""
     path = "/.well-known/openid-configuration"

@@ -20,6 +20,7 @@ from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
 from latchstring.foundation.events import OPERATOR
 from latchstring.testing import ManualClock
+from tests.support.backends import ON_SQLITE
 from tests.support.service import Service, cheap_settings, credentials, registration, running_service
 
 
@@ -157,6 +158,7 @@ async def test_a_repeated_answer_says_the_same_under_every_algorithm(
         assert (await dashboard(service, again.access)).status_code == 200
 
 
+@ON_SQLITE
 async def test_rotations_within_one_second_are_told_apart(settings: Settings, clock: ManualClock) -> None:
     """Generations are counted, not timed: three in the same instant differ, and each is good once (Keycloak 50999)."""
     async with running_service(settings.model_copy(update={"refresh_grace_seconds": 0.0}), clock) as service:
@@ -245,6 +247,7 @@ async def test_a_session_slides_up_to_its_absolute_end(settings: Settings, clock
         assert refusal(await refreshed(service, pair.refresh)) == EXPIRED
 
 
+@ON_SQLITE
 async def test_an_unused_session_ends_by_itself(service: Service) -> None:
     """The refresh token's life is the idle time: at its expiry, to the instant, it is worth nothing."""
     pair = await registered(service)
@@ -254,6 +257,7 @@ async def test_an_unused_session_ends_by_itself(service: Service) -> None:
     assert (await refreshed(service, pair.refresh)).json()["detail"] == "You must refresh"
 
 
+@ON_SQLITE
 async def test_an_expired_refresh_token_is_no_theft(service: Service) -> None:
     """A tab that slept shows an old token past its expiry: it is told so, and the session goes on."""
     first = await registered(service)
