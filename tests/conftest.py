@@ -2,6 +2,7 @@
 
 backend        sqlite, then postgresql: a test that asks for anything below runs on both
 database_url   a database of its own, with schema and keys
+curve_url      the same with a key for ES256, which signs and verifies, and has successors, in no time
 empty_url      another, with nothing in it
 settings       the settings for it, with password hashes that cost next to nothing
 clock          the time, which stands still until it is turned
@@ -12,6 +13,7 @@ What is decided before any statement of SQL is asked on SQLite alone.
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import shutil
@@ -103,6 +105,20 @@ def postgres_template(postgres: Postgres) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def sqlite_curve_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "curve.db"
+    asyncio.run(prepare(cheap_settings(f"sqlite:///{path}", jwt_algorithm="ES256")))
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_curve_template(postgres: Postgres) -> str:
+    url = postgres.create_database()
+    asyncio.run(prepare(cheap_settings(url, jwt_algorithm="ES256")))
+    return url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def backend(request: pytest.FixtureRequest) -> str:
     name: str = request.param
@@ -111,13 +127,26 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with _copy_of("{}_template", backend, request, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def curve_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with _copy_of("{}_curve_template", backend, request, tmp_path) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _copy_of(template: str, backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    original = request.getfixturevalue(template.format("sqlite" if backend == "sqlite" else "postgres"))
     if backend == "sqlite":
         path = tmp_path / "latchstring.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        shutil.copy(original, path)
         yield f"sqlite:///{path}"
         return
     postgres: Postgres = request.getfixturevalue("postgres")
-    url = postgres.create_database(template=request.getfixturevalue("postgres_template"))
+    url = postgres.create_database(template=original)
     yield url
     postgres.drop_database(url)
 

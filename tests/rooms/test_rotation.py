@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from fastapi import WebSocket
 
 from latchstring import Auth, CallerDep, ConfigurationError, KeysUnavailableError, Settings
-from latchstring.apps.server import prepare
 from latchstring.core.guard.sockets import CLOSED_TRY_AGAIN
 from latchstring.core.keys import ring, store
 from latchstring.core.keys.actions import DatabaseKeys
@@ -44,11 +43,9 @@ OLD_ENOUGH_HOURS = 1 + 1 + LEAD_MINUTES / 60
 
 
 @pytest.fixture
-async def home(empty_url: str) -> Settings:
+def home(curve_url: str) -> Settings:
     """Settings of a database with one key, for ES256, which is made and used in no time."""
-    settings = cheap_settings(empty_url, jwt_algorithm="ES256")
-    await prepare(settings)
-    return settings
+    return cheap_settings(curve_url, jwt_algorithm="ES256")
 
 
 @pytest.fixture
