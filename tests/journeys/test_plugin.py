@@ -1,13 +1,12 @@
 """`latchstring.testing`, as its page says: the page's own tests are run, on an application that is imported."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.house.test_documents import ROOT, python_of
-from tests.support.process import clean_environment
+from tests.support.process import forked, run_pytest
 from tests.support.service import SECRET
 
 APPLICATION = """
@@ -67,8 +66,7 @@ def test_a_password_costs_next_to_nothing(client, auth):
     assert client.post("/auth/register", json=body).status_code == 201
     assert client.post("/auth/login", json=body | {"password": "wrong horse"}).status_code in {400, 422}
     # 8 KiB of memory and one pass, where 19 MiB and two are the default.
-    made = client.portal.call(auth.parts.tools.passwords.hash, "correct horse")
-    assert made.startswith("$argon2id$v=19$m=8,t=1,p=1$")
+    assert client.portal.call(auth.parts.tools.passwords.hash, "correct horse").startswith("$argon2id$v=19$m=8,t=1,p=1$")
 
 def test_a_storm_of_one_who_is_signed_out(sign_in_as, refresh_storm, clock):
     ada = sign_in_as("ada@example.com")
@@ -92,11 +90,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path) -> "subprocess.CompletedProcess[str]":
-    environment = clean_environment({"APP_SECRET": SECRET, "PYTHONDONTWRITEBYTECODE": "1"})
     # Plugins of ours would be loaded as well, which takes longer than the tests.
-    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "--rootdir", str(folder)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    variables = {"APP_SECRET": SECRET, "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    words = ("pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "--rootdir", str(folder))
+    return forked(run_pytest, *words, cwd=folder, variables=variables)
 
 
 def test_the_pages_tests_pass(folder: Path) -> None:

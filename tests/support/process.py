@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 import httpx2
+import pytest
 import uvicorn._subprocess
 
 from latchstring.apps.cli import main as command_line
@@ -75,20 +76,29 @@ def latchstring(
     *arguments: str, cwd: Path, variables: Mapping[str, str] | None = None, stdin: str = ""
 ) -> "subprocess.CompletedProcess[str]":
     """Runs one command to its end."""
+    return forked(command_line, "latchstring", *arguments, cwd=cwd, variables=variables, stdin=stdin)
+
+
+def run_pytest() -> None:
+    """Runs pytest on what the command line names."""
+    sys.exit(pytest.main(sys.argv[1:]))
+
+
+def forked(
+    program: Callable[[], None], *words: str, cwd: Path, variables: Mapping[str, str] | None = None, stdin: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """Runs `program` with a command line to its end, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         files = _Files(Path(folder))
         files.stdin.write_text(stdin)
-        process = FORKED.Process(
-            target=_run,
-            args=(command_line, ("latchstring", *arguments), cwd, clean_environment(variables or {}), files),
-        )
+        process = FORKED.Process(target=_run, args=(program, words, cwd, clean_environment(variables or {}), files))
         process.start()
         process.join(_COMMAND_SECONDS)
         if process.exitcode is None:
             process.kill()
-            raise subprocess.TimeoutExpired(arguments, _COMMAND_SECONDS)
+            raise subprocess.TimeoutExpired(words, _COMMAND_SECONDS)
         said = [file.read_text() for file in (files.stdout, files.stderr)]
-        return subprocess.CompletedProcess(arguments, process.exitcode, *said)
+        return subprocess.CompletedProcess(words, process.exitcode, *said)
 
 
 @dataclass(frozen=True)
