@@ -42,7 +42,9 @@ from tests.support.host import Host, browser_for, host_app
 from tests.support.postgres import Postgres
 from tests.support.service import SECRET, cheap_settings, credentials, registration
 
-CHEAP = Settings(password_hash_memory_kib=8, password_hash_passes=1, limits=False, jwt_algorithm="ES256")
+CHEAP = Settings.model_validate(
+    {"password_hash_memory_kib": 8, "password_hash_passes": 1, "limits": False, "jwt_algorithm": "ES256"}
+)
 
 
 @ON_SQLITE

@@ -533,19 +533,19 @@ async def test_a_sign_out_ends_the_session_whatever_the_clocks_say(
     door: str, settings: Settings, service: Service
 ) -> None:
     """T5: a token that an instance ahead or behind has issued; the answer is not 200 with a session that lives on."""
-    for number, (minutes, kind) in enumerate(itertools.product((0.2, 10, 24 * 60, -10, -24 * 60), (0, 1))):
+    for minutes in (0.2, 10, 24 * 60, -10, -24 * 60):
         far = ManualClock()
         far.advance(minutes=minutes)
         async with running_service(settings, far) as elsewhere:
-            pair = await registered(elsewhere, f"ada{number}@example.com")
-            name = ("access_token", "refresh_token")[kind]
-            answer = await service.browser().post(
-                door, headers={"Cookie": f"{name}={pair[kind]}", "Sec-Fetch-Site": "same-origin"}
-            )
-            assert answer.status_code in {200, 303}
-            row = await row_of(service, pair)
-            assert (row.revoked_reason, row.revoked_at) == ("logout", service.clock.now()), (minutes, name)
-            await assert_dead(elsewhere, pair)
+            for kind, name in enumerate(("access_token", "refresh_token")):
+                pair = pair_of(await elsewhere.somebody())
+                answer = await service.browser().post(
+                    door, headers={"Cookie": f"{name}={pair[kind]}", "Sec-Fetch-Site": "same-origin"}
+                )
+                assert answer.status_code in {200, 303}
+                row = await row_of(service, pair)
+                assert (row.revoked_reason, row.revoked_at) == ("logout", service.clock.now()), (minutes, name)
+                await assert_dead(elsewhere, pair)
 
 
 @ON_SQLITE

@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 import gc
 import sqlite3
-import subprocess
-import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -29,6 +28,7 @@ from tests.journeys import test_the_five_routes as journey
 from tests.support.hang import HANG_SECONDS, until
 from tests.support.hashes import hashing, held_hashes
 from tests.support.postgres import Postgres
+from tests.support.process import forked, run_source
 from tests.support.service import Service, cheap_settings, credentials, quiet_app, registration, running_service
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -404,10 +404,10 @@ sys.exit(len(failed))
 """
 
 
-async def test_eight_processes_prepare_one_database(empty: Database, empty_url: str) -> None:
+async def test_eight_processes_prepare_one_database(empty: Database, empty_url: str, tmp_path: Path) -> None:
     """Instances that start together find one schema and one key: none fails, and one of them made each."""
-    command = [sys.executable, "-c", _EIGHT_AT_ONCE, empty_url]
-    outcome = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=240, check=False)
+    eight = partial(forked, run_source, "python", _EIGHT_AT_ONCE, empty_url, cwd=tmp_path)
+    outcome = await asyncio.to_thread(eight)
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert await schema_revision(empty) == HEAD
     async with empty.reading() as connection:

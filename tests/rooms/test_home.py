@@ -3,8 +3,6 @@
 import json
 import os
 import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 
 from latchstring import ConfigurationError, Settings
 from latchstring.apps.data_directory import SECRET_FILE, prepare_data_directory
-from tests.support.process import latchstring
+from tests.support.process import forked, latchstring, run_source
 
 
 def mode_of(path: Path) -> int:
@@ -115,13 +113,7 @@ print(json.dumps(seen))
 @pytest.mark.parametrize("where", ["one machine", "containers"])
 def test_eight_processes_at_once_make_one_secret(where: str, tmp_path: Path) -> None:
     """All see the same one, and it stays; also in containers that share a volume, each of them process number 1."""
-    run = subprocess.run(
-        [sys.executable, "-c", _EIGHT_AT_ONCE, str(tmp_path), where],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    run = forked(run_source, "python", _EIGHT_AT_ONCE, str(tmp_path), where, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     for secrets in json.loads(run.stdout):
         assert len(secrets) == 9

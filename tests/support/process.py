@@ -84,6 +84,11 @@ def run_pytest() -> None:
     sys.exit(pytest.main(sys.argv[1:]))
 
 
+def run_source() -> None:
+    """Runs the Python source that the command line begins with, as `python -c` does."""
+    exec(compile(sys.argv.pop(1), "<source>", "exec"), {"__name__": "__main__"})  # noqa: S102 -- a test's own
+
+
 def forked(
     program: Callable[[], None], *words: str, cwd: Path, variables: Mapping[str, str] | None = None, stdin: str = ""
 ) -> "subprocess.CompletedProcess[str]":
