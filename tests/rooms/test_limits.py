@@ -755,7 +755,7 @@ class TestAtOnce:
         assert wrong <= ACCOUNT
         now = workers[0].clock.now()
         assert await count(workers[0], slots) == 2 * wrong + 1, "two for each failure, and the registration's"
-        assert await count(workers[0], places, slots.c.expires_at <= now) == 0
+        assert await count(workers[0], slots, slots.c.expires_at <= now) == 0
 
     async def test_crossing_ways_never_deadlock(self, workers: list[Service]) -> None:
         """Many accounts from many addresses, each with each, at the same instant: everybody gets an answer."""

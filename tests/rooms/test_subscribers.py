@@ -37,8 +37,7 @@ from latchstring import (
 )
 from latchstring.core.revocations.rules import RevocationReason
 from latchstring.core.sessions.tables import sessions
-from latchstring.foundation import events as events
-from latchstring.foundation import subscribers
+from latchstring.foundation import events, subscribers
 from latchstring.foundation.audit import audit
 from latchstring.foundation.database import engine
 from latchstring.foundation.events import OPERATOR
