@@ -21,7 +21,7 @@ class Clock(Protocol):
 
 
 # After a suspension the last poll of the revocations is old, but CLOCK_MONOTONIC stops meanwhile, and would let in
-# sessions that have ended since. CLOCK_BOOTTIME goes on; only Linux has it.
+# sessions that have ended since. CLOCK_BOOTTIME counts the suspension; only Linux has it.
 _UPTIME_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 

@@ -21,8 +21,7 @@ async def polling(
 
     Args:
         poll: the function to call; it records itself when it last succeeded.
-        what: the name of what is polled, for the log, in the plural. Of consecutive failures only the first is logged,
-            and the first success after them.
+        what: what is polled, in the plural, for the log. Logged are the first of several failures, and their end.
         every_seconds: the pause between two calls.
         expected: the exception of an outage, logged without a traceback. Any other is logged with its traceback.
         log: the logger to use.

@@ -116,7 +116,7 @@ async def upgrade(database: Database) -> None:
         async with _migration_lock, database.engine.begin() as connection:
             await connection.run_sync(run)
     except (sa.exc.OperationalError, sa.exc.InterfaceError, OSError) as error:
-        raise DatabaseUnavailableError("the database is away") from error
+        raise DatabaseUnavailableError("the database is unavailable") from error
     # An unknown revision: during a rolling update, or after a rollback, an older version must not touch a newer schema.
     except CommandError:
         revision = await schema_revision(database)

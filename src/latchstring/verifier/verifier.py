@@ -84,8 +84,7 @@ class TokenVerifier(SecurityDependency):
             raise ConfigurationError("jwks_url must be given: the issuer is not a URL, so its keys can't be found")
         if (revocations_url is None) != (feed_token is None):
             raise ConfigurationError("revocations_url and feed_token go together: give both or neither")
-        # Written so that NaN is refused, too: with it the age of the set would never exceed the limit.
-        if not max_lag_seconds >= 1:
+        if not max_lag_seconds >= 1:  # in this form it refuses NaN, which no age of the set would exceed
             raise ConfigurationError("max_lag_seconds must be at least 1")
         keys_url = _checked(jwks_url or issuer.rstrip("/") + WELL_KNOWN_KEYS, "jwks_url", allow_http=allow_http)
         self._clock = clock or SystemClock()
@@ -171,7 +170,7 @@ class TokenVerifier(SecurityDependency):
                 await self._keys.close()
 
     async def _read_with_keys_after(self, unknown: UnknownKeyError, token: str, *, now: float) -> Caller | None:
-        # A thief goes on presenting tokens of a retired key: they must not cost the issuer a request each.
+        # A thief can still present tokens of a retired key: they must not cost the issuer a request each.
         if self._keys.is_retired(unknown.key_id):
             return None
         keys = await self._keys.look_up()

@@ -155,7 +155,7 @@ def key_set_from_pems(*, algorithm: Algorithm, private: str, public: str | None,
         raise ConfigurationError("JWT_PRIVATE_KEY holds a public key: it must hold the private one")
     if public is not None:
         pair = token_key(_pem(public, "JWT_PUBLIC_KEY"), algorithm, name="JWT_PUBLIC_KEY")
-        # A private key in a variable whose name says "public" will be copied to services that must not sign.
+        # A private key in a variable called "public" will be copied to services that must not sign.
         if pair.key.is_private:
             raise ConfigurationError("JWT_PUBLIC_KEY holds a private key: it must hold the public one")
         if pair.kid != signing.kid:
@@ -224,7 +224,7 @@ def _published_key(jwk: object) -> TokenKey | None:
 
 def _extra_key(text: str, algorithm: Algorithm) -> TokenKey:
     # The PEM's type gives the algorithm, but RSA and Ed25519 have two each: for these it is the configured one unless
-    # the entry names another. Without that, nobody could change from RS256 to PS256.
+    # the entry names another. Without that, a change from RS256 to PS256 would be impossible.
     name, colon, value = text.strip().partition(":")
     if not colon:
         candidates, value = _candidates(algorithm), name

@@ -23,7 +23,7 @@ from latchstring.foundation.database import Connection, Database
 from latchstring.foundation.loop_lock import LoopLock
 from latchstring.foundation.vault import SealedValueError, Vault
 
-# Tokens with made-up kids must not become queries: one read a second, however many come (PYSEC-2026-177).
+# Tokens with made-up kids must not become queries: one read a second, however many there are (PYSEC-2026-177).
 CATCH_UP_INTERVAL_SECONDS = 1.0
 
 
@@ -182,8 +182,8 @@ class DatabaseRing:
 
     async def catch_up_anew(self) -> None:
         """Wait for a read that begins after this call: at most a second, and one read for all callers."""
-        # A sign-out must not be answered from a read that is up to a second old: its token's key could be newer, and
-        # the response would report success for a session that goes on.
+        # A sign-out must not use a read that is up to a second old: its token's key could be newer, and the response
+        # would report success although the session stays active.
         begun_before = self._begun
         async with self._wait_lock:
             if self._last.number <= begun_before:

@@ -37,7 +37,7 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyDates:
-    """A key's name, algorithm and dates: all that the decisions here need."""
+    """A key's name, algorithm and dates: the input of the decisions in this module."""
 
     kid: str
     algorithm: Algorithm

@@ -115,7 +115,7 @@ class RevocationFeed:
             self._cursor = None
             self._notify_listeners()
             if isinstance(error, TimeoutError):
-                raise RevocationsUnknownError("the database did not answer in time") from None
+                raise RevocationsUnknownError("the database did not respond in time") from None
             raise
         self._current_as_of = began
 

@@ -37,7 +37,7 @@ class RevokedSet:
 
     def reason_for(self, caller: Caller) -> str | None:
         """Return why the caller's token is refused, as a `RevocationReason` or a newer version's; None if it is not."""
-        # Which user was revoked counts before which session: a deleted user is not found, whatever else ended.
+        # The user's entries first: a deleted user is "not found", also if the session has ended as well.
         of_user: str | None = None
         if self._users:
             entries = self._users.get(caller.user_id)

@@ -113,7 +113,7 @@ def _object(part: str) -> dict[str, Any]:
         raise
     except StrictJsonError as error:
         raise MalformedTokenError(str(error)) from None
-    # Deeply nested JSON is refused like any other: nothing a token says may raise out of here as a 500.
+    # RecursionError: deeply nested JSON must be a refusal and not a 500.
     except (ValueError, RecursionError):
         raise MalformedTokenError("not JSON in UTF-8") from None
     if type(value) is not dict:

@@ -68,7 +68,7 @@ class Database:
         try:
             return create_async_engine(
                 self.url,
-                # No overflow: connections beyond the pool would be opened and closed again at every busy moment.
+                # No overflow: it would open and close further connections at every busy moment.
                 pool_size=_POOL_SIZE,
                 max_overflow=0,
                 pool_timeout=TIMEOUT_SECONDS,
@@ -185,7 +185,7 @@ class Database:
 
     async def _connect_sqlite(self) -> OneTripConnection:
         (location,), options = self.engine.dialect.create_connect_args(self.url)
-        # The driver must not begin transactions behind our back, whatever the URL says.
+        # Also if the URL sets it: the driver must not begin transactions of its own, which would not be IMMEDIATE.
         return await connect(location, **{**options, "isolation_level": None})
 
 

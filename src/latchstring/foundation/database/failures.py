@@ -33,7 +33,7 @@ def failures_translated() -> Iterator[None]:
             error.connection_invalidated
         ):
             raise
-        raise DatabaseUnavailableError("the database is away") from error
-    # A full pool, our own timeout and a refused connection: 503 for all of them, never 401 (fail closed, and say why).
+        raise DatabaseUnavailableError("the database is unavailable") from error
+    # A full pool, our own timeout and a refused connection: 503 for each, never 200 and never 401.
     except (exc.TimeoutError, TimeoutError, OSError) as error:
-        raise DatabaseUnavailableError("the database is away") from error
+        raise DatabaseUnavailableError("the database is unavailable") from error

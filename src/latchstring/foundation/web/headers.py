@@ -7,7 +7,7 @@ from latchstring.foundation.web.problem import problem_response
 from latchstring.foundation.web.request_id import request_id
 
 _SECURITY_HEADERS = (
-    # A response must never be run as a script, whatever of a visitor's input it holds.
+    # A response must never be run as a script: it may hold a visitor's input.
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),

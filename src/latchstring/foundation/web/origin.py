@@ -19,7 +19,7 @@ def origin_allowed(headers: RawHeaders, *, own_origin: str | None, client_origin
         client_origin: the front end's origin, if there is one.
     """
     site = origin = host = None
-    # A browser sends each of these once. A second one was added by somebody else: refuse, whichever would allow.
+    # A browser sends each of these once. A second one was added on the way, and counts as cross-site.
     for name, value in headers:
         if name == b"sec-fetch-site":
             site = value if site is None else b"cross-site"
