@@ -69,7 +69,28 @@ class Mounted:
 
 
 class Auth:
-    """Sign-in for one application."""
+    """Sign-in for one application: the facade that it holds.
+
+    Making one builds every part. It opens no connection, and reads no file and no environment variable.
+
+    Args:
+        database: `sqlite+aiosqlite:///…`, `postgresql+psycopg://…` or `postgresql+asyncpg://…`; or the
+            application's own `AsyncEngine`, whose pool is shared (on SQLite: only its file).
+        secret: encrypts the signing keys in the database; at least 32 characters. Keep it out of the repository.
+        features: the features to switch on.
+        settings: everything else that can be set.
+        claims: the claims hook, an async function from a user to the application's own claims. They are put into
+            access tokens and returned as `caller.claims`. Each name is a URI, such as `shop:tenant`, so that it can
+            never be a registered claim. The hook is called at each sign-in and refresh, with no connection held.
+        pages: True for HTML pages beside the JSON routes (sign up, sign in, account, …); a `Pages` styles them.
+        migrate: whether the application's start migrates the schema and makes the first signing key; False if
+            `latchstring migrate` runs beforehand.
+        clock: the clock; the system clock by default.
+
+    Raises:
+        ConfigurationError: unusable keys or database, a missing or weak secret, a value given twice, or a database
+            driver that is not installed.
+    """
 
     def __init__(
         self,
@@ -83,26 +104,7 @@ class Auth:
         migrate: bool = True,
         clock: Clock | None = None,
     ) -> None:
-        """Build every part. Opens no connection, and reads no file and no environment variable.
-
-        Args:
-            database: `sqlite+aiosqlite:///…`, `postgresql+psycopg://…` or `postgresql+asyncpg://…`; or the
-                application's own `AsyncEngine`, whose pool is shared (on SQLite: only its file).
-            secret: encrypts the signing keys in the database; at least 32 characters. Keep it out of the repository.
-            features: the features to switch on.
-            settings: everything else that can be set.
-            claims: the claims hook, an async function from a user to the application's own claims. They are put into
-                access tokens and returned as `caller.claims`. Each name is a URI, such as `shop:tenant`, so that it can
-                never be a registered claim. The hook is called at each sign-in and refresh, with no connection held.
-            pages: True for HTML pages beside the JSON routes (sign up, sign in, account, …); a `Pages` styles them.
-            migrate: whether the application's start migrates the schema and makes the first signing key; False if
-                `latchstring migrate` runs beforehand.
-            clock: the clock; the system clock by default.
-
-        Raises:
-            ConfigurationError: unusable keys or database, a missing or weak secret, a value given twice, or a database
-                driver that is not installed.
-        """
+        """Build every part; see the class."""
         clock = clock or SystemClock()
         self.migrates = migrate
         """Whether the start migrates the schema."""

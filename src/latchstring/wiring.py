@@ -94,37 +94,20 @@ def build(
     clock: Clock,
     begin: Begin,
 ) -> Parts:
-    """Build every part, in dependency order.
+    """Build every part, in dependency order. The arguments are those of `Auth`.
 
-    Args:
-        settings: the whole configuration.
-        database: the database URL, or the application's own engine.
-        features: the features to switch on.
-        claims: the application's claims hook.
-        pages: how the pages look; None without pages.
-        clock: the clock.
-        begin: starts the background tasks on the exit stack it is given.
+    `begin` starts the background tasks on the exit stack it is given.
 
     Raises:
         ConfigurationError: unusable keys or database, a missing secret, or two features that offer the same grant.
     """
     subscribers, background = Subscribers(), Background(begin)
-    tools = Tools(
-        database=Database(database, listener=subscribers),
-        clock=clock,
-        passwords=PasswordHasher(settings),
-        limits=Limits(settings, clock),
-        web=WebContext(settings, background),
-    )
+    tools = _tools(settings, Database(database, listener=subscribers), clock, background)
     ring, keys = _ring_and_keys(settings, tools.database, clock)
     # One issuer for issuing and verifying: `iss` is compared exactly (GHSA-75c5-xw7c-p5pm was a partial match).
     tokens = Tokens(ring, Issuer(name=settings.issuer, audience=settings.audience or settings.issuer))
     feed = RevocationFeed(tools.database, ring, clock, max_lag_seconds=settings.revocation_max_lag_seconds)
-    revoker = Revoker(feed, access_life=_lifetimes(settings).access)
-    sessions = Sessions(tools.database, clock, tokens, keys, revoker)
-    # The guard is below sessions, so that sessions' own routes can be guarded: it gets this one query as a function.
-    sockets = Sockets(sessions.active_among, feed, clock, asked_every=_lifetimes(settings).access)
-    core = _core(settings, tools, tokens, feed=feed, revoker=revoker, sessions=sessions, sockets=sockets, claims=claims)
+    core, sockets = _core(settings, tools, tokens, keys=keys, feed=feed, claims=claims)
     built = tuple(feature.build(tools, core) for feature in features)
     return Parts(
         settings=settings,
@@ -136,13 +119,20 @@ def build(
         sockets=sockets,
         subscribers=subscribers,
         background=background,
-        # Without `sockets.recheck`, a socket would outlive a session that expires: expiry is no entry of the feed.
-        housekeeping=Housekeeping(
-            tools.database, clock, _cleanups(settings), periodic_tasks=[keys.maintain, sockets.recheck]
-        ),
+        housekeeping=_housekeeping(settings, tools, keys, sockets),
         features=built,
         grants=_grants(built),
         pages=pages,
+    )
+
+
+def _tools(settings: Settings, database: Database, clock: Clock, background: Background) -> Tools:
+    return Tools(
+        database=database,
+        clock=clock,
+        passwords=PasswordHasher(settings),
+        limits=Limits(settings, clock),
+        web=WebContext(settings, background),
     )
 
 
@@ -151,42 +141,64 @@ def _core(
     tools: Tools,
     tokens: Tokens,
     *,
+    keys: Keys,
     feed: RevocationFeed,
-    revoker: Revoker,
-    sessions: Sessions,
-    sockets: Sockets,
     claims: ClaimsHook | None,
-) -> Core:
-    database, clock, lifetimes, rate = tools.database, tools.clock, _lifetimes(settings), tools.limits.refresh
-    issuer = TokenIssuer(tokens, feed, claims=claims)
-    refresher = Refresher(
-        database,
+) -> tuple[Core, Sockets]:
+    database, clock, lifetimes = tools.database, tools.clock, _lifetimes(settings)
+    issuer, revoker = TokenIssuer(tokens, feed, claims=claims), Revoker(feed, access_life=lifetimes.access)
+    sessions = Sessions(database, clock, tokens, keys, revoker)
+    refresher = _refresher(settings, tools, tokens, feed=feed, issuer=issuer, revoker=revoker)
+    # The guard is below sessions, so that sessions' own routes can be guarded: it gets this one query as a function.
+    sockets = Sockets(sessions.active_among, feed, clock, asked_every=lifetimes.access)
+    sign_in = SignIn(
         clock,
-        tokens,
-        feed=feed,
+        sessions,
+        refresher=refresher,
         issuer=issuer,
         revoker=revoker,
         lifetimes=lifetimes,
-        limit=RefreshLimit(times=rate.times, window=rate.window) if rate else None,
-        ends_repeats_elsewhere=settings.refresh_repeated_elsewhere == "end",
+        sessions_per_user=settings.sessions_per_user,
     )
-    return Core(
+    core = Core(
         users=Users(database, clock, revoker),
         sessions=sessions,
         refresher=refresher,
-        sign_in=SignIn(
-            clock,
-            sessions,
-            refresher=refresher,
-            issuer=issuer,
-            revoker=revoker,
-            lifetimes=lifetimes,
-            sessions_per_user=settings.sessions_per_user,
-        ),
+        sign_in=sign_in,
         guard=Guard(tools.web, clock, tokens, feed, read_user=partial(read_user, database), sockets=sockets),
         feed=feed,
         signed_in_response=SignedInResponse(tools.web, clock),
     )
+    return core, sockets
+
+
+def _refresher(
+    settings: Settings,
+    tools: Tools,
+    tokens: Tokens,
+    *,
+    feed: RevocationFeed,
+    issuer: TokenIssuer,
+    revoker: Revoker,
+) -> Refresher:
+    rate = tools.limits.refresh
+    return Refresher(
+        tools.database,
+        tools.clock,
+        tokens,
+        feed=feed,
+        issuer=issuer,
+        revoker=revoker,
+        lifetimes=_lifetimes(settings),
+        limit=RefreshLimit(times=rate.times, window=rate.window) if rate else None,
+        ends_repeats_elsewhere=settings.refresh_repeated_elsewhere == "end",
+    )
+
+
+def _housekeeping(settings: Settings, tools: Tools, keys: Keys, sockets: Sockets) -> Housekeeping:
+    # Without `sockets.recheck`, a socket would outlive a session that expires: expiry is no entry of the feed.
+    periodic_tasks = [keys.maintain, sockets.recheck]
+    return Housekeeping(tools.database, tools.clock, _cleanups(settings), periodic_tasks=periodic_tasks)
 
 
 def json_routers(parts: Parts) -> list[APIRouter]:
@@ -251,14 +263,8 @@ def page_router(parts: Parts, app: FastAPI, *, prefix: str, renewal_path: str) -
         landing_page=options.landing_page,
         return_urls=parts.settings.return_urls,
     )
-    # In the order of the features, then the page that is in core.
-    links = [link for feature in parts.features for link in feature.links]
-    renderer = Renderer(
-        urls,
-        options,
-        Templates(Path(options.templates) if options.templates else None),
-        links=[*links, (msgid("Sessions"), "/account/sessions")],
-    )
+    templates = Templates(Path(options.templates) if options.templates else None)
+    renderer = Renderer(urls, options, templates, links=_links(parts.features))
     visitor_page = VisitorPage(
         renderer, parts.tools.clock, access_life_seconds=_lifetimes(parts.settings).access.total_seconds()
     )
@@ -273,6 +279,11 @@ def page_router(parts: Parts, app: FastAPI, *, prefix: str, renewal_path: str) -
         visitor=VisitorDependency(parts.core.guard),
         optional_user=OptionalUserDependency(parts.core.guard),
     )
+
+
+def _links(features: Iterable[FeatureParts]) -> list[tuple[str, str]]:
+    # In the order of the features, then the page that is in core.
+    return [*(link for feature in features for link in feature.links), (msgid("Sessions"), "/account/sessions")]
 
 
 def page_routers(parts: Parts, pages: PageRouter) -> list[APIRouter]:

@@ -26,30 +26,15 @@ async def polling(
         expected: the exception of an outage, logged without a traceback. Any other is logged with its traceback.
         log: the logger to use.
     """
-
-    async def succeeds(*, quiet: bool) -> bool:
-        try:
-            await poll()
-        except expected as error:
-            if not quiet:
-                log.warning("%s can't be followed: %s", what, error)
-            return False
-        except Exception:
-            if not quiet:
-                log.exception("%s can't be followed", what)
-            return False
-        return True
-
-    async def go_on(*, failing: bool) -> None:
-        while not await happens(ending, within_seconds=every_seconds):
-            succeeded = await succeeds(quiet=failing)
-            if failing and succeeded:
-                log.info("%s are followed again", what)
-            failing = not succeeded
-
-    failing = not await succeeds(quiet=False)
+    attempts = _Attempts(poll, what=what, expected=expected, log=log)
+    await attempts.next()
     ending = asyncio.Event()
-    task = asyncio.create_task(go_on(failing=failing), name=f"latchstring {what}")
+
+    async def go_on() -> None:
+        while not await happens(ending, within_seconds=every_seconds):
+            await attempts.next()
+
+    task = asyncio.create_task(go_on(), name=f"latchstring {what}")
     try:
         yield
     finally:
@@ -57,3 +42,32 @@ async def polling(
         ending.set()
         # `wait` and not `await task`: a loop that is shutting down has cancelled it, which must not raise here.
         await asyncio.wait([task])
+
+
+class _Attempts:
+    """Calls `poll`, and logs when it begins and stops to fail, so that an outage of an hour is two lines."""
+
+    def __init__(
+        self, poll: Callable[[], Awaitable[None]], *, what: str, expected: type[Exception], log: logging.Logger
+    ) -> None:
+        self._poll = poll
+        self._what = what
+        self._expected = expected
+        self._log = log
+        self._is_failing = False
+
+    async def next(self) -> None:
+        try:
+            await self._poll()
+        except self._expected as error:
+            if not self._is_failing:
+                self._log.warning("%s can't be followed: %s", self._what, error)
+            self._is_failing = True
+        except Exception:  # noqa: BLE001 -- whatever it was, the next attempt may succeed
+            if not self._is_failing:
+                self._log.exception("%s can't be followed", self._what)
+            self._is_failing = True
+        else:
+            if self._is_failing:
+                self._log.info("%s are followed again", self._what)
+            self._is_failing = False

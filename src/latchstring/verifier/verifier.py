@@ -46,6 +46,24 @@ class TokenVerifier(SecurityDependency):
 
     Run the application inside `running()`: it fetches the keys before the first request, and closes connections at the
     end.
+
+    Making one fetches nothing yet.
+
+    Args:
+        issuer: the expected `iss`, compared exactly: the issuer's public URL.
+        audience: the expected `aud`, compared exactly; the issuer by default.
+        jwks_url: the URL of the public keys; `/.well-known/jwks.json` at the issuer by default.
+        revocations_url: the issuer's revocation feed, such as `https://auth.example.com/api/auth/revocations`.
+            Without it, a sign-out takes effect here when the access token expires, and a key that was retired at
+            once is dropped when the keys are fetched next.
+        feed_token: the token that `latchstring feed-token create` printed; required with `revocations_url`.
+        max_lag_seconds: with `revocations_url`, every token is refused with 503 if the last successful poll began
+            longer ago than this. At least 1.
+        allow_http: accept plain http URLs; only for this machine, or for a network without other parties.
+        clock: the clock to use; the machine's by default.
+
+    Raises:
+        ConfigurationError: a URL is not https, or an argument is missing or out of range.
     """
 
     instead: ClassVar[str] = "Where a caller may have no token, read the header in the route and call verify(token)."
@@ -62,24 +80,7 @@ class TokenVerifier(SecurityDependency):
         allow_http: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        """Configure the verifier. Nothing is fetched yet.
-
-        Args:
-            issuer: the expected `iss`, compared exactly: the issuer's public URL.
-            audience: the expected `aud`, compared exactly; the issuer by default.
-            jwks_url: the URL of the public keys; `/.well-known/jwks.json` at the issuer by default.
-            revocations_url: the issuer's revocation feed, such as `https://auth.example.com/api/auth/revocations`.
-                Without it, a sign-out takes effect here when the access token expires, and a key that was retired at
-                once is dropped when the keys are fetched next.
-            feed_token: the token that `latchstring feed-token create` printed; required with `revocations_url`.
-            max_lag_seconds: with `revocations_url`, every token is refused with 503 if the last successful poll began
-                longer ago than this. At least 1.
-            allow_http: accept plain http URLs; only for this machine, or for a network without other parties.
-            clock: the clock to use; the machine's by default.
-
-        Raises:
-            ConfigurationError: a URL is not https, or an argument is missing or out of range.
-        """
+        """Configure the verifier; see the class."""
         if jwks_url is None and not issuer.startswith(("https://", "http://")):
             raise ConfigurationError("jwks_url must be given: the issuer is not a URL, so its keys can't be found")
         if (revocations_url is None) != (feed_token is None):

@@ -37,7 +37,24 @@ def serve(
     settings = prepare_data_directory(settings)
     # Once, before the workers: each of them would otherwise wait for the lock of the first one's migration.
     asyncio.run(prepare(settings, migrate=migrate))
-    config = uvicorn.Config(
+    config = _config(host=host, port=port, workers=workers)
+    configure_logging()
+    # Bound here and inherited by the workers: a port in use is one error message, and not one of each worker.
+    listener = _bound(host, port)
+    _introduce(settings, host=host, port=listener.getsockname()[1])
+    if workers > 1:
+        Multiprocess(config, sockets=[listener]).run()
+        return
+    # uvicorn completes its requests and then raises the signal again; a requested shutdown must exit with 0.
+    signal.signal(signal.SIGTERM, _exit_normally)
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _config(*, host: str, port: int, workers: int) -> uvicorn.Config:
+    return uvicorn.Config(
         "latchstring.apps.server:create_app",
         factory=True,
         host=host,
@@ -55,19 +72,6 @@ def serve(
         proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    configure_logging()
-    # Bound here and inherited by the workers: a port in use is one error message, and not one of each worker.
-    listener = _bound(host, port)
-    _introduce(settings, host=host, port=listener.getsockname()[1])
-    if workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
-        return
-    # uvicorn completes its requests and then raises the signal again; a requested shutdown must exit with 0.
-    signal.signal(signal.SIGTERM, _exit_normally)
-    server = uvicorn.Server(config)
-    server.run(sockets=[listener])
-    if not server.started:
-        raise typer.Exit(Exit.FAILED)
 
 
 def migrate(

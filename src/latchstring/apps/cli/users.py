@@ -51,27 +51,23 @@ def create(
         problem = error.errors(include_input=False)[0]
         fail(f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}", Exit.USAGE)
 
-    async def work() -> User | Refused:
-        async with opened_parts() as parts:
-            passwords = Passwords(
-                parts.tools.database,
-                parts.tools.clock,
-                parts.tools.passwords,
-                parts.tools.limits,
-                sign_in=parts.core.sign_in,
-            )
-            return await passwords.create_user(
-                email=registration.email,
-                first_name=registration.first_name,
-                last_name=registration.last_name,
-                password=registration.password.get_secret_value(),
-                source=OPERATOR,
-            )
-
-    outcome = run(work())
+    outcome = run(_created(registration))
     if isinstance(outcome, Refused):
         fail("an account with this email is registered already", Exit.CONFLICT)
     _show(outcome, as_json=as_json)
+
+
+async def _created(registration: Registration) -> User | Refused:
+    async with opened_parts() as parts:
+        tools = parts.tools
+        passwords = Passwords(tools.database, tools.clock, tools.passwords, tools.limits, sign_in=parts.core.sign_in)
+        return await passwords.create_user(
+            email=registration.email,
+            first_name=registration.first_name,
+            last_name=registration.last_name,
+            password=registration.password.get_secret_value(),
+            source=OPERATOR,
+        )
 
 
 @users.command("list")

@@ -13,6 +13,16 @@ depends_on = None
 
 def upgrade() -> None:
     """Create users, passwords, sessions, revocations, keys, secrets and the audit trail."""
+    _create_users()
+    _create_passwords()
+    _create_sessions()
+    _create_revocations()
+    _create_keys()
+    _create_secrets()
+    _create_audit()
+
+
+def _create_users() -> None:
     op.create_table(
         "latchstring_users",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -29,6 +39,9 @@ def upgrade() -> None:
         # Of the canonical form, so that no two accounts differ by case or spelling alone (CVE-2019-19844).
         sa.UniqueConstraint("email", name="uq_latchstring_users_email"),
     )
+
+
+def _create_passwords() -> None:
     op.create_table(
         "latchstring_passwords",
         sa.Column("user_id", sa.Uuid(), nullable=False),
@@ -39,6 +52,9 @@ def upgrade() -> None:
             ["user_id"], ["latchstring_users.id"], name="fk_latchstring_passwords_user_id", ondelete="CASCADE"
         ),
     )
+
+
+def _create_sessions() -> None:
     op.create_table(
         "latchstring_sessions",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -59,6 +75,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_latchstring_sessions"),
     )
     op.create_index("ix_latchstring_sessions_user_id", "latchstring_sessions", ["user_id"])
+
+
+def _create_revocations() -> None:
     op.create_table(
         "latchstring_revocations",
         sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -76,6 +95,9 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_latchstring_revocations_transaction_id", "latchstring_revocations", ["transaction_id"])
+
+
+def _create_keys() -> None:
     op.create_table(
         "latchstring_keys",
         sa.Column("kid", sa.String(64), nullable=False),
@@ -89,6 +111,9 @@ def upgrade() -> None:
         sa.Column("retired_at", UtcDateTime()),
         sa.PrimaryKeyConstraint("kid", name="pk_latchstring_keys"),
     )
+
+
+def _create_secrets() -> None:
     op.create_table(
         "latchstring_secrets",
         sa.Column("secret_id", sa.String(16), nullable=False),
@@ -96,6 +121,9 @@ def upgrade() -> None:
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("secret_id", name="pk_latchstring_secrets"),
     )
+
+
+def _create_audit() -> None:
     op.create_table(
         "latchstring_audit",
         # No foreign keys: the trail outlives the users and sessions that it records.

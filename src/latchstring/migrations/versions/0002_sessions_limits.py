@@ -16,6 +16,13 @@ _REVOCATIONS = "latchstring_revocations"
 
 def upgrade() -> None:
     """Add the columns, fill them for existing sessions, and replace the indexes."""
+    _add_columns()
+    _index_sessions()
+    _index_revocations()
+    _create_limits()
+
+
+def _add_columns() -> None:
     with op.batch_alter_table(_SESSIONS) as batch:
         batch.add_column(sa.Column("epoch", sa.Integer(), nullable=False, server_default="0"))
         batch.add_column(sa.Column("generation_access_expires_at", UtcDateTime()))
@@ -42,6 +49,9 @@ def upgrade() -> None:
         batch.alter_column("generation_access_expires_at", existing_type=UtcDateTime(), nullable=False)
         batch.alter_column("refreshes_since", existing_type=UtcDateTime(), nullable=False)
         batch.alter_column("expires_by", existing_type=sa.Date(), nullable=False)
+
+
+def _index_sessions() -> None:
     # By the day of expiry and not the time: a refresh changes the time, and an indexed column that changes prevents
     # PostgreSQL's HOT updates (decision 12).
     op.drop_index("ix_latchstring_sessions_user_id", _SESSIONS)
@@ -54,6 +64,9 @@ def upgrade() -> None:
         sqlite_where=living,
     )
     op.create_index("ix_latchstring_sessions_expires_by", _SESSIONS, ["expires_by"])
+
+
+def _index_revocations() -> None:
     # No version ever wrote it: everyone is signed out by an epoch, not by a time, because clocks differ (decision 9).
     with op.batch_alter_table(_REVOCATIONS, table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.drop_column("issued_before")
@@ -66,6 +79,9 @@ def upgrade() -> None:
         sqlite_where=everyone,
     )
     op.create_index("ix_latchstring_revocations_expires_at", _REVOCATIONS, ["expires_at"])
+
+
+def _create_limits() -> None:
     op.create_table(
         "latchstring_limits",
         sa.Column("id", sa.Uuid(), nullable=False),

@@ -133,20 +133,9 @@ class Renderer:
             destination: where the visitor continues afterwards (`next`).
             content: further variables of the template.
         """
-        form = form or Form()
-        text = self._rendered(
-            request.scope,
-            template,
-            here=here or self.urls.current_page(request.scope),
-            user=user,
-            renewal=renewal,
-            notice=notice,
-            form=form,
-            has_errors=form.is_wrong,
-            next=destination,
-            status=status,
-            **content,
-        )
+        form, here = form or Form(), here or self.urls.current_page(request.scope)
+        content |= {"user": user, "renewal": renewal, "notice": notice, "form": form, "has_errors": form.is_wrong}
+        text = self._rendered(request.scope, template, here=here, next=destination, status=status, **content)
         return self._response(text, status=status, destination=destination)
 
     def public_page(
