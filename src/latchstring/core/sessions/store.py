@@ -26,10 +26,11 @@ class EndedSession:
 
 _KEPT_FROM_RULES = {"user_agent", "address", "expires_by"}
 _COLUMNS = [column for column in sessions.c if column.name not in _KEPT_FROM_RULES]
+_FIELDS = [column.name for column in _COLUMNS]
 
 
-def _session(row: Any) -> Session:  # noqa: ANN401 -- a row that begins with `_COLUMNS`
-    fields = {column.name: value for column, value in zip(_COLUMNS, row, strict=False)}
+def _session(row: sa.Row[Any]) -> Session:
+    fields = {name: getattr(row, name) for name in _FIELDS}
     rotated_by = Client(network=fields.pop("rotated_network"), agent=fields.pop("rotated_agent"))
     return Session(**{**fields, "methods": tuple(fields["methods"]), "rotated_by": rotated_by})
 

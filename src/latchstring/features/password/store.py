@@ -6,7 +6,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from latchstring.core.accounts.rules import User
-from latchstring.core.accounts.store import user_from_row
+from latchstring.core.accounts.store import user_reader
 from latchstring.core.accounts.tables import users
 from latchstring.features.password.tables import passwords
 from latchstring.foundation.database import Connection
@@ -15,6 +15,7 @@ from latchstring.foundation.database import Connection
 _WITH_HASH = sa.select(users, passwords.c.password_hash).select_from(
     users.outerjoin(passwords, passwords.c.user_id == users.c.id)
 )
+_user_from_row = user_reader(_WITH_HASH)
 _BY_EMAIL = _WITH_HASH.where(users.c.email == sa.bindparam("wanted_email"))
 _BY_ID = _WITH_HASH.where(users.c.id == sa.bindparam("wanted_id"))
 
@@ -22,13 +23,13 @@ _BY_ID = _WITH_HASH.where(users.c.id == sa.bindparam("wanted_id"))
 async def user_and_hash(connection: Connection, email: str) -> tuple[User | None, str | None]:
     """Return the user with a canonical email and their password hash, or None for each."""
     row = (await connection.execute(_BY_EMAIL, {"wanted_email": email})).one_or_none()
-    return (user_from_row(row), row.password_hash) if row else (None, None)
+    return (_user_from_row(row), row.password_hash) if row else (None, None)
 
 
 async def hash_of_user(connection: Connection, user_id: UUID) -> tuple[User | None, str | None]:
     """Return a user and their password hash, or None for each."""
     row = (await connection.execute(_BY_ID, {"wanted_id": user_id})).one_or_none()
-    return (user_from_row(row), row.password_hash) if row else (None, None)
+    return (_user_from_row(row), row.password_hash) if row else (None, None)
 
 
 async def change_hash(connection: Connection, user_id: UUID, *, password_hash: str, now: datetime) -> None:
