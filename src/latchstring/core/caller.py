@@ -1,4 +1,4 @@
-"""Who is asking, and how and when they proved it."""
+"""The caller: the bearer of an access token, and how and when they proved who they are. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +10,12 @@ from latchstring.annotations import InstanceOnly
 
 
 class Claims(dict[str, Any]):
-    """A JSON object that can be read, copied and sent on, and not be changed.
+    """A read-only JSON object."""
 
-    A caller is remembered for its token: whoever changed a claim would change it for the next request, too.
-    """
-
+    # Verified tokens are cached with their `Caller`. A route that changed a claim would change it for every later
+    # request with that token.
     def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("claims can't be changed: the next request has the same")
+        raise TypeError("claims can't be changed, because later requests share them: copy them with dict()")
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
@@ -35,40 +34,42 @@ NO_CLAIMS: Mapping[str, Any] = Claims()
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """How and when the holder of a token proved who they are. It travels with the tokens it was given for."""
+    """How and when the user proved who they are: the `auth_time` and `amr` of the tokens that this gave."""
 
     at_unix: int
-    """In whole seconds since 1970 (`auth_time`)."""
+    """`auth_time`, in whole seconds since 1970."""
     methods: tuple[str, ...]
     """`amr` values of RFC 8176."""
 
     def merged(self, method: str, *, at_unix: int) -> "Proven":
-        """Return this and one more proof: a confirmation adds what was proven, and never takes a method away."""
+        """Return this proof with one more method, proven at `at_unix`."""
+        # Methods are added and never replaced: a confirmation by password must not lower a session that was created
+        # with a second factor (CVE-2024-45042, Kratos).
         return Proven(at_unix, tuple(dict.fromkeys((*self.methods, method))))
 
 
 @dataclass(frozen=True, slots=True)
 class Caller(InstanceOnly):
-    """The bearer of a valid access token, known from its claims alone: nothing was read to make this."""
+    """The bearer of a valid access token, from its claims alone, without I/O."""
 
     user_id: UUID
     session_id: UUID
     claims_version: int
     epoch: int
-    """How often everyone had been signed out when the session was opened."""
+    """The epoch in force when the session was created. Signing everyone out begins the next one."""
     roles: tuple[str, ...]
     methods: tuple[str, ...]
     """How the user proved who they are, as `amr` values of RFC 8176: `pwd`, …"""
     proven_at_unix: int
-    """When they did, in seconds since 1970."""
+    """When they did (`auth_time`), in whole seconds since 1970."""
     issued_at_unix: int
     expires_at_unix: int
     claims: Mapping[str, Any] = field(default_factory=lambda: NO_CLAIMS, hash=False)
-    """The application's own, by their names; lists are tuples here, and nothing can be changed."""
+    """The application's own claims by name. Read-only: lists are tuples."""
 
     @property
     def proven(self) -> Proven:
-        """How and when the user proved it, to be handed on to the caller's next tokens."""
+        """How and when the user proved who they are. The caller's next tokens get the same."""
         return Proven(self.proven_at_unix, self.methods)
 
     @property

@@ -1,4 +1,4 @@
-"""A user in answers, and the fields of one in requests."""
+"""Users in responses, and the fields of users in requests."""
 
 from datetime import datetime
 from typing import Annotated, Self
@@ -14,11 +14,11 @@ CanonicalEmail = Annotated[
     Field(max_length=EMAIL_MAX_LENGTH, json_schema_extra={"format": "email"}, examples=["ada@example.com"]),
     AfterValidator(canonical_email),
 ]
-"""An e-mail address; any spelling goes in, the canonical one comes out."""
+"""An email: accepts any spelling, and returns the canonical one."""
 
 Name = Annotated[
     str,
-    # Control characters have no place in a name, and would end a header line in a mail to it.
+    # A line break in a name would end a header line in a mail to the user (header injection).
     StringConstraints(
         strip_whitespace=True, min_length=1, max_length=NAME_MAX_LENGTH, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"
     ),
@@ -26,7 +26,7 @@ Name = Annotated[
 
 
 class UserResponse(BaseModel):
-    """The user, as every answer gives it; never anything of the password."""
+    """A user, as in every response. Never includes the password or its hash."""
 
     model_config = example(
         {
@@ -48,7 +48,7 @@ class UserResponse(BaseModel):
 
     @classmethod
     def of(cls, user: User) -> Self:
-        """Return what may be shown of `user`."""
+        """Return the public fields of `user`."""
         return cls(
             id=user.id,
             first_name=user.first_name,

@@ -1,4 +1,4 @@
-"""Named questions about users, and the writes."""
+"""Named queries of the table of users."""
 
 from collections.abc import Callable, Collection
 from datetime import datetime
@@ -61,19 +61,23 @@ async def read_user(database: Database, user_id: UUID) -> User | None:
 
 
 async def lock_user(connection: Connection, user_id: UUID) -> User | None:
-    """Read one user and keep everyone else from changing it until the transaction ends. First user, then sessions."""
+    """Read one user, and lock its row until the transaction ends.
+
+    Lock order: the user's row first, then rows of sessions. Any other order can deadlock.
+    """
     row = (await connection.execute(_BY_ID_LOCKED, {"wanted_id": user_id})).one_or_none()
     return _user_from_row(row) if row else None
 
 
 async def user_by_email(connection: Connection, email: str) -> User | None:
-    """Read the user of a canonical address."""
+    """Read the user with a canonical email."""
     row = (await connection.execute(_BY_EMAIL, {"wanted_email": email})).one_or_none()
     return _user_from_row(row) if row else None
 
 
 async def list_users(connection: Connection, *, after: UUID | None, limit: int) -> list[User]:
-    """Read users in the order they came, from behind `after`."""
+    """Read users by id, oldest first, starting after the id `after`."""
+    # Ids begin with their creation time (UUIDv7), so that the primary key is the order, and no OFFSET is needed.
     query = _ALL.order_by(users.c.id).limit(limit)
     if after is not None:
         query = query.where(users.c.id > after)
@@ -83,7 +87,7 @@ async def list_users(connection: Connection, *, after: UUID | None, limit: int) 
 async def insert_user(
     connection: Connection, *, email: str, first_name: str, last_name: str, now: datetime
 ) -> User | None:
-    """Insert a user; None when the address is taken, even by an insert of the same instant."""
+    """Insert a user. Returns None if the email is taken, also by a concurrent insert."""
     user = User(
         id=new_id(now),
         email=email,
@@ -96,6 +100,7 @@ async def insert_user(
         claims_version=1,
         roles=(),
     )
+    # The unique constraint decides, and not an earlier SELECT: of two registrations at once both would pass that.
     inserted = await connection.execute(
         insert_or_ignore(connection, users)
         .values(
@@ -116,19 +121,20 @@ async def insert_user(
 
 
 async def update_names(connection: Connection, user_id: UUID, *, first_name: str, last_name: str) -> None:
-    """Change how a user is called."""
+    """Change a user's first and last name."""
     await connection.execute(
         users.update().where(users.c.id == user_id).values(first_name=first_name, last_name=last_name)
     )
 
 
 async def update_disabled(connection: Connection, user_id: UUID, *, disabled_at: datetime | None) -> None:
-    """Shut a user out, or let it in again; what was proven or issued before is worth nothing either way."""
+    """Disable or enable a user. Either voids earlier proofs and access tokens."""
     await connection.execute(
         users.update()
         .where(users.c.id == user_id)
         .values(
             disabled_at=disabled_at,
+            # Both ways: a proof or a token from before the change must not be accepted after it.
             security_version=users.c.security_version + 1,
             claims_version=users.c.claims_version + 1,
         )
@@ -136,26 +142,26 @@ async def update_disabled(connection: Connection, user_id: UUID, *, disabled_at:
 
 
 async def raise_security_version(connection: Connection, user_id: UUID) -> None:
-    """Make void whatever proof of this user is under way."""
+    """Void every proof of this user that has not created its session yet."""
     await connection.execute(
         users.update().where(users.c.id == user_id).values(security_version=users.c.security_version + 1)
     )
 
 
 async def raise_claims_version(connection: Connection, user_id: UUID) -> None:
-    """Give the tokens issued from now on another version than those before."""
+    """Raise the version that access tokens carry, so that those issued earlier can be refused."""
     await connection.execute(
         users.update().where(users.c.id == user_id).values(claims_version=users.c.claims_version + 1)
     )
 
 
 async def update_roles(connection: Connection, user_id: UUID, *, roles: Collection[str]) -> None:
-    """Change a user's roles; tokens issued from now on have another version than those before."""
+    """Change a user's roles, and raise the version of claims: tokens with the old roles can be refused."""
     await connection.execute(
         users.update().where(users.c.id == user_id).values(roles=list(roles), claims_version=users.c.claims_version + 1)
     )
 
 
 async def delete_user(connection: Connection, user_id: UUID) -> None:
-    """Remove a user; the address is free again."""
+    """Delete a user. Another user can register the email afterwards."""
     await connection.execute(users.delete().where(users.c.id == user_id))

@@ -9,6 +9,7 @@ users = sa.Table(
     "latchstring_users",
     metadata,
     sa.Column("id", sa.Uuid(), primary_key=True),
+    # Always in canonical form, so that this constraint alone makes every spelling one account.
     sa.Column("email", sa.String(EMAIL_MAX_LENGTH), nullable=False, unique=True),
     sa.Column("first_name", sa.String(NAME_MAX_LENGTH), nullable=False),
     sa.Column("last_name", sa.String(NAME_MAX_LENGTH), nullable=False),
@@ -19,4 +20,4 @@ users = sa.Table(
     sa.Column("claims_version", sa.Integer(), nullable=False),
     sa.Column("roles", sa.JSON(), nullable=False),
 )
-"""Users, to be joined with an application's own tables and referred to by their foreign keys. Never write to it."""
+"""Users. Applications may join this table and refer to it by foreign keys, but must never write to it."""
