@@ -1,6 +1,6 @@
-"""Users, as an application and an operator change them. What takes access away ends the user's sessions with it.
+"""Changes to users, by an application or an operator. Disabling and deleting a user also revoke the sessions.
 
     actions.py   the verbs: `auth.users`
 
-The rows are in `core.accounts`; here is what also touches sessions.
+The table of users is in `core.accounts`. This package is above `core.sessions`, because its verbs revoke sessions.
 """
