@@ -1,4 +1,4 @@
-"""From a proof to a session: a new one, the caller's own proven anew, or one in its place."""
+"""Turn a proof into a session: create one, confirm the caller's, or replace all of the user's."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,25 +24,25 @@ from latchstring.foundation.events import SessionProven, Source
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A session created, or proven anew, in a transaction that has yet to commit."""
+    """A session created or confirmed in a transaction that has not committed yet."""
 
     user: User
     session: Session
     proven: Proven
-    """What the client that gets the tokens has proven."""
+    """What the client that will get the tokens has proven."""
     revoked: Sequence[Revocation] = ()
-    """What had to end for it."""
+    """The revocations that this caused, for `issue_tokens` to apply after the commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stolen:
-    """A used refresh token was shown, so the session has ended. The proof counts for a new sign-in."""
+    """A reused refresh token was presented, and the session has been revoked. The proof may create a new session."""
 
     revoked: Sequence[Revocation]
 
 
 class SignIn:
-    """The one door to a session."""
+    """Creates, confirms and replaces sessions. Nothing else does."""
 
     def __init__(
         self,
@@ -64,15 +64,17 @@ class SignIn:
         self._sessions_per_user = sessions_per_user
 
     async def create_session(self, connection: Connection, proof: Proof, *, source: Source) -> Admitted | Refused:
-        """Create a session within the caller's transaction, if the proof is enough.
+        """Create a session within the caller's transaction, if the proof is enough. The user's row stays locked.
 
-        The user's row stays locked until the transaction ends, so that disabling the user, or changing the password,
-        comes either before this (and the proof is void) or after it (and finds the session, to end it).
+        The user's oldest sessions beyond `sessions_per_user` are revoked.
         """
+        # With the row locked, disabling the user or changing the password happens either before this (and the proof is
+        # void) or after it (and finds the session, to revoke it).
         user = admit(proof, user_now=await accounts.lock_user(connection, proof.user.id))
         if isinstance(user, Refused):
             return user
         now = self._clock.now()
+        # One fewer than the limit, which leaves room for the session created here.
         revoked = await self._sessions.end_oldest(
             connection, user.id, most=self._sessions_per_user - 1, now=now, source=source
         )
@@ -83,27 +85,29 @@ class SignIn:
     async def confirm(
         self, connection: Connection, proof: Proof, caller: Caller, *, bearer: RefreshClaims | None, source: Source
     ) -> Admitted | Stolen | Refused:
-        """Prove the caller's session anew within the caller's transaction, if the proof is enough.
+        """Confirm the caller's session within the caller's transaction, if the proof is enough (ASVS 5.0, 7.2.4).
 
-        A refresh token that was used before ends the session: somebody has a copy. That has to be committed, and
-        announced, before the proof may begin a new one: what an application does at a sign-in must not undo it.
+        A reused refresh token revokes the session and returns `Stolen`. Commit and announce that before the same proof
+        creates a new session: a subscriber that fails at the sign-in must not roll the revocation back.
 
         Args:
             connection: the open transaction.
-            proof: who the user has just proved to be.
-            caller: the session it was given in.
+            proof: what the user has just proved.
+            caller: the caller whose session is confirmed.
             bearer: the refresh token of that session that the caller sent, if any.
-            source: where the proof came from.
+            source: where the request came from.
         """
         user = admit(proof, user_now=await accounts.lock_user(connection, proof.user.id))
         if isinstance(user, Refused):
             return user
+        # From the caller's token and not from the session's row: a client gets no credit for another client's proof.
         proven = caller.proven.merged(proof.method, at_unix=int(proof.proven_at.timestamp()))
         revoked: list[Revocation] = []
         session = await self._refresher.confirm(
             connection, caller, proven, bearer=bearer, source=source, revoked=revoked
         )
         if isinstance(session, Refused):
+            # No exception: a refusal is a value, so that the revocation and its event commit.
             if session.code is Code.REFRESH_TOKEN_REUSED:
                 return Stolen(revoked)
             return Refused(Code.SESSION_ENDED) if session.code is Code.TOKEN_EXPIRED else session
@@ -116,17 +120,16 @@ class SignIn:
     async def replace_sessions(
         self, connection: Connection, proof: Proof, caller: Caller, *, reason: RevocationReason, source: Source
     ) -> Admitted | Refused:
-        """End every session of the caller's user within the caller's transaction; create one in place of the caller's.
+        """Revoke every session of the caller's user within the caller's transaction; replace the caller's by a new one.
 
-        Whoever shares the caller's session is out, too. The new one has the proofs of the caller's, with their times,
-        and its absolute end.
+        The new session has the proofs of the caller's token, with their times, and the old session's absolute end.
 
         Args:
             connection: the open transaction.
-            proof: who the user has just proved to be.
-            caller: whose session is replaced.
-            reason: why they end.
-            source: where the proof came from.
+            proof: what the user has just proved.
+            caller: the caller whose session is replaced.
+            reason: why the sessions are revoked.
+            source: where the request came from.
         """
         user = admit(proof, user_now=await accounts.lock_user(connection, caller.user_id))
         if isinstance(user, Refused):
@@ -134,6 +137,7 @@ class SignIn:
         replaced = await self._sessions.living(connection, caller)
         if replaced is None:
             return Refused(Code.SESSION_ENDED)
+        # The caller's session too: kept, it would keep a thief who shares it (CVE-2023-40273, Airflow).
         revoked = await self._sessions.end_all(connection, user.id, reason=reason, source=source)
         session = await replace_session(
             connection,
@@ -147,26 +151,28 @@ class SignIn:
         return Admitted(user, session, caller.proven, revoked)
 
     def announce(self, stolen: Stolen) -> None:
-        """Let this worker know of the end of a stolen session, whose transaction has committed."""
+        """Refuse a stolen session's tokens in this worker, once the transaction has committed."""
         self._revoker.announce(stolen.revoked)
 
     async def claims_of(self, user: User) -> HookClaims:
-        """Ask what the application has to say of a user, before a session is created or goes on: that may fail."""
+        """Call the claims hook before the transaction, because it may fail."""
         return await self._issuer.claims_of(user)
 
     async def issue_tokens(
         self, admitted: Admitted, *, hook_claims: HookClaims | None = None, former: Iterable[str] = (), source: Source
     ) -> SignedIn:
-        """Return the tokens of a session whose transaction has committed.
+        """Sign the tokens of a session whose transaction has committed.
 
         Args:
             admitted: the session.
-            hook_claims: the application's claims, where they were asked for already.
-            former: the tokens in the browser's cookies, which the new ones replace: their session ends, so that a new
-                sign-in leaves none behind that nobody holds any more (ASVS 5.0, 7.2.4).
-            source: where the proof came from.
+            hook_claims: the application's own claims, if the hook has been called already.
+            former: the tokens in the browser's cookies, which the new ones replace. Their sessions are revoked
+                (ASVS 5.0, 7.2.4).
+            source: where the request came from.
         """
+        # Applied here first: the response must not reach a client whose former tokens this worker still accepts.
         self._revoker.announce(admitted.revoked)
         signed_in = await self._issuer.issue(admitted.user, admitted.session, admitted.proven, hook_claims=hook_claims)
+        # Last, once the sign-in has succeeded: one that fails must not sign the browser out.
         await self._sessions.end_former(former, kept_id=admitted.session.id, source=source)
         return signed_in

@@ -9,14 +9,14 @@ from latchstring.errors import Code, Refused
 
 
 class Method(StrEnum):
-    """How someone proved who they are: `amr` values of RFC 8176."""
+    """How a user proved who they are: `amr` values of RFC 8176."""
 
     PASSWORD = "pwd"  # noqa: S105 -- the name RFC 8176 gives it
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Someone showed, at `proven_at`, that they are `user` as it was then."""
+    """A proof, at `proven_at`, of being `user`, whose fields are as they were read then."""
 
     user: User
     method: Method
@@ -24,11 +24,16 @@ class Proof:
 
 
 def admit(proof: Proof, *, user_now: User | None) -> User | Refused:
-    """Return the user whom the proof lets in, as it is now, or the refusal.
+    """Return the user as it is now if the proof is enough; otherwise the refusal.
 
-    Checking a password takes time, and the account may change meanwhile: a proof given before the password was
-    changed or the user disabled is worth nothing. Whoever is turned away hears nothing of the reason.
+    A proof is void once the user is deleted or disabled, or the password has changed since (`security_version`).
+
+    Args:
+        proof: the proof, with the user as read when it was checked.
+        user_now: the user's row as it is now, locked; None if the user has been deleted.
     """
+    # Checking a password takes time, and the account may change meanwhile. One code for every reason, as for a wrong
+    # password: the response must not reveal that an account exists (CVE-2021-29621, Flask-AppBuilder).
     if user_now is None or user_now.is_disabled or user_now.security_version != proof.user.security_version:
         return Refused(Code.INVALID_CREDENTIALS)
     return user_now

@@ -1,10 +1,10 @@
 """The token endpoint (RFC 6749): tokens in the body, for clients that are not browsers.
 
-POST /token   grant_type=refresh_token&refresh_token=…       the sessions room's own grant
-              grant_type=password&username=…&password=…      a feature's: whoever can prove a user offers a `Grant`
+POST /token   grant_type=refresh_token&refresh_token=…       built in
+              grant_type=password&username=…&password=…      a feature's `Grant`: each sign-in method can offer one
 
-No cookie is set, and every refusal has the shape that OAuth 2 clients know: `error` and `error_description`, beside the
-stable `code` of ours. All clients are public ones, and there are no scopes.
+No cookie is set. Every refusal has `error` and `error_description` as in RFC 6749, section 5.2, and our stable `code`.
+All clients are public clients, and there are no scopes.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ Form = Mapping[str, str]
 _INVALID_GRANT = "invalid_grant"
 _INVALID_REQUEST = "invalid_request"
 _TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
-# RFC 6749, section 5.2. It knows no errors for what passes by itself; 4.1.2.1 has one, which clients know.
+# RFC 6749, section 5.2. It has no error for a temporary failure; `temporarily_unavailable` is from section 4.1.2.1.
 _ERRORS: Mapping[Code, tuple[int, str]] = {
     Code.INVALID_CLIENT: (401, "invalid_client"),
     Code.INVALID_CREDENTIALS: (400, _INVALID_GRANT),
@@ -56,19 +56,19 @@ _ERRORS: Mapping[Code, tuple[int, str]] = {
 
 
 class Grant(Protocol):
-    """A way to get tokens: looks at the form, and signs in or refuses."""
+    """A grant type of the token endpoint."""
 
     async def __call__(self, form: Form, *, source: Source) -> SignedIn | Refused:
-        """Return whom the form lets in.
+        """Sign in with the fields of the form, or refuse.
 
         Raises:
-            ProblemError: a field is missing, or can't be what it should be.
+            ProblemError: a field is missing or malformed.
         """
         ...
 
 
 class TokenProblem(BaseModel):
-    """Why no token was given (RFC 6749, section 5.2), with the stable code of every other refusal."""
+    """Why no token was issued (RFC 6749, section 5.2), with the same stable `code` as every other refusal."""
 
     error: str
     error_description: str
@@ -79,13 +79,13 @@ class TokenProblem(BaseModel):
 def token_router(
     refresher: Refresher, signed_in_response: SignedInResponse, web: WebContext, *, grants: Mapping[str, Grant]
 ) -> APIRouter:
-    """Return `POST /token`; `grants` are those that features offer, beside the refresh token."""
+    """Return the route `POST /token`. `grants` are those of features, by `grant_type`; `refresh_token` is built in."""
     router = web.credential_router(tags=["auth"], refuse=_refuse)
 
     async def refresh(form: Form, *, source: Source) -> SignedIn | Refused:
         return await refresher.refresh(required(form, "refresh_token"), source=source)
 
-    known: Mapping[str, Grant] = {"refresh_token": refresh, **grants}
+    grants_by_type: Mapping[str, Grant] = {"refresh_token": refresh, **grants}
 
     @router.post(
         "/token",
@@ -96,13 +96,15 @@ def token_router(
         responses=_responses(),
     )
     async def token(request: Request) -> Response:
-        """Exchange a password, or a refresh token, for a pair of tokens; nothing is set as a cookie."""
+        """Exchange a password or a refresh token for a pair of tokens. Sets no cookie."""
         form = await read_form(request)
-        grant = known.get(required(form, "grant_type"))
+        grant = grants_by_type.get(required(form, "grant_type"))
         if grant is None:
             raise ProblemError(Code.UNSUPPORTED_GRANT_TYPE)
+        # There is one public client. It may name itself (RFC 6749, section 3.2.1); any other is unknown.
         if form.get("client_id", CLIENT_ID) != CLIENT_ID:
             raise ProblemError(Code.INVALID_CLIENT)
+        # RFC 6749, section 3.3: to ignore a scope, a server must say so in the response. We refuse instead.
         if "scope" in form:
             raise ProblemError(Code.INVALID_SCOPE)
         outcome = await grant(form, source=web.source(request))
@@ -114,10 +116,10 @@ def token_router(
 
 
 def required(form: Form, name: str) -> str:
-    """Return a field.
+    """Return a field of the form.
 
     Raises:
-        ProblemError: it is not there.
+        ProblemError: 422 `validation_failed`, if the field is missing.
     """
     try:
         return form[name]
@@ -128,15 +130,17 @@ def required(form: Form, name: str) -> str:
 
 
 def _refuse(request: Request, problem: ProblemError) -> Response:
-    # A feature's grant may refuse for a reason of its own.
+    # A feature's grant may refuse with a code that is not in the table.
     status, error = _ERRORS.get(problem.code, (problem.status_code, _INVALID_REQUEST))
     description = problem.errors[0]["detail"] if problem.errors else problem.detail
     content = TokenProblem(
         error=error, error_description=description, code=problem.code, request_id=request_id(request.scope)
     )
     headers = {name: value for name, value in (problem.headers or {}).items() if name == "Retry-After"}
+    # RFC 9110, section 15.5.2: a 401 response must have this header.
     if problem.code is Code.INVALID_CLIENT:
         headers["WWW-Authenticate"] = "Bearer"
+    # RFC 6749, section 5.1 asks for `Pragma` as well, for caches of HTTP/1.0.
     return JSONResponse(content.model_dump(mode="json"), status_code=status, headers=headers | {"Pragma": "no-cache"})
 
 
@@ -146,10 +150,10 @@ _FORM = {
         "required": ["grant_type"],
         "properties": {
             "grant_type": {"type": "string", "examples": ["password", "refresh_token"]},
-            "username": {"type": "string", "description": "With `password`: the e-mail address."},
+            "username": {"type": "string", "description": "With `password`: the email."},
             "password": {"type": "string", "format": "password"},
             "refresh_token": {"type": "string", "description": "With `refresh_token`."},
-            "client_id": {"type": "string", "description": f"May be left out; nothing but `{CLIENT_ID}`."},
+            "client_id": {"type": "string", "description": f"Optional. If present, it must be `{CLIENT_ID}`."},
         },
     }
 }
