@@ -39,7 +39,7 @@ class User(InstanceOnly):
     security_version: int
     """Rises when earlier proofs must not create a session any more: password change, disabling, enabling."""
     claims_version: int
-    """Rises when access tokens issued earlier must be refused: role change, disabling, enabling, sign-out."""
+    """Rises when access tokens issued earlier must be refused: role change, disabling, all sessions revoked."""
     roles: tuple[str, ...]
 
     @property

@@ -1,4 +1,4 @@
-"""The guard's decision: a request to a Caller, or a refusal. It reads memory only; an error in it lets nobody in."""
+"""The guard's decision: turn a request into a `Caller`, or refuse. Reads memory only; any error refuses the request."""
 
 import contextlib
 from collections.abc import Awaitable, Callable
@@ -23,7 +23,7 @@ from latchstring.foundation.web.origin import SAFE_METHODS, is_navigation
 from latchstring.foundation.web.problem import PROBLEMS, ProblemError
 
 ReadUser = Callable[[UUID], Awaitable[User | None]]
-"""Reads one user."""
+"""Reads one user by id; None if there is no such user."""
 
 GUARD_REFUSALS = (
     Code.CLAIMS_CHANGED,
@@ -39,18 +39,19 @@ GUARD_REFUSALS = (
     Code.TOKEN_EXPIRED,
     Code.USER_NOT_FOUND,
 )
-"""What every guarded route may answer instead of its own."""
+"""The codes with which every guarded route can refuse."""
 
+# An expired token or a deleted user is a signed-out visitor. A malformed header, a foreign origin or a 503 is not.
 NOBODY_SIGNED_IN = {HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND}
 OPEN_REFUSALS = (
     *(code for code in GUARD_REFUSALS if PROBLEMS[code][0] not in NOBODY_SIGNED_IN),
     Code.DATABASE_UNAVAILABLE,
 )
-"""What a route open to visitors may answer instead of its own."""
+"""The codes with which a route of `OptionalUser` can refuse."""
 
 
 class Guard:
-    """Decides who is asking."""
+    """Authenticates requests: returns a caller or refuses."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Guard:
         read_user: ReadUser,
         sockets: Sockets,
     ) -> None:
-        self._edge = web
+        self._web = web
         self._clock = clock
         self._tokens = tokens
         self._feed = feed
@@ -71,16 +72,17 @@ class Guard:
         self._cookie_name = web.cookies.access_name.encode()
 
     async def caller(self, scope: Scope) -> Caller:
-        """Return who is asking. Nothing is read, but, once a second at most, for a key of which nobody has heard.
+        """Return the caller. No I/O, except one key reload per second when a token names an unknown `kid`.
 
         Raises:
-            ProblemError: nobody we let in; see `GUARD_REFUSALS`.
+            ProblemError: the request is refused, with one of `GUARD_REFUSALS`.
         """
         try:
             return self._caller(scope)
         except ProblemError as problem:
+            # Where no lifespan of ours runs (`attach`), the first request begins the polling of revocations.
             if problem.code is Code.REVOCATIONS_UNKNOWN:
-                await self._edge.begin()
+                await self._web.begin()
             elif problem.code is not Code.INVALID_TOKEN or not await self._reloads_keys_for(scope["headers"]):
                 raise
         return self._caller(scope)
@@ -93,6 +95,7 @@ class Guard:
 
     def _caller(self, scope: Scope) -> Caller:
         headers = scope["headers"]
+        # Both are always read: a malformed one is refused even where the other one would be enough.
         header = bearer_token(headers)
         cookie = cookie_token(headers, self._cookie_name)
         if isinstance(header, Refused):
@@ -101,6 +104,7 @@ class Guard:
             raise ProblemError(cookie.code)
         if header is None and cookie is None:
             raise ProblemError(Code.MISSING_TOKEN)
+        # A browser attaches cookies to requests that another site makes (CSRF). It never attaches a bearer token.
         if header is None and not self._origin_allowed(scope):
             raise ProblemError(Code.ORIGIN_NOT_ALLOWED)
         try:
@@ -109,10 +113,10 @@ class Guard:
             raise ProblemError(error.code) from error
 
     async def fresh_caller(self, scope: Scope, *, within: timedelta) -> Caller:
-        """Return who is asking, if the user has proved it no longer than `within` ago.
+        """Return the caller, if the user proved who they are no longer than `within` ago.
 
         Raises:
-            ProblemError: nobody we let in, or 401 `insufficient_user_authentication` (RFC 9470): prove it again.
+            ProblemError: as for `caller`; or 401 `insufficient_user_authentication` with `max_age` (RFC 9470).
         """
         caller = await self.caller(scope)
         if not is_fresh(proven_at_unix=caller.proven_at_unix, now=self._clock.now().timestamp(), within=within):
@@ -120,12 +124,13 @@ class Guard:
         return caller
 
     async def caller_with_role(self, scope: Scope, *, role: str) -> Caller:
-        """Return who is asking, if the token says that they have the role.
+        """Return the caller, if their token has the role.
 
         Raises:
-            ProblemError: nobody we let in, or 403 `role_required`.
+            ProblemError: as for `caller`; or 403 `role_required`.
         """
         caller = await self.caller(scope)
+        # The token's roles are current: a withdrawn role revokes the tokens that have it.
         if role not in caller.roles:
             raise ProblemError(Code.ROLE_REQUIRED)
         return caller
@@ -133,14 +138,14 @@ class Guard:
     def watching(
         self, caller: Caller, receive: Receive, send: Send
     ) -> contextlib.AbstractContextManager[ConnectedSocket]:
-        """Close a WebSocket if its caller would be let in no longer while the block runs."""
+        """Watch a WebSocket while the block runs: close it when a guard would refuse its caller."""
         return self._sockets.watching(caller, receive, send)
 
     async def user(self, caller: Caller) -> User:
         """Read the caller's user.
 
         Raises:
-            ProblemError: 404 deleted, 401 disabled a moment ago, 503 the database is away.
+            ProblemError: 404 if the user was deleted, 401 if disabled, 503 if the database is unavailable.
         """
         try:
             user = await self._read_user(caller.user_id)
@@ -148,17 +153,20 @@ class Guard:
             raise ProblemError(error.code) from error
         if user is None:
             raise ProblemError(Code.USER_NOT_FOUND)
+        # Disabled since the last poll: this worker has not read the revocation yet, but the row already says so.
         if user.is_disabled:
             raise ProblemError(Code.SESSION_ENDED, token_sent=True)
         return user
 
     def _judged(self, header: str | None, cookie: str | None) -> Caller:
         now = self._clock.now().timestamp()
+        # First of all, and even for a token that was verified before: fail closed (503).
         self._feed.refuse_if_stale()
-        shown = header if header is not None else cookie
-        caller = self._tokens.read_access(shown or "", now=now)
+        presented = header if header is not None else cookie
+        caller = self._tokens.read_access(presented or "", now=now)
         if caller is None:
             raise ProblemError(Code.INVALID_TOKEN, token_sent=True)
+        # A header of one user beside a cookie of another one: no route should guess which of them is meant.
         if header is not None and cookie is not None:
             other = self._tokens.read_access(cookie, now=now)
             if other is not None and other.user_id != caller.user_id:
@@ -171,8 +179,9 @@ class Guard:
         return caller
 
     def _origin_allowed(self, scope: Scope) -> bool:
-        # A cookie comes along whoever made the browser ask. A bearer token does not, and needs no such check.
         headers = scope["headers"]
-        if self._edge.origin_allowed(headers):
+        if self._web.origin_allowed(headers):
             return True
+        # A link from another site to a page. Never a WebSocket: browsers apply no CORS to those, so that the origin is
+        # the only protection against another site's script (cross-site WebSocket hijacking).
         return scope["type"] == "http" and scope["method"] in SAFE_METHODS and is_navigation(headers)

@@ -1,21 +1,21 @@
 """FastAPI's view of the guard: dependencies for the routes of an application.
 
 @app.get("/reports")
-async def reports(caller: CallerDep): ...      who is asking, from the token alone: no I/O
+async def reports(caller: CallerDep): ...      the caller, from the token alone: no I/O
 
 @app.get("/me")
-async def me(user: CurrentUser): ...           the same, and the user's row read
+async def me(user: CurrentUser): ...           the user, read from the database
 
 @app.get("/")
-async def home(user: OptionalUser): ...        the user, or None where nobody is signed in
+async def home(user: OptionalUser): ...        the user, or None for a visitor who is not signed in
 
 @app.delete("/account")
-async def delete(caller: Annotated[Caller, Depends(fresh(minutes=5))]): ...     who proved it a moment ago: no I/O
+async def delete(caller: Annotated[Caller, Depends(fresh(minutes=5))]): ...     a recent proof required: no I/O
 
 @app.get("/admin")
-async def admin(caller: Annotated[Caller, Depends(requires(role="admin"))]): ...     who has a role: no I/O
+async def admin(caller: Annotated[Caller, Depends(requires(role="admin"))]): ...     a role required: no I/O
 
-The same on WebSockets, which are closed when what let their caller in no longer holds.
+They guard WebSockets as well, and close them when the caller's session ends or the role is withdrawn.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Hashable
@@ -40,37 +40,38 @@ from latchstring.foundation.web.problem import ProblemError
 class GuardDependency(SecurityDependency):
     """FastAPI's view of the guard: a dependency that is also a security scheme of the OpenAPI document.
 
-    Two that ask the same are equal, so that FastAPI solves one for both, and a test can override it by another.
+    Guards with the same arguments are equal: FastAPI solves them once per request, and a test can override one by an
+    equal one.
     """
 
     instead: ClassVar[str] = "For a visitor who may be signed out, use OptionalUser; as a return type, User or Caller."
     allows_anonymous = False
     refusals: Collection[Code] = GUARD_REFUSALS
 
-    def __init__(self, guard: Guard | None = None, *asked: Hashable) -> None:
+    def __init__(self, guard: Guard | None = None, *arguments: Hashable) -> None:
         self.model = HTTPBearerModel(bearerFormat="JWT", description="An access token; or the `access_token` cookie.")
         self.scheme_name = BEARER_SCHEME
         self._guard = guard
-        self._asked = (type(self), guard, *asked)
+        self._identity = (type(self), guard, *arguments)
 
     def __str__(self) -> str:
         return "CallerDep"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, GuardDependency) and self._asked == other._asked
+        return isinstance(other, GuardDependency) and self._identity == other._identity
 
     def __hash__(self) -> int:
-        return hash(self._asked)
+        return hash(self._identity)
 
 
 def _watch(guard: Guard, connection: HTTPConnection, caller: Caller) -> None:
-    # A dependency that yields would tell when the route is over, at 30 µs for each HTTP request too.
+    # Not a dependency with `yield`, which would know when the route returns: it costs 30 µs, for HTTP requests as well.
     if connection.scope["type"] == "websocket":
         watchable_socket(connection).watch(partial(guard.watching, caller))
 
 
 class CallerDependency(GuardDependency):
-    """Who is asking."""
+    """Returns the caller."""
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         guard = self._guard or guard_of(connection)
@@ -80,13 +81,14 @@ class CallerDependency(GuardDependency):
 
 
 current_caller = CallerDependency()
-# The guard itself and not `Depends(guard)`: Pydantic asks it about `CallerDep | None`, and it refuses.
+# The guard itself and not `Depends(guard)`: Pydantic asks it for a schema of `CallerDep | None`, and it refuses.
+# Otherwise FastAPI would fill the parameter from the request's body, and a visitor could send any caller.
 CallerDep = Annotated[Caller, current_caller]
-"""Who is asking, known from the token alone: no I/O. The default choice."""
+"""The caller, from the token alone: no I/O. The default choice."""
 
 
 class FreshDependency(GuardDependency):
-    """Who is asking, proven a moment ago."""
+    """Returns the caller, if the proof is recent enough."""
 
     refusals = (*GUARD_REFUSALS, Code.INSUFFICIENT_USER_AUTHENTICATION)
 
@@ -104,23 +106,24 @@ class FreshDependency(GuardDependency):
         return caller
 
 
-# `Depends(fresh)`, the call forgotten, would make `fresh` the dependency and let in whoever sends `?minutes=5`.
+# With the call forgotten, `Depends(fresh)` would make `fresh` itself the dependency: FastAPI would read `minutes` from
+# the query, and let in any visitor who sends `?minutes=5`. These types refuse the route when it is declared.
 Minutes = Annotated[float, NotFromRequest("fresh is missing its call: write Depends(fresh(minutes=5))")]
 RoleName = Annotated[str, NotFromRequest('requires is missing its call: write Depends(requires(role="admin"))')]
 
 
 def fresh(*, minutes: Minutes) -> Callable[[HTTPConnection], Awaitable[Caller]]:
-    """Return a dependency that lets in callers whose user proved who they are within the last `minutes`: no I/O.
+    """Return a dependency that requires a proof from the last `minutes`. No I/O.
 
-    `Annotated[Caller, Depends(fresh(minutes=5))]` is for what a stolen session must not be enough for. Everybody else
-    hears 401 `insufficient_user_authentication` with `max_age` in seconds (RFC 9470), proves it again at
-    `POST …/confirm` or by signing in, and comes back.
+    Use it for actions that a stolen session must not be enough for: `Annotated[Caller, Depends(fresh(minutes=5))]`.
+    A caller with an older proof gets 401 `insufficient_user_authentication` with `max_age` in seconds (RFC 9470). The
+    client then calls `POST …/confirm`, or signs in again, and repeats the request.
     """
     return FreshDependency(timedelta(minutes=minutes))
 
 
 class RoleDependency(GuardDependency):
-    """Who is asking, with a role."""
+    """Returns the caller, if they have the role."""
 
     refusals = (*GUARD_REFUSALS, Code.ROLE_REQUIRED)
 
@@ -139,16 +142,18 @@ class RoleDependency(GuardDependency):
 
 
 def requires(*, role: RoleName) -> Callable[[HTTPConnection], Awaitable[Caller]]:
-    """Return a dependency that lets in callers who have a role: no I/O, the token says so.
+    """Return a dependency that requires a role, which the token has to contain. No I/O.
 
-    `Annotated[Caller, Depends(requires(role="admin"))]`. Everybody else who is signed in hears 403 `role_required`. A
-    role that was withdrawn lets nobody in within a second, on every worker.
+    `Annotated[Caller, Depends(requires(role="admin"))]`: other signed-in callers get 403 `role_required`. Once a role
+    has been withdrawn, every worker refuses the tokens that contain it within a second.
     """
     return RoleDependency(role)
 
 
 class UserDependency(GuardDependency):
-    """The same, and the user: one dependency and not two, since each costs a tenth of a bare request."""
+    """Returns the user, read from the database."""
+
+    # One dependency and not one above `CallerDependency`: each costs a tenth of a bare request, measured.
 
     refusals = (*GUARD_REFUSALS, Code.DATABASE_UNAVAILABLE)
 
@@ -165,11 +170,11 @@ class UserDependency(GuardDependency):
 
 current_user = UserDependency()
 CurrentUser = Annotated[User, current_user]
-"""The user who is asking, read from the database at each request; no connection is held while the route runs."""
+"""The signed-in user, read from the database at each request. No connection is held while the route runs."""
 
 
 class OptionalUserDependency(GuardDependency):
-    """The user who is asking, or None."""
+    """Returns the user, or None for a visitor who is not signed in."""
 
     allows_anonymous = True
     refusals = OPEN_REFUSALS
@@ -192,18 +197,17 @@ class OptionalUserDependency(GuardDependency):
 
 optional_user = OptionalUserDependency()
 OptionalUser = Annotated[User | None, optional_user]
-"""The user who is asking, or None where a guarded route would answer 401 or 404.
+"""The signed-in user, or None where another guard would respond with 401 or 404.
 
-What is no visitor's innocent state is refused here as well: a malformed header, two cookies, a foreign origin, a
-service that can't know for now (503).
+Other refusals stay refusals: a malformed header, two cookies, a foreign origin, and 503.
 """
 
 
 def guard_of(connection: HTTPConnection) -> Guard:
-    """Return the guard of the application this connection came to.
+    """Return the guard of the application that serves this connection.
 
     Raises:
-        ConfigurationError: no `Auth` was installed there.
+        ConfigurationError: no `Auth` is installed in it.
     """
     guard = getattr(getattr(connection.app.state, "latchstring", None), "guard", None)
     if not isinstance(guard, Guard):

@@ -1,8 +1,8 @@
-"""The guard for what is no route of FastAPI's: a mounted application, static files. Pure ASGI.
+"""The guard for mounted applications and static files, which have no dependencies. Pure ASGI.
 
     app.mount("/files", auth.protect(StaticFiles(directory="files")))
 
-Below it nobody is let in whom a guarded route would refuse. The caller is there as `request.state.caller`.
+It refuses what a guarded route refuses. The guarded application finds the caller in `request.state.caller`.
 """
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,28 +15,28 @@ _DENIAL = "websocket.http.response"
 
 
 class GuardMiddleware:
-    """Lets callers through to another application, and answers everybody else itself.
+    """Passes the requests of callers to another application, and refuses all others.
 
-    Answers that say nothing of caches are marked `private, no-cache`: no cache on the way may keep them for somebody
-    else, and a browser asks again before it shows its copy.
+    Responses without `Cache-Control` get `private, no-cache` (RFC 9111): shared caches must not store them, and a
+    browser revalidates its copy before it shows it.
     """
 
     def __init__(self, app: ASGIApp, *, guard: Guard, role: str | None = None) -> None:
         """Guard `app`.
 
         Args:
-            app: what is to be guarded.
+            app: the ASGI application to guard.
             guard: `auth.guard`.
-            role: which role its callers must have; None: any, or none.
+            role: the role that callers must have; None requires no role.
         """
         self.app = app
         self.role = role
         self._guard = guard
-        # A guard inside `app` watches from there, as it does in an application that `auth` was attached to.
+        # A guard of a route inside `app` needs this layer, as it does in an application that `auth` is attached to.
         self._sockets = SocketLayer(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a caller's request on; refuse all others with problem+json."""
+        """Pass on the request of a caller; refuse any other with problem+json."""
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
@@ -48,7 +48,7 @@ class GuardMiddleware:
         except ProblemError as problem:
             await _refuse(scope, receive, send, problem)
             return
-        # A state of its own: a server that hands one to all requests would show each the other's caller.
+        # A copy: some servers pass one state to all requests, and each would see the caller of another one.
         scope["state"] = {**scope.get("state", {}), "caller": caller}
         if scope["type"] == "websocket":
             with self._guard.watching(caller, receive, send) as socket:
@@ -58,6 +58,7 @@ class GuardMiddleware:
         async def send_privately(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
+                # A cache that stores a file for one visitor would serve it to others, or after the sign-out.
                 if not any(name.lower() == b"cache-control" for name, _ in headers):
                     message["headers"] = [*headers, (b"cache-control", b"private, no-cache")]
             await send(message)
@@ -67,7 +68,7 @@ class GuardMiddleware:
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, problem: ProblemError) -> None:
     if scope["type"] == "websocket" and _DENIAL not in scope.get("extensions", {}):
-        # A server that can't answer a handshake makes 403 of this.
+        # Without ASGI's denial response extension: a close before the accept becomes 403. 1008 is RFC 6455's code.
         await send({"type": "websocket.close", "code": 1008, "reason": problem.code.value})
         return
     await problem_response(scope, problem.code, headers=problem.headers)(scope, receive, send)

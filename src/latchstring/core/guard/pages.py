@@ -1,7 +1,6 @@
-"""Guards for pages: a visitor is redirected where a JSON route refuses, and comes back.
+"""Guards for pages: they redirect a visitor where a JSON route refuses.
 
-A page's visitor is never told to refresh a token: `on_page` redirects to the quiet renewal, to the sign-in page, or to
-the page that asks to confirm.
+`on_page` redirects to the renewal, to the sign-in page or to the confirmation page, each of which redirects back.
 """
 
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ from latchstring.foundation.web.problem import ProblemError
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who looks at a page."""
+    """The signed-in visitor of a page."""
 
     caller: Caller
     user: User
 
 
 class VisitorDependency(GuardDependency):
-    """Who is asking, from the token and from the database: what a signed-in page shows of itself."""
+    """Returns the caller and the user, both of which a page needs."""
 
     refusals = current_user.refusals
 
@@ -43,21 +42,21 @@ class VisitorDependency(GuardDependency):
 
 @runtime_checkable
 class PageRedirects(Protocol):
-    """Knows where a visitor can mend what a guard refused."""
+    """The redirects of an application's pages."""
 
     def redirect_for(self, connection: HTTPConnection, code: Code) -> Response | None:
-        """Return the redirect to where a refusal can be mended; None where it can't."""
+        """Return the redirect that resolves a refusal, to the sign-in page for example; None if there is none."""
         ...
 
 
 class PageDependency(GuardDependency):
-    """Another guard of ours, which sends a visitor on and does not tell them to refresh."""
+    """Wraps another guard of ours, and redirects where that refuses."""
 
-    def __init__(self, asked: GuardDependency) -> None:
-        super().__init__(None, asked)
-        self._dependency = asked
-        self.allows_anonymous = asked.allows_anonymous
-        self.refusals = asked.refusals
+    def __init__(self, wrapped: GuardDependency) -> None:
+        super().__init__(None, wrapped)
+        self._dependency = wrapped
+        self.allows_anonymous = wrapped.allows_anonymous
+        self.refusals = wrapped.refusals
 
     def __str__(self) -> str:
         return f"on_page({self._dependency})"
@@ -66,11 +65,13 @@ class PageDependency(GuardDependency):
         try:
             return await self._dependency(connection)  # type: ignore[operator]  # every kind has a `__call__`, of its own type
         except ProblemError as problem:
+            # A WebSocket's handshake can't be redirected.
             if connection.scope["type"] != "http":
                 raise
             redirect = redirects_of(connection).redirect_for(connection, problem.code)
             if redirect is None:
                 raise
+            # `no-store`: the redirect depends on the cookies, and a cached one would go on after the sign-in.
             headers = {"Location": redirect.headers["Location"], "Cache-Control": "no-store"}
             raise HTTPException(redirect.status_code, headers=headers) from problem
 
@@ -79,35 +80,35 @@ _PageGuard = Annotated[Any, NotFromRequest("on_page is missing its call: write D
 
 
 def on_page(dependency: _PageGuard) -> Any:  # noqa: ANN401 -- a dependency, whatever it returns
-    """Return a guard for pages of the application's own: `Annotated[User, Depends(on_page(current_user))]`.
+    """Return a guard for an application's own pages: `Annotated[User, Depends(on_page(current_user))]`.
 
-    Whom the guard would refuse, because the token is over or nobody is signed in, it sends on to where that is mended,
-    and back: to the quiet renewal, to the sign-in page, to the one that asks to confirm. It takes the pages of
+    Where `dependency` would refuse a visitor with an expired token, without a session or with an old proof, this
+    redirects to the renewal, the sign-in page or the confirmation page, and from there back. Requires
     `Auth(…, pages=True)`.
 
     Args:
         dependency: `current_caller`, `current_user`, `fresh(minutes=…)` or `requires(role=…)`.
 
     Raises:
-        ConfigurationError: it is no guard of ours.
+        ConfigurationError: `dependency` is not one of our guards.
     """
     if not isinstance(dependency, GuardDependency):
-        raise ConfigurationError("on_page takes one of our guards: current_user, fresh(minutes=…), requires(role=…)")
+        raise ConfigurationError("on_page takes a guard of ours: current_user, fresh(minutes=…) or requires(role=…)")
     return PageDependency(dependency)
 
 
 PageUser = Annotated[User, PageDependency(current_user)]
-"""`CurrentUser` for a page of the application's own: who is not signed in is sent to sign in, and back."""
+"""`CurrentUser` for an application's own pages: redirects a signed-out visitor to the sign-in page, and back."""
 
 
 def redirects_of(connection: HTTPConnection) -> PageRedirects:
-    """Return the redirects of the application this connection came to.
+    """Return the redirects of the application that serves this connection.
 
     Raises:
-        ConfigurationError: it has no pages.
+        ConfigurationError: no pages are installed in it.
     """
     mounted = getattr(getattr(connection.app.state, "latchstring", None), "mounted", None)
     redirects = getattr(getattr(mounted, "pages", None), "redirects", None)
     if not isinstance(redirects, PageRedirects):
-        raise ConfigurationError("the application has no pages of ours: say Auth(…, pages=True)")
+        raise ConfigurationError("the pages that on_page redirects to are not installed: use Auth(…, pages=True)")
     return redirects

@@ -1,13 +1,13 @@
-"""The layer below which a guard can watch a WebSocket: a pure ASGI application around another one's router.
+"""The ASGI layer through which a guard watches a WebSocket. It wraps the application's router.
 
-A guard is a dependency. When it runs, the route's WebSocket already holds a `receive` and a `send`, and neither FastAPI
-nor Starlette has a public way to replace them. This layer hands on a pair that looks up, at each call, whom to call:
+A guard is a dependency. When it runs, the route's WebSocket already has its `receive` and `send`, and neither FastAPI
+nor Starlette has a public way to replace them. This layer passes on a pair whose target can be replaced later:
 
     server ── layer ── router ── route         before a guard has run
     server ── ConnectedSocket ── layer ── router ── route       afterwards
 
-It stands around the router and not among the middleware. There it is inside all of the application's own middleware,
-whenever that is added, so that each sees the close of a socket; and it needs no middleware stack that is not built yet.
+It wraps the router, and is not added as middleware. So all of the application's own middleware is outside of it,
+whenever that was added, and sees the close of a socket; and an application that is already serving can be attached.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _SCOPE_KEY = "latchstring.socket"
 
 
 class WatchableSocket:
-    """The `receive` and `send` of one WebSocket, between which and the server a guard can stand."""
+    """The `receive` and `send` of one WebSocket, which a guard can replace by watched ones."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -41,7 +41,7 @@ class WatchableSocket:
         return self._send(message)
 
     def watch(self, watching: Callable[[Receive, Send], AbstractContextManager[ConnectedSocket]]) -> None:
-        """Watch until the application returns; two guards of one route watch one inside the other."""
+        """Watch the socket until the application returns. Two guards of one route each watch it, nested."""
         socket = self._watches.enter_context(watching(self._receive, self._send))
         self._receive, self._send = socket.receive, socket.send
 
@@ -51,20 +51,21 @@ class WatchableSocket:
 
 
 class SocketLayer:
-    """Passes everything on; a WebSocket with its `WatchableSocket` in the scope."""
+    """Passes every request on; puts a `WatchableSocket` into the scope of a WebSocket."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Return the application's own awaitable, so that an HTTP request pays for one comparison and no coroutine."""
+        """Pass a request to the application."""
+        # Not `async`: the application's own awaitable is returned, so that HTTP pays for no further coroutine.
         if scope["type"] != "websocket":
             return self.app(scope, receive, send)
         return self._with_socket(scope, receive, send)
 
     async def _with_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Mounted applications each have a layer of their own: by the outer one's, a close would go past the
-        # middleware that stands between them.
+        # A mounted application's layer replaces the outer one's entry: a close sent through the outer layer would not
+        # pass the middleware between the two.
         socket = scope[_SCOPE_KEY] = WatchableSocket(receive, send)
         try:
             await self.app(scope, socket.receive, socket.send)
@@ -73,17 +74,19 @@ class SocketLayer:
 
 
 def add_socket_layer(app: Starlette) -> None:
-    """Let guards watch the WebSockets of an application, whether it has begun to serve or not."""
+    """Let guards watch the WebSockets of an application, which may already be serving."""
+    # `middleware_stack` is public by its name and not documented. A test fails when it is gone (decision 19).
     router = app.router
-    router.middleware_stack = SocketLayer(router.middleware_stack)  # type: ignore[assignment]  # it is awaited, no more
+    router.middleware_stack = SocketLayer(router.middleware_stack)  # type: ignore[assignment]  # Starlette only awaits it
 
 
 def watchable_socket(connection: HTTPConnection) -> WatchableSocket:
-    """Return what a guard of this WebSocket watches it by.
+    """Return the `WatchableSocket` of a connection.
 
     Raises:
-        ConfigurationError: no layer is around the application, and a guard that can't watch lets nobody in.
+        ConfigurationError: the application's router has no `SocketLayer`.
     """
+    # Fail closed: a WebSocket that nothing watches would outlive its session.
     socket = connection.scope.get(_SCOPE_KEY)
     if not isinstance(socket, WatchableSocket):
         raise ConfigurationError(

@@ -1,8 +1,9 @@
-"""Open WebSockets: each is told and closed when what let its caller in no longer holds.
+"""Connected WebSockets, which are closed when a guard would refuse their caller.
 
-A request is judged once, and over in a moment. A socket stays open for hours, so that it is judged again whenever the
-revocation feed learns something, and once its token would have expired: then, once for each access token's life after
-that, and when the session would end by itself, the database is asked whether it lives.
+A socket can stay open for hours, so one decision at the handshake is not enough. Each socket is checked again
+
+- in memory, whenever the revocation feed has news or becomes stale;
+- in the database, when its access token has expired, then once per access token lifetime, and when the session expires.
 """
 
 import asyncio
@@ -21,32 +22,36 @@ from latchstring.errors import Code, RevocationsUnknownError
 from latchstring.foundation.clock import Clock
 
 CLOSED_UNAUTHORIZED = 4401
-"""The close code of a socket whose session has ended, or whose caller must refresh: of RFC 6455's private ones."""
+"""The close code when the session has ended or the caller must refresh: private use (RFC 6455, section 7.4.2)."""
 CLOSED_TRY_AGAIN = 1013
-"""The close code where this process can't know for now: IANA's *Try Again Later*."""
+"""The close code when this process can't follow revocations: IANA's *Try Again Later*."""
+# Bounds the parameters of one statement, however many sockets are connected.
 _PAGE_SIZE = 500
 
 
 class ConnectedSocket:
-    """One open socket, and who is at its other end.
+    """A connected socket and its caller.
 
-    A route has it with our `receive` and `send` in place of the server's, so that it hears of the end at once: a server
-    may wait for the client's word to it, or take messages until then.
+    The route gets `receive` and `send` of this object in place of the server's.
     """
+
+    # With the server's own `receive`, a route would go on after the close: uvicorn's older protocol passed messages on
+    # for ten more seconds, and hypercorn for as long as the client sent any.
 
     def __init__(self, caller: Caller, receive: Receive, send: Send, *, keys_epoch: int) -> None:
         self.caller = caller
         self.keys_epoch = keys_epoch
-        """As of which epoch the keys were read that its token was verified with."""
+        """The epoch that was in force when the keys that verified its token were read."""
         self.holds_until_unix: float = caller.expires_at_unix
+        """When the database is asked next whether the session is active."""
         self._receive = receive
         self._send = send
         self._next: asyncio.Future[Message] | None = None
         self._ended: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
     async def receive(self) -> Message:
-        """Return the client's next message, or that the socket has ended."""
-        # It is kept where the route stops waiting for it, as under a timeout: the next call gets it.
+        """Return the client's next message, or a disconnect once the socket has been closed."""
+        # Kept if the route stops waiting, as after a timeout, so that the next call gets the client's message.
         if self._next is None:
             self._next = asyncio.ensure_future(self._receive())
         if not self._next.done():
@@ -57,41 +62,43 @@ class ConnectedSocket:
         return message.result()
 
     async def send(self, message: Message) -> None:
-        """Send, while the socket is open.
+        """Send a message to the client.
 
         Raises:
-            OSError: it has ended; ASGI's word for a client that is gone.
+            OSError: the socket has been closed; ASGI's error for a disconnected client.
         """
         if self._ended.done():
-            raise ConnectionResetError("the socket was closed, because its caller would be let in no longer")
+            raise ConnectionResetError("the socket was closed: its session has ended, or its caller must refresh")
         await self._send(message)
 
     def forget(self) -> None:
-        """Wait for no message any more: the route is over."""
+        """Stop waiting for a message, once the route has returned."""
         if self._next is not None:
             self._next.cancel()
 
     async def close(self, close_code: int, code: Code) -> None:
-        """Tell why, and close; whoever waits at this end hears that the other one is gone."""
+        """Close the socket with a reason. A route that waits in `receive` gets a disconnect."""
+        # The route first, and by the server's own `send` below: after Starlette's `close`, a route that sends at that
+        # moment would fail with a RuntimeError instead of a disconnect.
         if not self._ended.done():
             self._ended.set_result({"type": "websocket.disconnect", "code": close_code, "reason": code.value})
         try:
             await self._send({"type": "websocket.close", "code": close_code, "reason": code.value})
         except (OSError, RuntimeError):
-            # It has just closed by itself: servers say so in one of the two ways.
+            # The client has just disconnected. Servers raise one or the other.
             return
 
 
 class ActiveSessions(Protocol):
-    """Asks the database which sessions live."""
+    """Reads from the database which sessions are active."""
 
     def __call__(self, session_ids: Collection[UUID], *, now: datetime) -> Awaitable[Mapping[UUID, datetime]]:
-        """Return the living ones among `session_ids`, each with when it ends unless it is refreshed."""
+        """Return the active ones among `session_ids`, each with when it expires unless it is refreshed."""
         ...
 
 
 class Sockets:
-    """Those that are open in this process."""
+    """The connected sockets of this process."""
 
     def __init__(
         self, active_sessions: ActiveSessions, feed: RevocationFeed, clock: Clock, *, asked_every: timedelta
@@ -106,10 +113,10 @@ class Sockets:
 
     @contextlib.contextmanager
     def watching(self, caller: Caller, receive: Receive, send: Send) -> Iterator[ConnectedSocket]:
-        """Close a socket, by its server's `send`, if its caller would be let in no longer while the block runs."""
+        """Watch a socket while the block runs: close it when a guard would refuse its caller."""
         socket = ConnectedSocket(caller, receive, send, keys_epoch=self._feed.keys_epoch)
         self._connected.add(socket)
-        # What was learnt since the caller was judged, such as while their user was read, has looked past this one.
+        # A revocation that arrived after the guard's decision, as while the user was read, has not seen this socket.
         self._judge(socket)
         try:
             yield socket
@@ -118,10 +125,11 @@ class Sockets:
             socket.forget()
 
     def recheck_all(self) -> None:
-        """Judge each of them again, by what this process knows."""
+        """Check every socket again, in memory."""
         try:
             self._feed.refuse_if_stale()
         except RevocationsUnknownError as error:
+            # Fail closed: all sockets go, and clients can reconnect to a worker that follows revocations.
             for socket in list(self._connected):
                 self._close(socket, CLOSED_TRY_AGAIN, error.code)
             return
@@ -133,23 +141,23 @@ class Sockets:
         if reason is not None:
             self._close(socket, CLOSED_UNAUTHORIZED, refusal_after(reason))
         elif socket.keys_epoch < self._feed.keys_epoch:
-            # Its token says that it is of an epoch which had not begun here: of somebody who signed in elsewhere a
-            # moment ago, or of a thief who made it with the key that was retired. Let in anew, only the first is.
+            # Its token names an epoch that had not begun here when older keys verified it: it is of a user who had just
+            # signed in at another worker, or of a thief with the retired key. Only the user can reconnect.
             self._close(socket, CLOSED_TRY_AGAIN, Code.REVOCATIONS_UNKNOWN)
 
     async def recheck(self) -> None:
-        """Ask the database about those whose token would have expired by now: a session may end by itself.
+        """Check the sockets whose access token has expired in the database, since sessions also expire.
 
         Raises:
-            UnavailableError: the database is away; the next time will do.
+            UnavailableError: the database is unavailable. The next call checks the same sockets again.
         """
         now = self._clock.now()
         due = [socket for socket in self._connected if socket.holds_until_unix <= now.timestamp()]
         for start in range(0, len(due), _PAGE_SIZE):
             page = due[start : start + _PAGE_SIZE]
-            living = await self._active_sessions({socket.caller.session_id for socket in page}, now=now)
+            active = await self._active_sessions({socket.caller.session_id for socket in page}, now=now)
             for socket in page:
-                ends_at = living.get(socket.caller.session_id)
+                ends_at = active.get(socket.caller.session_id)
                 if ends_at is not None:
                     socket.holds_until_unix = min(now + self._asked_every, ends_at).timestamp()
                 else:
@@ -157,6 +165,7 @@ class Sockets:
 
     def _close(self, socket: ConnectedSocket, close_code: int, code: Code) -> None:
         self._connected.discard(socket)
+        # As a task, since a slow client must not delay the others. Kept in a set: the loop holds weak references only.
         task = asyncio.create_task(socket.close(close_code, code), name="latchstring socket")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
