@@ -41,8 +41,7 @@ if __name__ == "__main__":
 from drills.ground import Figure, main, percentile, serving
 from latchstring.core.revocations.rules import RevocationReason
 from latchstring.core.sessions import store
-from latchstring.core.sessions.rules import Client, RefreshLimit, Session
-from latchstring.core.sessions.store import Rotation
+from latchstring.core.sessions.rules import Client, RefreshLimit, Rotation, Session
 from latchstring.foundation import housekeeping
 from latchstring.foundation.clock import SystemClock
 from latchstring.foundation.database import Connection, Database

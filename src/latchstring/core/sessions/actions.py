@@ -1,4 +1,4 @@
-"""What can be done with sessions: list and revoke them, sign out, and end all of them in an emergency."""
+"""List and revoke sessions, sign out, and sign everyone out in an emergency."""
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
@@ -21,10 +21,10 @@ from latchstring.foundation.events import EveryoneSignedOut, SessionsEnded, Sour
 
 
 class Sessions:
-    """The sessions package's verbs.
+    """The verbs of sessions.
 
-    Those that take a connection work in the caller's transaction, and return what `announce` needs once that has
-    committed.
+    Methods that take a connection work in the caller's transaction, and return the revocations to pass to
+    `Revoker.announce` after the commit.
     """
 
     def __init__(self, database: Database, clock: Clock, tokens: Tokens, keys: Keys, revoker: Revoker) -> None:
@@ -35,28 +35,30 @@ class Sessions:
         self._revoker = revoker
 
     async def list_sessions(self, user_id: UUID) -> list[ListedSession]:
-        """Read a user's living sessions, the one last used first."""
+        """Read a user's active sessions, the last refreshed first."""
         async with self._database.reading() as connection:
             return await store.list_sessions(connection, user_id, now=self._clock.now())
 
     async def revoke_session(
         self, session_id: UUID, *, user_id: UUID | None = None, reason: RevocationReason, source: Source
     ) -> bool:
-        """End one session, of one user where given; False where there is none, or it has ended."""
+        """Revoke one session, of `user_id` if given. Returns False if there is none, or it has ended already."""
         revoked: list[Revocation] = []
         async with self._database.transaction() as connection:
             owner = user_id or await store.owner_of(connection, session_id)
             if owner is not None:
                 now = self._clock.now()
+                # The statement names the owner: an id alone must never revoke another user's session.
                 ended = await store.end_session(connection, session_id, user_id=owner, now=now, reason=reason)
                 revoked += await self._revoker.revoke_sessions(connection, ended, owner, reason, now=now, source=source)
         self._revoker.announce(revoked)
         return bool(revoked)
 
     async def revoke_other_sessions(self, caller: Caller, *, source: Source) -> bool:
-        """End every session of the caller's user but the caller's own; False where that one has ended itself."""
+        """Revoke the user's sessions except the caller's own. Returns False if the caller's own has ended."""
         async with self._database.transaction() as connection:
             await accounts.lock_user(connection, caller.user_id)
+            # The guard's memory may lag by a second: a session just revoked must not revoke the owner's other ones.
             if await self.living(connection, caller) is None:
                 return False
             revoked = await self.end_others(connection, caller, reason=RevocationReason.REVOKED, source=source)
@@ -64,18 +66,18 @@ class Sessions:
         return True
 
     async def living(self, connection: Connection, caller: Caller) -> Session | None:
-        """Read the caller's session, whose user is held locked; None where it has ended."""
+        """Read the caller's session, whose user is locked; None if it has ended."""
         return await store.active_session(connection, caller.session_id, user_id=caller.user_id, now=self._clock.now())
 
     async def active_among(self, session_ids: Collection[UUID], *, now: datetime) -> Mapping[UUID, datetime]:
-        """Return the living ones among `session_ids`, each with when it ends unless it is refreshed."""
+        """Return the active ones among `session_ids`, each with when it expires unless it is refreshed."""
         async with self._database.reading() as connection:
             return await store.active_among(connection, session_ids, now=now)
 
     async def end_others(
         self, connection: Connection, caller: Caller, *, reason: RevocationReason, source: Source
     ) -> list[Revocation]:
-        """End every session of the caller's user, whom the caller of this holds locked, but the caller's own."""
+        """Revoke the sessions of the caller's user, which is locked, except the caller's own."""
         now = self._clock.now()
         ended = await store.end_other_sessions(
             connection, caller.user_id, kept_id=caller.session_id, now=now, reason=reason
@@ -85,7 +87,8 @@ class Sessions:
     async def end_all(
         self, connection: Connection, user_id: UUID, *, reason: RevocationReason, source: Source
     ) -> list[Revocation]:
-        """End every session of a user, held locked, one by one: whoever creates one afterwards keeps it."""
+        """Revoke every session of a user, which is locked."""
+        # One entry per session, and not one for the user: that would refuse the session which replaces the caller's.
         now = self._clock.now()
         ended = await store.end_sessions_of_user(connection, user_id, now=now, reason=reason)
         return await self._revoker.revoke_sessions(connection, ended, user_id, reason, now=now, source=source)
@@ -93,7 +96,7 @@ class Sessions:
     async def end_oldest(
         self, connection: Connection, user_id: UUID, *, most: int, now: datetime, source: Source
     ) -> list[Revocation]:
-        """End the oldest living sessions of a user, held locked, so that `most` are left."""
+        """Revoke the oldest active sessions of a user, which is locked, so that `most` are left."""
         ended = await store.end_oldest_sessions(
             connection, user_id, most=most, now=now, reason=RevocationReason.TOO_MANY
         )
@@ -102,65 +105,90 @@ class Sessions:
         )
 
     async def revoke_sessions_of_user(self, user_id: UUID, *, reason: RevocationReason, source: Source) -> bool:
-        """End every session of a user, who may sign in again; False where there is no such user."""
+        """Revoke every session of a user, who can sign in again. Returns False if there is no such user."""
         async with self._database.transaction() as connection:
             user = await accounts.lock_user(connection, user_id)
             if user is None:
                 return False
             now = self._clock.now()
             revocation = await self._revoker.revoke_user(connection, user, reason, now=now)
+            # The entry refuses all tokens up to this version; those of sessions created afterwards have the next one.
             await accounts.raise_claims_version(connection, user_id)
             await record(connection, SessionsEnded(at=now, source=source, user_id=user_id, reason=reason))
         self._revoker.announce([revocation])
         return True
 
     async def revoke_everyone(self, *, source: Source) -> None:
-        """End every session of every user by beginning an epoch: one row, however many sessions there are."""
+        """Revoke every session of every user, by beginning an epoch."""
+        # One row in the feed, however many sessions there are. A time in its place would depend on the clocks of the
+        # instances: a token issued by one that is ahead would outlive the sign-out (decision 9).
         async with self._database.transaction() as connection:
             revocation = await self._end_everyones(connection, source=source)
         self._revoker.announce([revocation])
 
     async def retire_key_at_once(self, kid: str, *, source: Source, dry_run: bool = False) -> KeyChange | KeyConflict:
-        """End a key that was stolen, and all other keys and sessions: the thief may have renewed any of them."""
+        """Retire every key at once, because one was stolen, and revoke every session.
+
+        Args:
+            kid: the stolen key. The others end with it: they were in the same database and process memory.
+            source: where the command came from.
+            dry_run: check and describe the change, and write nothing.
+
+        Returns:
+            The change, or the reason why it is not possible.
+        """
+        # The thief may have exchanged a forged refresh token for an honest pair of any session, signed by a key that
+        # nobody stole. To retire the key alone would leave them that (decision 14).
         draft = None if dry_run else await self._keys.draft()
         async with self._database.transaction() as connection:
             change = await self._keys.retire_at_once(connection, kid, draft, source=source)
             if isinstance(change, KeyChange) and not dry_run:
-                # Not announced: who has heard of an epoch knows the keys, too, and that the next poll sees to.
+                # Not announced: an epoch is applied only together with the new keys, which the next poll reads.
                 await self._end_everyones(connection, source=source)
             return change
 
     async def _end_everyones(self, connection: Connection, *, source: Source) -> Revocation:
+        # Two commands at once would otherwise both read the same epoch, and give out the same number.
         await lock_exclusively(connection, "latchstring_epoch")
         now = self._clock.now()
         revocation = await begin_epoch(connection, reason=RevocationReason.OPERATOR, now=now)
         await record(connection, EveryoneSignedOut(at=now, source=source, reason=RevocationReason.OPERATOR))
         return revocation
 
-    async def sign_out(self, shown: Iterable[str], *, source: Source) -> None:
-        """End every session of which a genuine token is shown, whatever its kind, generation or age.
-
-        No time in a token is looked at: by a clock that differs a session would survive its sign-out.
-        """
-        shown = tuple(shown)
-        await self._tokens.reload_keys_for(*shown, wait=True)
-        await self._end_shown(shown, RevocationReason.LOGOUT, source=source)
-
-    async def end_former(self, shown: Iterable[str], *, kept_id: UUID, source: Source) -> None:
-        """End the sessions that a browser had, by the tokens in its cookies, which a new sign-in replaces.
+    async def sign_out(self, presented: Iterable[str], *, source: Source) -> None:
+        """Revoke every session of which a genuine token is presented, of any kind, generation or age.
 
         Args:
-            shown: what may be tokens. No key is waited for: cookies of long ago must delay no sign-in.
-            kept_id: the new session.
-            source: where it came from.
-        """
-        await self._end_shown(shown, RevocationReason.SIGNED_IN_AGAIN, kept_id=kept_id, source=source)
+            presented: strings that may be tokens.
+            source: where the request came from.
 
-    async def _end_shown(
-        self, shown: Iterable[str], reason: RevocationReason, *, kept_id: UUID | None = None, source: Source
+        Raises:
+            UnavailableError: the keys or the database are unavailable, and the sign-out could not be recorded.
+        """
+        presented = tuple(presented)
+        # Waits for a key that this worker does not have yet: otherwise a sign-out would report a success that revoked
+        # nothing (CVE-2020-15223, fosite).
+        await self._tokens.reload_keys_for(*presented, wait=True)
+        await self._revoke_presented(presented, RevocationReason.LOGOUT, source=source)
+
+    async def end_former(self, presented: Iterable[str], *, kept_id: UUID, source: Source) -> None:
+        """Revoke the sessions that a browser had before a new sign-in, by the tokens in its cookies.
+
+        Args:
+            presented: strings that may be tokens.
+            kept_id: the new session, which stays.
+            source: where the request came from.
+        """
+        # Waits for no key: cookies with a key that is long gone must not delay a sign-in.
+        await self._revoke_presented(presented, RevocationReason.SIGNED_IN_AGAIN, kept_id=kept_id, source=source)
+
+    async def _revoke_presented(
+        self, presented: Iterable[str], reason: RevocationReason, *, kept_id: UUID | None = None, source: Source
     ) -> None:
-        named = {token for text in shown if (token := self._tokens.session_of(text)) is not None}
-        # One at a time: nobody holds two sessions' rows without their user's, so that nobody waits in a circle.
+        # By signature and issuer alone. If a time in the token counted, a session would survive its sign-out at an
+        # instance whose clock differs by seconds.
+        named = {token for text in presented if (token := self._tokens.session_of(text)) is not None}
+        # One transaction each: no transaction locks two sessions without their user's row, so that none can deadlock.
         for token in named:
             if token.session_id != kept_id:
                 await self.revoke_session(token.session_id, user_id=token.user_id, reason=reason, source=source)

@@ -1,4 +1,4 @@
-"""Opening a session. Only `core.sign_in` may import this module: there is one door."""
+"""Create a session. Only `core.sign_in` may import this module; an import contract keeps it so."""
 
 from datetime import UTC, datetime
 
@@ -21,8 +21,9 @@ async def create_session(
     now: datetime,
     source: Source,
 ) -> Session:
-    """Create a session for `user`, whose row the caller holds locked, and record the event."""
+    """Create a session for `user`, whose row is locked, and record the event. The id is always a new one."""
     ends_at = lifetimes.session_end(now)
+    # Nothing of a session that the browser had is carried over (session fixation, CVE-2024-28197, ZITADEL).
     session = await _inserted(connection, user, proven, lifetimes=lifetimes, ends_at=ends_at, now=now, source=source)
     await record(connection, SessionCreated(at=now, source=source, user_id=user.id, session_id=session.id))
     return session
@@ -38,11 +39,12 @@ async def replace_session(
     now: datetime,
     source: Source,
 ) -> Session:
-    """Create a session in the place of one that ends, with its absolute end; the caller records why.
+    """Create a session in place of one that the caller revokes, with the same absolute end.
 
-    Nobody has signed in, so there is no `SessionCreated`: an application's subscriber to that takes part in the
-    transaction, and could undo what ended the others.
+    The user's row is locked. The caller of this function records the event.
     """
+    # No `SessionCreated`, since nobody has signed in: a subscriber to that runs inside the transaction, and by failing
+    # it would roll back the revocation of the other sessions.
     ends_at = replaced.ends_at
     return await _inserted(connection, user, proven, lifetimes=lifetimes, ends_at=ends_at, now=now, source=source)
 
@@ -61,7 +63,9 @@ async def _inserted(
     session = Session(
         id=new_id(now),
         user_id=user.id,
-        epoch=0,  # the insert knows the one in force
+        # Replaced by the INSERT, which reads the epoch in force: a session created while everyone is signed out is
+        # either revoked with the others, or begins in the new epoch.
+        epoch=0,
         created_at=now,
         proven_at=datetime.fromtimestamp(proven.at_unix, UTC),
         methods=proven.methods,

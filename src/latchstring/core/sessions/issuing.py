@@ -1,4 +1,4 @@
-"""A living session to its tokens: the application's claims are asked for, and both tokens signed."""
+"""Issue the tokens of an active session: call the application's claims hook, and sign both tokens."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,12 +13,12 @@ from latchstring.core.tokens.rules import RefreshClaims, custom_claims
 from latchstring.core.tokens.tokens import TokenPair, Tokens
 
 ClaimsHook = Callable[[User], Awaitable[Mapping[str, Any]]]
-"""An application's function: what a user's access tokens say beside what is ours."""
+"""An application's function that returns the additional claims of a user's access tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class HookClaims:
-    """What an application's hook said of a user as it was then."""
+    """The claims that an application's hook returned, and the user it was called with."""
 
     user: User
     claims: Mapping[str, Any]
@@ -26,7 +26,7 @@ class HookClaims:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A living session, whose it is, and the tokens of its present generation."""
+    """An active session, its user, and the tokens of its current generation."""
 
     user: User
     session: Session
@@ -34,7 +34,7 @@ class SignedIn:
 
 
 class TokenIssuer:
-    """Issues the tokens of a session's present generation."""
+    """Issues the tokens of a session's current generation."""
 
     def __init__(self, tokens: Tokens, feed: RevocationFeed, *, claims: ClaimsHook | None) -> None:
         self._tokens = tokens
@@ -47,28 +47,30 @@ class TokenIssuer:
         return self._claims is not None
 
     async def claims_of(self, user: User) -> HookClaims:
-        """Ask the application's hook, with no connection held.
+        """Call the application's claims hook. Call this outside of transactions: no connection may be held meanwhile.
 
         Raises:
-            ConfigurationError: it said what no token can say.
+            ConfigurationError: the hook returned claims that no token can carry.
         """
         return HookClaims(user, custom_claims(await self._claims(user)) if self._claims else NO_CLAIMS)
 
     async def issue(
         self, user: User, session: Session, proven: Proven, *, hook_claims: HookClaims | None = None
     ) -> SignedIn:
-        """Sign both tokens of the session's present generation; the same row and proof give the same claims every time.
+        """Sign both tokens of the session's current generation. The same row and proof always give the same claims.
 
         Args:
-            user: as it is now.
-            session: whose.
-            proven: by the client that gets the tokens, and never by another one: a thief who shares the session must
-                not be given the owner's fresh proof.
-            hook_claims: the application's own claims, where they were asked for already.
+            user: the user as it is now.
+            session: the session as it is now.
+            proven: the proof of the client that gets the tokens, and never of another one: a thief who shares the
+                session must not get the owner's fresh proof.
+            hook_claims: the application's own claims, if the hook has been called already.
         """
+        # The hook was called before the transaction. If the user has changed since, its claims may be out of date.
         if hook_claims is None or hook_claims.user != user:
             hook_claims = await self.claims_of(user)
-        # A proof given within the generation came after its beginning, and a token can't speak of the future.
+        # From the row and not from the clock: a repeated response must have the same claims. A proof given during the
+        # generation is later than its beginning, and `auth_time` must not be later than `iat`.
         issued_at = max(int(session.rotated_at.timestamp()), proven.at_unix)
         caller = Caller(
             user_id=user.id,
@@ -91,8 +93,8 @@ class TokenIssuer:
             proven=proven,
         )
         if not self._feed.knows_epoch(session.epoch):
-            # Everyone was signed out a moment ago, perhaps because the key was stolen that would sign these tokens.
+            # Everyone has just been signed out, perhaps because the key that would sign these tokens was stolen.
             await self._tokens.reload_keys()
-        # Two RSA signatures take two milliseconds, in which the loop would serve nobody; a thread lets go of the GIL.
+        # In a thread: two RSA signatures take 2 ms, which would block the event loop. The library releases the GIL.
         tokens = await asyncio.to_thread(self._tokens.issue, caller, bearer)
         return SignedIn(user=user, session=session, tokens=tokens)

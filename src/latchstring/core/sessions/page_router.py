@@ -1,4 +1,4 @@
-"""PageRouter: what every package's pages are built on."""
+"""PageRouter: the routers of every package's pages, and the responses that pages share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ from latchstring.foundation.web.route import Handler
 
 @dataclass(frozen=True, slots=True)
 class PageRouter:
-    """Makes the routers of pages, and the responses that pages share."""
+    """Creates routers for pages, and the responses that pages share."""
 
     urls: PageUrls
     renderer: Renderer
     redirects: Redirects
     visitor_page: VisitorPage
     step_up: StepUpPages | None
-    """How a visitor proves once more who they are, where a feature offers it."""
+    """The confirmation of a visitor's identity; None if no feature offers it."""
     web: WebContext
     signed_in_response: SignedInResponse
     visitor: VisitorDependency
@@ -44,7 +44,7 @@ class PageRouter:
         """Return a router of pages.
 
         Args:
-            templates: the folder of the package's own.
+            templates: the directory of the package's own templates, if it has any.
         """
         if templates is not None:
             self.renderer.templates.add_folder(templates)
@@ -55,6 +55,7 @@ class PageRouter:
             web = pages.web
 
             async def respond(self, request: Request, handle: Handler) -> Response:
+                # For every page, so that no route can forget it: a form refused for an old proof is kept, not lost.
                 try:
                     return await super().respond(request, handle)
                 except ProblemError as problem:
@@ -66,6 +67,7 @@ class PageRouter:
                 return pages.redirects.redirect_for(request, problem.code)
 
             def finished(self, request: Request, response: Response) -> Response:
+                # Error pages too: a browser without the new tokens would present a replaced one, which is theft.
                 if pages.step_up is not None:
                     pages.step_up.keep_signed_in(request, response)
                 return super().finished(request, response)
@@ -84,7 +86,7 @@ class PageRouter:
         return response
 
     def refused(self, request: Request, code: Code, *, headers: Mapping[str, str]) -> Response:
-        """Return the page of a refusal for what is no route of ours."""
+        """Return the error page for a request that reached no route of ours."""
         response = self.renderer.problem(request, ProblemError(code))
         response.headers.update(headers)
         return with_headers(response)

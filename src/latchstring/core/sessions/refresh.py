@@ -1,4 +1,4 @@
-"""Refresh: the next generation of a session, for a refresh token or a fresh proof; a reused token ends it."""
+"""Refresh: begin a session's next generation, for a refresh token or a fresh proof; revoke a stolen session."""
 
 import logging
 from datetime import UTC, datetime, timedelta
@@ -17,12 +17,12 @@ from latchstring.core.sessions.rules import (
     Lifetimes,
     RefreshLimit,
     ReuseVerdict,
+    Rotation,
     Session,
     is_from_the_future,
     judge,
     proven_before_claims,
 )
-from latchstring.core.sessions.store import Rotation
 from latchstring.core.tokens.rules import RefreshClaims
 from latchstring.core.tokens.tokens import Tokens
 from latchstring.errors import Code, Refused
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class Refresher:
-    """Exchanges refresh tokens, and proves sessions anew."""
+    """Exchanges refresh tokens, and confirms sessions."""
 
     def __init__(
         self,
@@ -61,7 +61,13 @@ class Refresher:
         self._ends_repeats_elsewhere = ends_repeats_elsewhere
 
     async def refresh(self, refresh_token: str, *, source: Source) -> SignedIn | Refused:
-        """Exchange a refresh token for the next pair; the previous one, within the grace, for the same pair again."""
+        """Exchange a refresh token for the next pair of tokens.
+
+        Within the grace, the previous refresh token gets the same pair again. An older one revokes the session.
+
+        Raises:
+            UnavailableError: the database or the keys are unavailable; nothing was changed.
+        """
         now = self._clock.now()
         bearer = self._tokens.read_refresh(refresh_token, now=now.timestamp())
         if bearer is None and await self._tokens.reload_keys_for(refresh_token):
@@ -70,21 +76,23 @@ class Refresher:
             return Refused(Code.INVALID_TOKEN)
         if bearer.expires_at_unix <= now.timestamp():
             return Refused(Code.TOKEN_EXPIRED)
-        # Asked before the token is used up: an application's hook that fails must not make a thief of an honest client.
-        asked = await accounts.read_user(self._database, bearer.user_id) if self._issuer.has_hook else None
-        hook_claims = await self._issuer.claims_of(asked) if asked else None
+        # Before the rotation: if the claims hook failed after it, the client would keep a replaced token, and later be
+        # taken for a thief.
+        user_before = await accounts.read_user(self._database, bearer.user_id) if self._issuer.has_hook else None
+        hook_claims = await self._issuer.claims_of(user_before) if user_before else None
         revoked: list[Revocation] = []
         async with self._database.transaction() as connection:
             outcome = await self._rotate(connection, bearer, now=now, source=source, revoked=revoked)
         self._revoker.announce(revoked)
-        # Signing takes milliseconds: after the commit, when no connection is held. A crash in between costs nothing,
-        # since asking again gives the same successor.
+        # Signed after the commit, when no connection is held: it takes milliseconds. After a crash in between, the
+        # client repeats the request and gets the same successor.
         if isinstance(outcome, Refused):
             return outcome
         user, session = outcome
         if not self._feed.knows_epoch(session.epoch):
             await self._tokens.reload_keys()
-            # Verified with the keys of before, it may be a thief's, who would get a pair of the next key for it.
+            # The token was verified with keys from before the epoch. A thief may have made it with the stolen key, and
+            # would now get an honest pair, signed with the new one.
             if self._tokens.read_refresh(refresh_token, now=now.timestamp()) is None:
                 return Refused(Code.INVALID_TOKEN)
         return await self._issuer.issue(
@@ -96,6 +104,8 @@ class Refresher:
     ) -> tuple[User, Session] | Refused:
         rotation = self._rotation(bearer.session_id, bearer.user_id, now=now, source=source)
         limit = self._refresh_limit
+        # One conditional statement, and no SELECT before it: of two refreshes at once both would pass that
+        # (CVE-2026-1035, Keycloak).
         session = await store.rotate(connection, rotation, presented=bearer.generation, limit=limit)
         user = await accounts.user_by_id(connection, bearer.user_id)
         if user is None:
@@ -115,9 +125,9 @@ class Refresher:
         source: Source,
         revoked: list[Revocation],
     ) -> Session | Refused:
-        """Judge a refresh token that is not the current one: return the session to answer from, or refuse.
+        """Judge a refresh token that did not win the rotation: return the session to respond from, or refuse.
 
-        A reused token ends the session. The revocations are added to `revoked`.
+        A reused token revokes the session. The revocations are added to `revoked`.
         """
         found = await store.session_of_user(connection, bearer.session_id, user_id=bearer.user_id)
         if found is None:
@@ -148,7 +158,7 @@ class Refresher:
             case ReuseVerdict.ENDED:
                 return Refused(Code.SESSION_ENDED)
         ended = await store.end_session(connection, session.id, user_id=session.user_id, now=now, reason=reason)
-        # Of several copies that come at once, one finds the session alive.
+        # Of several copies presented at once, one ends the session; for the others `ended` is empty.
         revoked += await self._revoker.revoke_sessions(
             connection, ended, session.user_id, reason, now=now, source=source
         )
@@ -161,14 +171,14 @@ class Refresher:
             connection, session.id, user_id=session.user_id, now=now, limit=limit, is_elsewhere=is_elsewhere
         ):
             return session
-        # It may have ended between the reading and this.
-        living = await store.active_session(connection, session.id, user_id=session.user_id, now=now)
-        return Refused(Code.SESSION_ENDED) if living is None else _too_often(session, limit, now=now)
+        # The session may have ended since it was read.
+        active = await store.active_session(connection, session.id, user_id=session.user_id, now=now)
+        return Refused(Code.SESSION_ENDED) if active is None else _too_often(session, limit, now=now)
 
-    def refresh_claims(self, caller: Caller, shown: str | None) -> RefreshClaims | None:
-        """Read the refresh token that a caller sent. None if there is none, or it belongs to another session."""
+    def refresh_claims(self, caller: Caller, presented: str | None) -> RefreshClaims | None:
+        """Read the refresh token that a caller sent. Returns None without a valid one of the caller's own session."""
         now = self._clock.now().timestamp()
-        bearer = self._tokens.read_refresh(shown, now=now) if shown else None
+        bearer = self._tokens.read_refresh(presented, now=now) if presented else None
         is_theirs = bearer is not None and bearer.session_id == caller.session_id and bearer.expires_at_unix > now
         return bearer if is_theirs else None
 
@@ -182,18 +192,18 @@ class Refresher:
         source: Source,
         revoked: list[Revocation],
     ) -> Session | Refused:
-        """Begin the caller's session's next generation, since its user has proved again who they are (ASVS 5.0, 7.2.4).
+        """Begin the next generation of the caller's session with a fresh proof (ASVS 5.0, 7.2.4).
 
-        A token that a refresh has replaced within the grace is answered within the generation that replaced it: another
-        tab may hold that one, and must not be left behind. A reused one ends the session, and is refused.
+        A token that was replaced within the grace stays in the generation that replaced it. A reused one revokes the
+        session, and is refused.
 
         Args:
-            connection: the open transaction, which holds the user locked.
-            caller: who has proved it.
+            connection: the open transaction, in which the user is locked.
+            caller: the caller who has confirmed.
             proven: the caller's earlier proofs and the new one.
             bearer: the refresh token that the caller sent, if any.
             source: where the request came from.
-            revoked: revocations are added to it.
+            revoked: a list to which revocations are added.
         """
         now = self._clock.now()
         rotation = self._rotation(caller.session_id, caller.user_id, now=now, source=source)
@@ -205,6 +215,8 @@ class Refresher:
             )
         if session is not None:
             return session
+        # A replaced token begins no further generation: the tab that holds the current one would be left with an old
+        # token, and be taken for a thief after the grace.
         session = await store.prove(
             connection,
             caller.session_id,
@@ -228,6 +240,7 @@ class Refresher:
         )
         if session is not None:
             return session
+        # Not rotated: a repeat within the grace, or another instance whose clock is ahead rotated it.
         now = rotation.now
         found = await store.active_session(connection, caller.session_id, user_id=caller.user_id, now=now)
         return _clocks_differ(found, now=now) if found is not None and is_from_the_future(found, now=now) else None
@@ -247,6 +260,7 @@ class Refresher:
         )
         if session is not None:
             return session
+        # No limit: a thief who uses up the session's refreshes must not prevent the owner's confirmation.
         judged = await self._judged(connection, bearer, limit=None, now=rotation.now, source=source, revoked=revoked)
         return judged if isinstance(judged, Refused) else None
 
@@ -270,8 +284,9 @@ def _client(source: Source) -> Client:
 
 
 def _clocks_differ(session: Session, *, now: datetime) -> Refused:
+    # No theft: the session stays, and the client can refresh again once the clocks agree.
     _log.warning(
-        "a session was rotated %.0f s ahead of this instance's clock: set the instances' clocks",
+        "a session was rotated %.0f s ahead of this instance's clock: synchronise the clocks of all instances (NTP)",
         (session.rotated_at - now).total_seconds(),
     )
     return Refused(Code.INVALID_TOKEN)

@@ -1,4 +1,4 @@
-"""What every sign-in ends with: both tokens as cookies, or in the body for a client that is no browser."""
+"""The response of every sign-in: both tokens as cookies, or in the body for clients that are not browsers."""
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -25,20 +25,20 @@ class TokenResponse(BaseModel):
     )
 
     access_token: str
-    token_type: str = "bearer"  # noqa: S105 -- the name of a type
+    token_type: str = "bearer"  # noqa: S105 -- the token type of RFC 6750
     expires_in: int = Field(description="Seconds until the access token expires.")
     refresh_token: str
 
 
 class SignedInResponse:
-    """Turns a `SignedIn` into a response."""
+    """Creates the response for a `SignedIn`."""
 
     def __init__(self, web: WebContext, clock: Clock) -> None:
-        self._edge = web
+        self._web = web
         self._clock = clock
 
     def __call__(self, signed_in: SignedIn, *, status: int = 200) -> Response:
-        """Return the user's JSON, with both cookies."""
+        """Return the user as JSON, and set both cookies."""
         user = UserResponse.of(signed_in.user).model_dump_json()
         response = Response(user, status_code=status, media_type="application/json")
         self.set_cookies(response, signed_in)
@@ -52,28 +52,29 @@ class SignedInResponse:
             expires_in=self._seconds_until(tokens.access_expires_at_unix),
             refresh_token=tokens.refresh,
         )
+        # RFC 6749, section 5.1 requires it beside `Cache-Control: no-store`.
         return JSONResponse(content.model_dump(), headers={"Pragma": "no-cache"})
 
     def to_caller(self, request: Request, signed_in: SignedIn, *, by_cookie: Response, has_cookie: bool) -> Response:
-        """Return the next tokens the way the caller brought the ones before.
+        """Return the next tokens by the transport that the caller used: cookies, or the body.
 
         Args:
-            request: the caller's.
-            signed_in: what they get.
+            request: the caller's request.
+            signed_in: the session and its next tokens.
             by_cookie: the response to a browser, without its cookies.
-            has_cookie: whether a refresh token of the caller's session came as a cookie. It is replaced even where the
-                caller was known by its Authorization header: left behind, it would later be taken for a stolen copy.
+            has_cookie: whether the request had a refresh token of the caller's session as a cookie.
         """
         is_bearer = isinstance(bearer_token(request.scope["headers"]), str)
         response = self.in_body(signed_in) if is_bearer else by_cookie
+        # The cookie is replaced for a bearer caller too: left behind, its token would later count as a stolen copy.
         if has_cookie or not is_bearer:
             self.set_cookies(response, signed_in)
         return response
 
     def set_cookies(self, response: Response, signed_in: SignedIn) -> None:
-        """Put both cookies on a response."""
+        """Set both cookies. Each lives as long as its token."""
         tokens = signed_in.tokens
-        self._edge.cookies.set(
+        self._web.cookies.set(
             response,
             access=(tokens.access, self._seconds_until(tokens.access_expires_at_unix)),
             refresh=(tokens.refresh, self._seconds_until(tokens.refresh_expires_at_unix)),

@@ -1,4 +1,4 @@
-"""Revocations of sessions and users: written in the transaction that ends them, applied here once it has committed."""
+"""Revocations: inserted in the transaction that ends the sessions, and applied in this worker after the commit."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -9,17 +9,17 @@ from latchstring.core.revocations.feed import RevocationFeed
 from latchstring.core.revocations.rules import REVOCATION_MARGIN, Revocation, RevocationKind, RevocationReason
 from latchstring.core.revocations.store import insert_revocations
 from latchstring.core.sessions import store
-from latchstring.core.sessions.store import EndedSession
+from latchstring.core.sessions.rules import EndedSession
 from latchstring.foundation.audit import record
 from latchstring.foundation.database import Connection
 from latchstring.foundation.events import RefreshTokenReused, SessionEnded, Source
 
 
 class Revoker:
-    """Tells every worker what has ended.
+    """Inserts revocations, which the other workers see at their next poll.
 
-    Methods that take a connection work in the caller's transaction, and return what `announce` needs once that has
-    committed.
+    Methods that take a connection work in the caller's transaction, and return the revocations to pass to `announce`
+    after the commit.
     """
 
     def __init__(self, feed: RevocationFeed, *, access_life: timedelta) -> None:
@@ -27,7 +27,7 @@ class Revoker:
         self._access_life = access_life
 
     def announce(self, revoked: Sequence[Revocation]) -> None:
-        """Let this worker know what a committed transaction ended, before anybody is answered."""
+        """Apply the revocations of a committed transaction in this worker, before it responds."""
         self._feed.apply(revoked)
 
     async def revoke_sessions(
@@ -40,6 +40,7 @@ class Revoker:
         now: datetime,
         source: Source,
     ) -> list[Revocation]:
+        """Revoke the tokens of sessions that a statement has just ended, and record one event for each."""
         revoked = [
             Revocation(
                 kind=RevocationKind.SESSION,
@@ -47,11 +48,13 @@ class Revoker:
                 user_id=user_id,
                 below_version=None,
                 reason=reason,
+                # Kept until the last access token ever issued for the session has expired by every instance's clock.
                 expires_at=session.access_expires_at + REVOCATION_MARGIN,
             )
             for session in ended
         ]
         await insert_revocations(connection, revoked, now=now)
+        # In the same transaction: no revocation without its event in the audit trail, and no event without it.
         for session in ended:
             if reason is RevocationReason.REFRESH_REUSED:
                 reused = RefreshTokenReused(at=now, source=source, user_id=user_id, session_id=session.id)
@@ -64,8 +67,9 @@ class Revoker:
     async def revoke_user(
         self, connection: Connection, user: User, reason: RevocationReason, *, now: datetime
     ) -> Revocation:
+        """Revoke every session of `user`, whose row is locked; the caller raises the claims version and records why."""
         ended = await store.end_sessions_of_user(connection, user.id, now=now, reason=reason)
-        # Sessions ended before may have tokens left that were refused for another reason: they get this one, too.
+        # One access lifetime from now at least: tokens of sessions that ended earlier get this reason as well.
         latest = max([now + self._access_life, *(session.access_expires_at for session in ended)])
         revocation = Revocation(
             kind=RevocationKind.USER,
@@ -79,7 +83,7 @@ class Revoker:
         return revocation
 
     async def revoke_claims(self, connection: Connection, user: User, *, now: datetime) -> Revocation:
-        """Refuse the tokens that were issued with other roles than the user has now; the sessions live on."""
+        """Revoke the access tokens that were issued with other roles. The sessions stay, and can be refreshed."""
         latest = await store.latest_access_expiry(connection, user.id)
         revocation = Revocation(
             kind=RevocationKind.USER,
@@ -87,6 +91,7 @@ class Revoker:
             user_id=user.id,
             below_version=user.claims_version + 1,
             reason=RevocationReason.CLAIMS_CHANGED,
+            # `latest`, because tokens may have been issued while `access_token_expire_minutes` was higher.
             expires_at=max(now + self._access_life, latest or now) + REVOCATION_MARGIN,
         )
         await insert_revocations(connection, [revocation], now=now)

@@ -1,4 +1,4 @@
-"""Refresh, sign-out and the list of sessions over HTTP."""
+"""Refresh, sign-out and the list of sessions, over JSON."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -36,13 +36,14 @@ def renewal_router(
     clock: Clock,
     settings: SessionSettings,
 ) -> APIRouter:
-    """Return refresh and logout: what is done with whatever tokens are shown."""
+    """Return the routes for refresh and logout, which work on the tokens presented and not on a caller."""
     router = web.credential_router(tags=["auth"])
 
     async def refresh(request: Request) -> Response:
         """Exchange the refresh token (cookie, or `Authorization: Bearer`) for a new pair of tokens.
 
-        Two tabs that ask at once, and a client that asks again because the answer was lost, get the same pair.
+        Two tabs that refresh at once, and a client that repeats the request because the response was lost, get the same
+        pair.
         """
         token = await _presented_token(
             request.scope["headers"], cookie=web.cookies.refresh_name, tokens=tokens, now=clock.now().timestamp()
@@ -50,11 +51,12 @@ def renewal_router(
         if isinstance(token, Refused):
             raise ProblemError(token.code)
         outcome = await refresher.refresh(token, source=web.source(request))
-        # The cookies are left as they are: the loser of a race must not clear the winner's.
+        # No cookies are cleared: another tab may have set newer ones since, which this response would delete.
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome, token_sent=True)
         return signed_in_response(outcome)
 
+    # GET for clients of the tutorial. It sets cookies, so its origin is checked like that of a POST.
     for method in ("POST", "GET"):
         router.add_api_route(
             "/refresh",
@@ -91,9 +93,10 @@ def renewal_router(
         ),
     )
     async def logout(request: Request) -> Response:
-        """End every session of which a token is shown, on the server; expired and older tokens count as well."""
+        """Revoke the session of every token in the request, on the server. Expired and replaced tokens count."""
         names = (web.cookies.access_name.encode(), web.cookies.refresh_name.encode())
         await sessions.sign_out(every_token(request.scope["headers"], names), source=web.source(request))
+        # Success only after the commit: a sign-out that could not be recorded is 503 (CVE-2020-15223, fosite).
         response = JSONResponse(SignedOutResponse().model_dump())
         web.cookies.clear(response)
         if settings.logout_clears_cache:
@@ -104,7 +107,7 @@ def renewal_router(
 
 
 def sessions_router(sessions: Sessions, web: WebContext, *, settings: SessionSettings) -> APIRouter:
-    """Return the list of sessions, and the ways to end them from there."""
+    """Return the routes that list and revoke the caller's sessions."""
     router = web.router(tags=["sessions"])
     FreshCaller = Annotated[Caller, Depends(fresh(minutes=settings.fresh_minutes))]  # noqa: N806 -- a type
 
@@ -115,7 +118,7 @@ def sessions_router(sessions: Sessions, web: WebContext, *, settings: SessionSet
         responses=refusals(*GUARD_REFUSALS, Code.BODY_TOO_LARGE, Code.DATABASE_UNAVAILABLE),
     )
     async def list_sessions(caller: CallerDep) -> Sequence[SessionResponse]:
-        """The caller's living sessions, the one last used first."""
+        """List the caller's active sessions, the last refreshed first."""
         found = await sessions.list_sessions(caller.user_id)
         return [SessionResponse.of(listed, current_id=caller.session_id) for listed in found]
 
@@ -125,18 +128,19 @@ def sessions_router(sessions: Sessions, web: WebContext, *, settings: SessionSet
         summary="End one session",
         status_code=204,
         response_class=Response,
-        # Named here and not as the function's own, for which FastAPI would document a 422 that is never answered.
+        # Declared here and not as the function's parameter: FastAPI would document a 422 that never occurs.
         openapi_extra={"parameters": [_SESSION_ID]},
         responses=refusals(*GUARD_REFUSALS, Code.BODY_TOO_LARGE, Code.DATABASE_UNAVAILABLE, Code.SESSION_NOT_FOUND),
     )
     async def revoke_session(request: Request, caller: CallerDep) -> Response:
-        """End one of the caller's sessions; another user's is not found."""
+        """Revoke one of the caller's sessions. Another user's session is 404."""
         wanted = session_id_from(request.path_params["session_id"])
         if wanted is None or not await sessions.revoke_session(
             wanted, user_id=caller.user_id, reason=RevocationReason.REVOKED, source=web.source(request)
         ):
             raise ProblemError(Code.SESSION_NOT_FOUND)
         response = Response(status_code=204)
+        # Only for the caller's own: revoking another device must not sign this browser out.
         if wanted == caller.session_id:
             web.cookies.clear(response)
         return response
@@ -160,10 +164,8 @@ def sessions_router(sessions: Sessions, web: WebContext, *, settings: SessionSet
         caller: FreshCaller,
         all: bool = False,  # noqa: A002, FBT001, FBT002 -- the contract's name of a query parameter
     ) -> Response:
-        """End all of the caller's sessions but this one; with `all=true` this one too.
-
-        A stolen session must not shut its owner out: who asks has proved a moment ago who they are.
-        """
+        """Revoke the caller's other sessions; with `all=true` this one as well. Requires a recent proof."""
+        # A thief who holds a session must not be able to sign its owner out, hence `FreshCaller`.
         source = web.source(request)
         response = Response(status_code=204)
         if all:
@@ -199,5 +201,5 @@ async def _presented_token(headers: RawHeaders, *, cookie: str, tokens: Tokens, 
     other = tokens.read_refresh(in_cookie, now=now)
     if named is not None and other is not None and named.user_id != other.user_id:
         return Refused(Code.CREDENTIALS_CONFLICT)
-    # A client that puts its access token on every request does so here, too; the cookie is what it means.
+    # Some clients add their access token to every request. An access token can't be exchanged, so the cookie counts.
     return in_header if access is None else in_cookie

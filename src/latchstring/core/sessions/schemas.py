@@ -1,4 +1,4 @@
-"""Sessions in answers."""
+"""Sessions in responses."""
 
 from datetime import datetime
 from typing import Literal, Self
@@ -11,7 +11,7 @@ from latchstring.foundation.web.openapi import example
 
 
 class SessionResponse(BaseModel):
-    """A session, as its owner sees it; never a token."""
+    """A session, as its owner sees it. Never includes a token."""
 
     model_config = example(
         {
@@ -23,26 +23,26 @@ class SessionResponse(BaseModel):
             "ip": "203.0.113.7",
             "current": True,
             "methods": ["pwd"],
-            # A null would be left out of the OpenAPI document, which says that the field is always there.
+            # Not null, although it usually is: FastAPI would leave a null out of the OpenAPI document's example.
             "repeated_elsewhere_at": "2026-11-23T23:41:09.204417Z",
         }
     )
 
     id: UUID = Field(description="The `sid` of its tokens.")
     created_at: datetime
-    last_used_at: datetime = Field(description="When it was last refreshed; what a token is used for is not noted.")
-    expires_at: datetime = Field(description="When it ends, unless it is refreshed before.")
-    user_agent: str | None = Field(description="Of the client that signed in.")
-    ip: str | None = Field(description="The address that client came from.")
-    current: bool = Field(description="Whether it is the one that asks.")
-    methods: list[str] = Field(description="How the user proved who they are: `amr` values of RFC 8176.")
+    last_used_at: datetime = Field(description="When it was last refreshed. Other requests are not recorded.")
+    expires_at: datetime = Field(description="When it expires, unless it is refreshed before.")
+    user_agent: str | None = Field(description="The User-Agent of the client that signed in.")
+    ip: str | None = Field(description="The IP address of the client that signed in.")
+    current: bool = Field(description="Whether it is the caller's own session.")
+    methods: list[str] = Field(description="How the user proved who they are: `amr` values (RFC 8176).")
     repeated_elsewhere_at: datetime | None = Field(
         description="When a refresh was last repeated from another network or browser: a changed network, or a thief."
     )
 
     @classmethod
     def of(cls, listed: ListedSession, *, current_id: UUID) -> Self:
-        """Return what may be shown of a session."""
+        """Return the fields of a session that its owner may see."""
         session = listed.session
         return cls(
             id=session.id,
@@ -58,6 +58,6 @@ class SessionResponse(BaseModel):
 
 
 class SignedOutResponse(BaseModel):
-    """Signed out: whatever was shown is worth nothing from now on."""
+    """Signed out: the sessions of all tokens in the request have been revoked."""
 
     status: Literal["success"] = "success"

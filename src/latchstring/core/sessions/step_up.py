@@ -1,4 +1,4 @@
-"""Step-up on pages: a form that needs a fresh proof waits in the page that asks for it, as it was filled in."""
+"""Step-up on pages: a form that needs a fresh proof is kept in the confirmation page while the user confirms."""
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -27,23 +27,23 @@ _SIGNED_IN = "latchstring.signed_in"
 
 @dataclass(frozen=True, slots=True)
 class StepUp:
-    """How a visitor proves on a page, once more, who they are."""
+    """How a feature confirms a visitor's identity on a page."""
 
     template: str
     field: str
-    """The field of the proof; no form of ours has one of that name."""
+    """The field of the proof. No other form of ours has a field with that name."""
     beside: Collection[str]
-    """What else its page sends of its own, filled in or not."""
+    """The other fields of the confirmation page itself."""
     prove: Callable[[Request, Caller, str], Awaitable[SignedIn | Refused]]
-    """Checks what was filled into it."""
+    """Checks the value of `field`."""
     missing: str
-    """What is said where it was left empty: a sentence of the catalogues."""
+    """The message for an empty field: a sentence of the catalogues."""
     wrong: str
-    """What is said where it is not right: a sentence of the catalogues."""
+    """The message for a wrong value: a sentence of the catalogues."""
 
 
 class StepUpPages:
-    """Asks for the proof, and then does what the form asks for."""
+    """Shows the confirmation page, and runs the form's own route once the proof is right."""
 
     def __init__(
         self,
@@ -63,31 +63,39 @@ class StepUpPages:
         self._cookies = web.cookies
 
     def handles(self, request: Request, problem: ProblemError) -> bool:
-        """Tell whether a form was stopped only because its sender's proof is too old."""
+        """Return whether a form was refused only because the proof is too old."""
         return problem.code is Code.INSUFFICIENT_USER_AUTHENTICATION and request.method not in SAFE_METHODS
 
     async def confirmed(self, request: Request, problem: ProblemError, handle: Handler) -> Response:
-        """Ask for a proof on a page that holds the form which was stopped; once it is right, do what the form asks."""
+        """Show a confirmation page that holds the refused form; with the right proof, run the form's route.
+
+        Raises:
+            ProblemError: the proof was refused for another reason than being wrong, as with too many attempts.
+        """
+        # The form is kept in the page. On the server it would need a table of unfinished forms, and a cookie would be
+        # sent with every request (decision 21).
         step_up, translate = self._step_up, self._renderer.translations(request.scope)
         caller = await self._guard.caller(request.scope)
         fields = dict(await self._renderer.form(request))
-        shown = fields.pop(step_up.field, None)
-        was_asked = [fields.pop(name) for name in step_up.beside if name in fields]
-        if shown is None and was_asked:
+        proof = fields.pop(step_up.field, None)
+        # The form reader drops empty fields. The page's other fields show that it was submitted without a proof.
+        own_fields = [fields.pop(name) for name in step_up.beside if name in fields]
+        if proof is None and own_fields:
             form = Form(summary=translate(step_up.missing))
             return await self._confirm_page(request, caller, fields, form=form, status=422)
-        if shown is None:
+        if proof is None:
             response = await self._confirm_page(request, caller, fields, form=Form(), status=401)
             response.headers.update(problem.headers or {})
             return response
-        outcome = await step_up.prove(request, caller, shown)
+        outcome = await step_up.prove(request, caller, proof)
         if isinstance(outcome, Refused):
             if outcome.code is not Code.INVALID_CREDENTIALS:
                 raise ProblemError.of(outcome, token_sent=True)
             return await self._confirm_page(
                 request, caller, fields, form=Form(summary=translate(step_up.wrong)), status=422
             )
-        # Whatever becomes of the form: the session is one generation on, and its tokens have to reach the browser.
+        # Set on any response, also an error: the session has a new generation, and a browser left with the old
+        # refresh token would later be taken for a thief.
         request.scope[_SIGNED_IN] = outcome
         return await handle(self._with_tokens_of(request, outcome))
 
@@ -112,15 +120,19 @@ class StepUpPages:
 
     def _with_tokens_of(self, request: Request, signed_in: SignedIn) -> Request:
         cookies, tokens = self._cookies, signed_in.tokens
+        # The form's route has to see the new proof, which is in the new access token only.
         headers = replaced_cookies(
             request.scope["headers"], {cookies.access_name: tokens.access, cookies.refresh_name: tokens.refresh}
         )
         return Request({**request.scope, "headers": headers}, request.receive)
 
     def keep_signed_in(self, request: Request, response: Response) -> None:
-        """Put the tokens of a session that was proven on the way on the response, unless that has others."""
+        """Set the tokens of a session confirmed during this request, unless the response sets others itself."""
         signed_in: SignedIn | None = request.scope.get(_SIGNED_IN)
         names = (self._cookies.access_name, self._cookies.refresh_name)
-        said = [value for name, value in response.raw_headers if name == b"set-cookie"]
-        if signed_in is not None and not any(each.startswith(name.encode() + b"=") for each in said for name in names):
+        # A route that sets cookies itself, such as a password change, has newer tokens or clears them.
+        set_cookies = [value for name, value in response.raw_headers if name == b"set-cookie"]
+        if signed_in is not None and not any(
+            each.startswith(name.encode() + b"=") for each in set_cookies for name in names
+        ):
             self._signed_in_response.set_cookies(response, signed_in)

@@ -1,7 +1,7 @@
-"""Named questions about sessions, and the writes."""
+"""Named queries of the table of sessions."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,20 +10,20 @@ import sqlalchemy as sa
 
 from latchstring.core.revocations.rules import RevocationReason
 from latchstring.core.revocations.store import EPOCH
-from latchstring.core.sessions.rules import MAX_CLOCK_SKEW, Client, ListedSession, RefreshLimit, Session
+from latchstring.core.sessions.rules import (
+    MAX_CLOCK_SKEW,
+    Client,
+    EndedSession,
+    ListedSession,
+    RefreshLimit,
+    Rotation,
+    Session,
+)
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.database import Connection
 from latchstring.foundation.events import Source
 
-
-@dataclass(frozen=True, slots=True)
-class EndedSession:
-    """A session that a statement has just ended."""
-
-    id: UUID
-    access_expires_at: datetime
-
-
+# Columns for lists and pruning only, which `Session` does not have.
 _KEPT_FROM_RULES = {"user_agent", "address", "expires_by"}
 _COLUMNS = [column for column in sessions.c if column.name not in _KEPT_FROM_RULES]
 _FIELDS = [column.name for column in _COLUMNS]
@@ -35,11 +35,12 @@ def _session(row: sa.Row[Any]) -> Session:
     return Session(**{**fields, "methods": tuple(fields["methods"]), "rotated_by": rotated_by})
 
 
+# The statement itself reads the epoch in force, so that a session belongs to one side of an epoch that begins now.
 _INSERT = sessions.insert().values(epoch=EPOCH).returning(sessions.c.epoch)
 
 
 async def insert_session(connection: Connection, session: Session, *, source: Source) -> Session:
-    """Write a new session; return it with the epoch it was opened in."""
+    """Insert a new session, and return it with the epoch in force."""
     row = {
         "id": session.id,
         "user_id": session.user_id,
@@ -71,6 +72,7 @@ def _instant(name: str) -> sa.BindParameter[datetime]:
     return sa.bindparam(name, type_=sessions.c.rotated_at.type)
 
 
+# A CASE, because the two databases have no function in common: PostgreSQL has `least`, SQLite a `min` of two arguments.
 def _earlier(column: sa.Column[datetime], instant: sa.BindParameter[datetime]) -> sa.Case[datetime]:
     return sa.case((column < instant, column), else_=instant)
 
@@ -80,6 +82,7 @@ _NEW_ACCESS_EXPIRY = _earlier(sessions.c.ends_at, _instant("access_expiry"))
 _ACTIVE = (sessions.c.revoked_at.is_(None), sessions.c.expires_at > _NOW, sessions.c.epoch >= EPOCH)
 _OF_USER = (sessions.c.id == sa.bindparam("session_id"), sessions.c.user_id == sa.bindparam("owner_id"))
 
+# Refreshes are counted by the statement that rotates: no further statement, and no row to prune (decision 10).
 _WINDOW_IS_OVER = sessions.c.refreshes_since <= _instant("window_began")
 _MAY_REFRESH = _WINDOW_IS_OVER | (sessions.c.refreshes < sa.bindparam("most_refreshes"))
 _COUNTED = {
@@ -91,9 +94,10 @@ _NEXT_GENERATION = {
     "generation": sessions.c.generation + 1,
     "rotated_at": _NOW,
     "expires_at": _earlier(sessions.c.ends_at, _instant("refresh_expiry")),
-    # Never an earlier day: tokens of before may live until then, though lifetimes were lowered.
+    # Never an earlier day: earlier tokens may be valid until then, even if the lifetimes have been lowered since.
     "expires_by": sa.case((sessions.c.expires_by > _LAST_DAY, sessions.c.expires_by), else_=_LAST_DAY),
     "generation_access_expires_at": _NEW_ACCESS_EXPIRY,
+    # The latest one ever issued: a revocation is kept until then, so it must cover every token of the session.
     "access_expires_at": sa.case(
         (sessions.c.access_expires_at > _NEW_ACCESS_EXPIRY, sessions.c.access_expires_at), else_=_NEW_ACCESS_EXPIRY
     ),
@@ -102,10 +106,11 @@ _NEXT_GENERATION = {
 }
 _PROVEN = {"proven_at": _instant("new_proof_at"), "methods": sa.bindparam("new_methods", type_=sessions.c.methods.type)}
 _IS_CURRENT = sessions.c.generation == sa.bindparam("presented")
-# An access token does not say its generation, but when that began. One of an older generation that was replaced within
-# the grace comes from a client that has yet to hear of the new one: it is answered within that one, as a refresh is.
+# An access token has no generation, but `iat` is when that began. If it is older than the current generation, and that
+# began within the grace, the request is a repeat, and stays in the current generation as a refresh would.
 _IS_NOT_REPEATED = (sessions.c.rotated_at < _instant("next_second")) | (sessions.c.rotated_at < _instant("grace_began"))
 
+# The one conditional statement of a refresh: of two at once, one changes the row, and the other finds no such row.
 _ROTATE = (
     sessions.update()
     .where(*_OF_USER, _IS_CURRENT, *_ACTIVE, _MAY_REFRESH)
@@ -135,37 +140,24 @@ _COUNT_LIMITED_REPEAT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """The next generation of a session, in the statement's terms."""
-
-    session_id: UUID
-    user_id: UUID
-    now: datetime
-    access_expiry: datetime
-    refresh_expiry: datetime
-    client: Client
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The values of the statement's parameters."""
-        return {
-            "session_id": self.session_id,
-            "owner_id": self.user_id,
-            "now": self.now,
-            "access_expiry": self.access_expiry,
-            "refresh_expiry": self.refresh_expiry,
-            "last_day": self.refresh_expiry.date(),
-            "network": self.client.network,
-            "agent": self.client.agent,
-        }
+def _parameters(rotation: Rotation) -> dict[str, Any]:
+    return {
+        "session_id": rotation.session_id,
+        "owner_id": rotation.user_id,
+        "now": rotation.now,
+        "access_expiry": rotation.access_expiry,
+        "refresh_expiry": rotation.refresh_expiry,
+        "last_day": rotation.refresh_expiry.date(),
+        "network": rotation.client.network,
+        "agent": rotation.client.agent,
+    }
 
 
 async def rotate(
     connection: Connection, rotation: Rotation, *, presented: int, limit: RefreshLimit | None
 ) -> Session | None:
-    """Move a living session to its next generation: the one conditional statement. None: it was not so."""
-    parameters = rotation.parameters | {"presented": presented} | _limiting(limit, now=rotation.now)
+    """Begin an active session's next generation. None if `presented` is not current or the limit is reached."""
+    parameters = _parameters(rotation) | {"presented": presented} | _limiting(limit, now=rotation.now)
     row = (await connection.execute(_ROTATE, parameters)).one_or_none()
     return _session(row) if row else None
 
@@ -173,8 +165,8 @@ async def rotate(
 async def rotate_proven(
     connection: Connection, rotation: Rotation, *, presented: int, methods: Collection[str], proven_at: datetime
 ) -> Session | None:
-    """Do the same for a user who has just proved again who they are."""
-    parameters = rotation.parameters | {
+    """Begin the next generation with a fresh proof, without the limit on refreshes."""
+    parameters = _parameters(rotation) | {
         "presented": presented,
         "new_methods": list(methods),
         "new_proof_at": proven_at,
@@ -192,17 +184,19 @@ async def rotate_unseen(
     methods: Collection[str],
     proven_at: datetime,
 ) -> Session | None:
-    """Do the same for a client that showed an access token alone; None: it has ended, or was rotated within the grace.
+    """Begin the next generation with a fresh proof, for a client that sent an access token alone.
+
+    Returns None if the session has ended, or was rotated within the grace after the token was issued.
 
     Args:
         connection: the open transaction.
         rotation: the next generation.
-        access_issued_at: when the access token was, in whole seconds.
-        grace: how long an older generation is answered within the one that replaced it.
-        methods: everything proven in the session.
+        access_issued_at: the access token's `iat`, in whole seconds.
+        grace: how long a replaced generation stays in the one that replaced it.
+        methods: all methods that the client has proven.
         proven_at: when the user proved who they are.
     """
-    parameters = rotation.parameters | {
+    parameters = _parameters(rotation) | {
         "next_second": access_issued_at + timedelta(seconds=1),
         "grace_began": rotation.now - grace,
         "new_methods": list(methods),
@@ -221,7 +215,7 @@ async def prove(
     proven_at: datetime,
     now: datetime,
 ) -> Session | None:
-    """Note that the user has proved again who they are, in the generation there is; None: the session has ended."""
+    """Write a fresh proof into the current generation. Returns None if the session has ended."""
     parameters = {
         "session_id": session_id,
         "owner_id": user_id,
@@ -242,10 +236,11 @@ async def count_repeat(
     limit: RefreshLimit | None,
     is_elsewhere: bool,
 ) -> bool:
-    """Count a repeated response; False where the session has had as many refreshes as it may have, or has ended.
+    """Count a repeated response. Returns False if the limit is reached or the session has ended.
 
-    Without a limit it is no refresh that would count: a confirmation is none, and a thief must not use those up.
+    Without a `limit` the repeat does not count as a refresh.
     """
+    # A confirmation is not a refresh: a thief who repeats refreshes must not be able to prevent the owner's.
     elsewhere_at = now if is_elsewhere else None
     parameters = {"session_id": session_id, "owner_id": user_id, "now": now, "elsewhere_at": elsewhere_at}
     if limit is None:
@@ -272,7 +267,7 @@ async def session_of_user(connection: Connection, session_id: UUID, *, user_id: 
 
 
 async def active_session(connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime) -> Session | None:
-    """Read one session of one user; None where there is none, or it has ended."""
+    """Read one active session of one user; None if there is none, or it has ended."""
     found = await session_of_user(connection, session_id, user_id=user_id)
     if found is None:
         return None
@@ -282,13 +277,13 @@ async def active_session(connection: Connection, session_id: UUID, *, user_id: U
 
 
 async def owner_of(connection: Connection, session_id: UUID) -> UUID | None:
-    """Read whose session it is; None where there is no such session."""
+    """Read the id of a session's user; None if there is no such session."""
     owner: UUID | None = await connection.scalar(sa.select(sessions.c.user_id).where(sessions.c.id == session_id))
     return owner
 
 
 _TODAY = sa.bindparam("today", type_=sa.Date())
-# The day is what the index knows: who has thousands of sessions that ended by themselves is answered as quickly.
+# `expires_by` is in the index: thousands of expired sessions of a user do not slow these queries down.
 _ACTIVE_OF_USER = (sessions.c.user_id == sa.bindparam("owner_id"), sessions.c.expires_by >= _TODAY, *_ACTIVE)
 _LIST = (
     sa.select(*_COLUMNS, sessions.c.user_agent, sessions.c.address)
@@ -298,7 +293,7 @@ _LIST = (
 
 
 async def list_sessions(connection: Connection, user_id: UUID, *, now: datetime) -> list[ListedSession]:
-    """Read the living sessions of a user, the one last used first."""
+    """Read the active sessions of a user, the last refreshed first."""
     rows = await connection.execute(_LIST, {"owner_id": user_id, "now": now, "today": now.date()})
     return [ListedSession(session=_session(row), user_agent=row.user_agent, address=row.address) for row in rows]
 
@@ -309,7 +304,7 @@ _LATEST_ACCESS = sa.select(sa.func.max(sessions.c.access_expires_at)).where(
 
 
 async def latest_access_expiry(connection: Connection, user_id: UUID) -> datetime | None:
-    """Read when the last access token expires of all that were ever issued for a user's sessions."""
+    """Read when the last access token expires that was ever issued for a user's sessions."""
     latest: datetime | None = await connection.scalar(_LATEST_ACCESS, {"owner_id": user_id})
     return latest
 
@@ -320,24 +315,20 @@ _ACTIVE_AMONG = sa.select(sessions.c.id, sessions.c.expires_at).where(
 
 
 async def active_among(connection: Connection, session_ids: Collection[UUID], *, now: datetime) -> dict[UUID, datetime]:
-    """Return which of these sessions live, each with when it ends unless it is refreshed."""
+    """Return the active ones of these sessions, each with when it expires unless it is refreshed."""
     rows = await connection.execute(_ACTIVE_AMONG, {"ids": list(session_ids), "now": now})
     return {row.id: row.expires_at for row in rows}
 
 
-_ENDED = {
-    "revoked_at": _NOW,
-    "revoked_reason": sa.bindparam("reason"),
-    "expires_by": _TODAY,
-}
+_ENDED = {"revoked_at": _NOW, "revoked_reason": sa.bindparam("reason"), "expires_by": _TODAY}
 _END = (
     sessions.update()
     .where(*_OF_USER, sessions.c.revoked_at.is_(None))
     .values(_ENDED)
     .returning(sessions.c.id, sessions.c.access_expires_at)
 )
-# Not those that ended by themselves, of which no token is left: they may be thousands, and are evidence as they are.
-# By whose clock? An instance that is ahead must end what another one would still renew.
+# Not expired sessions, of which no token is valid: they may be thousands, and are evidence as they are. Expired for
+# `MAX_CLOCK_SKEW`, because an instance whose clock is ahead must end what another one would still refresh.
 _LONG_AGO = _instant("long_ago")
 _END_ALL = (
     sessions.update()
@@ -351,6 +342,7 @@ _END_ALL = (
     .returning(sessions.c.id, sessions.c.access_expires_at)
 )
 _END_OTHERS = _END_ALL.where(sessions.c.id != sa.bindparam("kept_id"))
+# Ids begin with the time of creation (UUIDv7), so the highest ids are the newest sessions.
 _BEYOND = sa.select(sessions.c.id).where(*_ACTIVE_OF_USER).order_by(sessions.c.id.desc()).offset(sa.bindparam("most"))
 _END_OLDEST = _END_ALL.where(sessions.c.id.in_(_BEYOND))
 
@@ -358,28 +350,28 @@ _END_OLDEST = _END_ALL.where(sessions.c.id.in_(_BEYOND))
 async def end_session(
     connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime, reason: RevocationReason
 ) -> list[EndedSession]:
-    """End one session; none where it had ended already."""
+    """End one session of one user. Returns nothing if it has ended already."""
     return await _end(connection, _END, session_id=session_id, owner_id=user_id, now=now, reason=reason)
 
 
 async def end_sessions_of_user(
     connection: Connection, user_id: UUID, *, now: datetime, reason: RevocationReason
 ) -> list[EndedSession]:
-    """End every session of a user of which a token may be left."""
+    """End every session of a user of which a token may be valid."""
     return await _end(connection, _END_ALL, owner_id=user_id, now=now, reason=reason)
 
 
 async def end_other_sessions(
     connection: Connection, user_id: UUID, *, kept_id: UUID, now: datetime, reason: RevocationReason
 ) -> list[EndedSession]:
-    """End every session of a user of which a token may be left, but one."""
+    """End every session of a user of which a token may be valid, except one."""
     return await _end(connection, _END_OTHERS, owner_id=user_id, kept_id=kept_id, now=now, reason=reason)
 
 
 async def end_oldest_sessions(
     connection: Connection, user_id: UUID, *, most: int, now: datetime, reason: RevocationReason
 ) -> list[EndedSession]:
-    """End the living sessions of a user that were opened before the `most` newest ones."""
+    """End a user's active sessions except the `most` newest ones."""
     return await _end(connection, _END_OLDEST, owner_id=user_id, most=most, now=now, reason=reason)
 
 
@@ -400,6 +392,6 @@ async def _end(
 
 
 async def prune_sessions(connection: Connection, *, before: date, most: int) -> int:
-    """Delete sessions that ended before a day, `most` at a time; return how many."""
+    """Delete at most `most` sessions that ended before a day, and return how many were deleted."""
     ended = sa.select(sessions.c.id).where(sessions.c.expires_by < before).order_by(sessions.c.expires_by).limit(most)
     return (await connection.execute(sessions.delete().where(sessions.c.id.in_(ended)))).rowcount

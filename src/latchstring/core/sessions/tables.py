@@ -9,8 +9,9 @@ sessions = sa.Table(
     "latchstring_sessions",
     metadata,
     sa.Column("id", sa.Uuid(), primary_key=True),
-    # No cascading key: an ended session is evidence, and outlives its user.
+    # No foreign key, which would cascade: an ended session is evidence, and is kept when its user is deleted.
     sa.Column("user_id", sa.Uuid(), nullable=False),
+    # Signing everyone out raises the epoch in force: one row in the feed, and no row here is touched (decision 9).
     sa.Column("epoch", sa.Integer(), nullable=False),
     sa.Column("created_at", UtcDateTime(), nullable=False),
     sa.Column("proven_at", UtcDateTime(), nullable=False),
@@ -23,19 +24,21 @@ sessions = sa.Table(
     sa.Column("access_expires_at", UtcDateTime(), nullable=False),
     sa.Column("refreshes", sa.Integer(), nullable=False),
     sa.Column("refreshes_since", UtcDateTime(), nullable=False),
-    # Who rotated, so that a repeat from elsewhere can be told: a network and a hash, no address and no User-Agent.
+    # The client that rotated, to detect a repeat from elsewhere. A network and a hash are enough for that: no full IP
+    # address and no User-Agent is kept of each refresh.
     sa.Column("rotated_network", sa.String(43)),
     sa.Column("rotated_agent", sa.String(16)),
     sa.Column("repeats", sa.Integer(), nullable=False),
     sa.Column("repeated_elsewhere_at", UtcDateTime()),
-    # What a refresh changes is in no index, so that PostgreSQL writes none for it (a HOT update). Pruning looks for
-    # this day, which is the same for all refreshes of one day.
+    # No column that a refresh changes is indexed, so that PostgreSQL writes no index for it (a HOT update). Pruning
+    # therefore uses this day, which stays the same for all refreshes of one day (decision 12).
     sa.Column("expires_by", sa.Date(), nullable=False, index=True),
     sa.Column("revoked_at", UtcDateTime()),
     sa.Column("revoked_reason", sa.String(32)),
     sa.Column("user_agent", sa.String(USER_AGENT_MAX_LENGTH)),
     sa.Column("address", sa.String(64)),
 )
+# Partial: a user's ended sessions may be thousands, and are in no list.
 sa.Index(
     "ix_latchstring_sessions_living",
     sessions.c.user_id,

@@ -1,4 +1,4 @@
-"""The page of a visitor who is signed in, which keeps their session alive while it is open."""
+"""Render pages for signed-in visitors. An open page refreshes the session before its access token expires."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from latchstring.foundation.web.pages.renderer import Renderer, Renewal
 
 
 class VisitorPage:
-    """Renders a template for a visitor."""
+    """Renders a template for a signed-in visitor."""
 
     def __init__(self, renderer: Renderer, clock: Clock, *, access_life_seconds: float) -> None:
         self._renderer = renderer
         self._clock = clock
         self._access_life_seconds = access_life_seconds
 
-    def __call__(self, request: Request, template: str, visitor: Visitor, **content: Any) -> Response:  # noqa: ANN401 -- whatever a template asks for
-        """Return the page."""
+    def __call__(self, request: Request, template: str, visitor: Visitor, **content: Any) -> Response:  # noqa: ANN401 -- the variables of a template
+        """Return the page rendered from `template`, with `content` as its variables."""
         renewal = self._renewal(request, visitor.caller)
         return self._renderer.page(request, template, user=visitor.user, renewal=renewal, **content)
 
@@ -28,6 +28,7 @@ class VisitorPage:
         left = caller.expires_at_unix - self._clock.now().timestamp()
         return Renewal(
             url=self._renderer.urls.renewal_url(connection.scope),
+            # In seconds from now and not as a time: the visitor's clock may be wrong.
             due_in_seconds=max(int(left), 0),
             life_seconds=max(int(self._access_life_seconds), 1),
         )
