@@ -1,7 +1,7 @@
-"""What a feature gets, and what it offers.
+"""The interface of features: what a feature gets, and what it returns.
 
-A feature is a small object. `Auth` calls its `build` once and mounts the parts that come back; it knows no feature
-by name, and features know nothing of each other. The built-in ones come through this same door.
+A feature is a small object. `wiring.build` calls its `build` once, and `Auth` mounts the parts that it returns. Nothing
+knows a feature by its name, and features do not know each other. The built-in features use this same interface.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from latchstring.foundation.web.context import WebContext
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The tools a feature may use."""
+    """The parts of `foundation` that a feature may use."""
 
     database: Database
     clock: Clock
@@ -40,8 +40,10 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """What every feature may build on."""
+    """The parts of `core` that a feature may use."""
 
+    # No function that creates sessions: a feature hands a `Proof` to `sign_in`, so that no sign-in method can skip a
+    # check (CVE-2022-24857, django-mfa3: a second factor on one login only).
     users: Users
     sessions: Sessions
     refresher: Refresher
@@ -52,28 +54,28 @@ class Core:
 
 
 BuildPages = Callable[[PageRouter], APIRouter]
-"""Builds a feature's pages on `PageRouter.router`, when they are mounted."""
+"""Builds a feature's pages with `PageRouter.router`, when `Auth.install` mounts them."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureParts:
-    """What a feature offers: routes under the prefix of the whole, pages, and ways to get tokens at `/token`."""
+    """What a feature offers: routes under the prefix of `Auth`, pages, and grant types of `/token`."""
 
     name: str
     router: APIRouter
     pages: BuildPages | None = None
-    """Called only where the application has pages."""
+    """Called only if the application has pages."""
     links: Sequence[tuple[str, str]] = ()
-    """Entries of the pages' navigation: a label that is in the catalogues, and a path below the pages' prefix."""
+    """Entries of the pages' navigation: a label from the catalogues, and a path below the pages' prefix."""
     step_up: StepUp | None = None
-    """How a page asks once more for a proof. At most one feature offers it."""
+    """The confirmation of a visitor's identity on pages. At most one feature offers it."""
     grants: Mapping[str, Grant] = field(default_factory=dict)
-    """By their `grant_type`."""
+    """The grants of `/token` by `grant_type`."""
 
 
 class Feature(Protocol):
-    """Something an application switches on."""
+    """A part of the service that an application switches on, such as passwords."""
 
     def build(self, tools: Tools, core: Core) -> FeatureParts:
-        """Return the feature's parts, made of what it is given."""
+        """Return the feature's parts, built with the given tools. Called once, before any application is known."""
         ...
