@@ -79,7 +79,7 @@ class PageDependency(GuardDependency):
 _PageGuard = Annotated[Any, NotFromRequest("on_page is missing its call: write Depends(on_page(current_user))")]
 
 
-def on_page(dependency: _PageGuard) -> Any:  # noqa: ANN401 -- a dependency, whatever it returns
+def on_page(dependency: _PageGuard) -> Any:  # noqa: ANN401 -- a dependency of any return type
     """Return a guard for an application's own pages: `Annotated[User, Depends(on_page(current_user))]`.
 
     Where `dependency` would refuse a visitor with an expired token, without a session or with an old proof, this

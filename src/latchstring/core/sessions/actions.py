@@ -137,8 +137,8 @@ class Sessions:
         Returns:
             The change, or the reason why it is not possible.
         """
-        # The thief may have exchanged a forged refresh token for an honest pair of any session, signed by a key that
-        # nobody stole. To retire the key alone would leave them that (decision 14).
+        # The thief may have exchanged a forged refresh token of any session for an honest pair, signed with another
+        # key. Retiring the stolen key alone would leave that pair valid (decision 14).
         draft = None if dry_run else await self._keys.draft()
         async with self._database.transaction() as connection:
             change = await self._keys.retire_at_once(connection, kid, draft, source=source)

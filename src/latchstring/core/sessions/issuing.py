@@ -84,17 +84,21 @@ class TokenIssuer:
             expires_at_unix=int(session.generation_access_expires_at.timestamp()),
             claims=hook_claims.claims,
         )
-        bearer = RefreshClaims(
-            user_id=user.id,
-            session_id=session.id,
-            issued_at_unix=issued_at,
-            expires_at_unix=int(session.expires_at.timestamp()),
-            generation=session.generation,
-            proven=proven,
-        )
+        bearer = _refresh_claims(session, proven, issued_at_unix=issued_at)
         if not self._feed.knows_epoch(session.epoch):
             # Everyone has just been signed out, perhaps because the key that would sign these tokens was stolen.
             await self._tokens.reload_keys()
         # In a thread: two RSA signatures take 2 ms, which would block the event loop. The library releases the GIL.
         tokens = await asyncio.to_thread(self._tokens.issue, caller, bearer)
         return SignedIn(user=user, session=session, tokens=tokens)
+
+
+def _refresh_claims(session: Session, proven: Proven, *, issued_at_unix: int) -> RefreshClaims:
+    return RefreshClaims(
+        user_id=session.user_id,
+        session_id=session.id,
+        issued_at_unix=issued_at_unix,
+        expires_at_unix=int(session.expires_at.timestamp()),
+        generation=session.generation,
+        proven=proven,
+    )

@@ -66,7 +66,7 @@ class Refresher:
         Within the grace, the previous refresh token gets the same pair again. An older one revokes the session.
 
         Raises:
-            UnavailableError: the database or the keys are unavailable; nothing was changed.
+            UnavailableError: the database or the keys are unavailable. The client can repeat the request.
         """
         now = self._clock.now()
         bearer = self._tokens.read_refresh(refresh_token, now=now.timestamp())
@@ -125,10 +125,7 @@ class Refresher:
         source: Source,
         revoked: list[Revocation],
     ) -> Session | Refused:
-        """Judge a refresh token that did not win the rotation: return the session to respond from, or refuse.
-
-        A reused token revokes the session. The revocations are added to `revoked`.
-        """
+        """Judge a token that did not win the rotation: return the session to respond from, refuse, or revoke it."""
         found = await store.session_of_user(connection, bearer.session_id, user_id=bearer.user_id)
         if found is None:
             return Refused(Code.SESSION_ENDED)
@@ -149,14 +146,8 @@ class Refresher:
                 reason = RevocationReason.REFRESH_REPEATED_ELSEWHERE
             case ReuseVerdict.REUSED:
                 pass
-            case ReuseVerdict.TOO_OFTEN:
-                return _too_often(session, limit, now=now)
-            case ReuseVerdict.CLOCKS_DIFFER:
-                return _clocks_differ(session, now=now)
-            case ReuseVerdict.EXPIRED:
-                return Refused(Code.TOKEN_EXPIRED)
-            case ReuseVerdict.ENDED:
-                return Refused(Code.SESSION_ENDED)
+            case _:
+                return _refusal_of(verdict, session, limit, now=now)
         ended = await store.end_session(connection, session.id, user_id=session.user_id, now=now, reason=reason)
         # Of several copies presented at once, one ends the session; for the others `ended` is empty.
         revoked += await self._revoker.revoke_sessions(
@@ -205,25 +196,21 @@ class Refresher:
             source: where the request came from.
             revoked: a list to which revocations are added.
         """
-        now = self._clock.now()
-        rotation = self._rotation(caller.session_id, caller.user_id, now=now, source=source)
+        rotation = self._rotation(caller.session_id, caller.user_id, now=self._clock.now(), source=source)
         if bearer is None:
             session = await self._rotate_unseen(connection, rotation, caller, proven)
         else:
-            session = await self._rotate_proven(
-                connection, rotation, proven, bearer=bearer, source=source, revoked=revoked
-            )
+            session = await self._rotate_proven(connection, rotation, proven, bearer, source=source, revoked=revoked)
         if session is not None:
             return session
-        # A replaced token begins no further generation: the tab that holds the current one would be left with an old
-        # token, and be taken for a thief after the grace.
+        # No further generation for a replaced token: the tab with the current one would later be taken for a thief.
         session = await store.prove(
             connection,
             caller.session_id,
             user_id=caller.user_id,
             methods=proven.methods,
             proven_at=_instant(proven),
-            now=now,
+            now=rotation.now,
         )
         return session or Refused(Code.SESSION_ENDED)
 
@@ -250,8 +237,8 @@ class Refresher:
         connection: Connection,
         rotation: Rotation,
         proven: Proven,
-        *,
         bearer: RefreshClaims,
+        *,
         source: Source,
         revoked: list[Revocation],
     ) -> Session | Refused | None:
@@ -281,6 +268,18 @@ def _instant(proven: Proven) -> datetime:
 
 def _client(source: Source) -> Client:
     return Client.of(address=source.address, user_agent=source.user_agent)
+
+
+def _refusal_of(verdict: ReuseVerdict, session: Session, limit: RefreshLimit | None, *, now: datetime) -> Refused:
+    match verdict:
+        case ReuseVerdict.TOO_OFTEN:
+            return _too_often(session, limit, now=now)
+        case ReuseVerdict.CLOCKS_DIFFER:
+            return _clocks_differ(session, now=now)
+        case ReuseVerdict.EXPIRED:
+            return Refused(Code.TOKEN_EXPIRED)
+        case _:
+            return Refused(Code.SESSION_ENDED)
 
 
 def _clocks_differ(session: Session, *, now: datetime) -> Refused:
