@@ -45,7 +45,7 @@ async def insert_hash(connection: Connection, user_id: UUID, password_hash: str,
 
 
 async def replace_hash(connection: Connection, user_id: UUID, *, old: str, new: str) -> bool:
-    """Replace a hash by a stronger one of the same password; return False if it was changed meanwhile."""
+    """Replace an outdated hash of the same password; return False if the password was changed meanwhile."""
     # Conditional on the old hash: an upgrade must not undo a password change that committed during the sign-in.
     replaced = await connection.execute(
         passwords.update()
