@@ -29,7 +29,7 @@ _COLUMNS = [column for column in sessions.c if column.name not in _KEPT_FROM_RUL
 _FIELDS = [column.name for column in _COLUMNS]
 
 
-def _session(row: sa.Row[Any]) -> Session:
+def _session(row: sa.Row[*tuple[Any, ...]]) -> Session:
     fields = {name: getattr(row, name) for name in _FIELDS}
     rotated_by = Client(network=fields.pop("rotated_network"), agent=fields.pop("rotated_agent"))
     return Session(**{**fields, "methods": tuple(fields["methods"]), "rotated_by": rotated_by})
