@@ -18,7 +18,7 @@ WORKERS = 2
     [
         pytest.param(logout_against_refresh.drill, 18, id="logout_against_refresh"),
         pytest.param(parallel_refresh.drill, 3, id="parallel_refresh"),
-        # After a restart, and with no grace: tests/rooms/test_sessions.py.
+        # After a restart, and with no grace: tests/core/sessions/test_refresh.py.
         pytest.param(partial(reuse.drill, restarts=False), 2, id="reuse"),
         # T5 and T16: each kind of token at both doors, in both directions. How soon is up to the machine.
         pytest.param(partial(skew.drill, skews=[skew.AHEAD], within=math.inf), 6, id="skew"),

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.test_documents import ROOT, python_of
+from tests.project.test_documents import python_of
+from tests.support.folders import ROOT
 from tests.support.process import forked, run_pytest
 from tests.support.service import SECRET
 

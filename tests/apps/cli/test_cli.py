@@ -285,7 +285,7 @@ def test_sessions_of_nobody(on_sqlite: Installation) -> None:
         assert f"no user {nobody}" in said
 
 
-@pytest.mark.parametrize("backend", ["postgresql"])  # on SQLite: tests/journeys/test_own_sessions.py
+@pytest.mark.parametrize("backend", ["postgresql"])  # on SQLite: tests/core/sessions/test_routes.py
 def test_what_an_operator_ends_is_over_within_a_second(installation: Installation) -> None:
     """One session, a user's, everyone's, a stolen key's: refused by a running server in a second.
 

@@ -14,8 +14,9 @@ from latchstring.apps.environment import (
     unknown_variables,
     variable_name,
 )
+from tests.support.folders import ROOT
 
-SETTINGS_MD = Path(__file__).parents[2] / "docs" / "settings.md"
+SETTINGS_MD = ROOT / "docs" / "settings.md"
 TUTORIAL = {
     "POSTGRES_USER": "admin",
     "POSTGRES_PASSWORD": "password123",

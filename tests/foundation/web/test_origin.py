@@ -48,7 +48,7 @@ PLACES = {
     "public on another port": Place(PUBLIC + ":8443", None, frozenset({PUBLIC + ":8443"})),
 }
 
-# Every origin that some place trusts, and a few that look like one; the whole list is in tests/rooms/test_web.py.
+# Every origin that some place trusts, and a few that look like one; the whole list is in test_web.py beside this.
 ORIGINS = [
     *(OWN, CLIENT, PUBLIC, FRONT_END, "http://localhost:5173", "https://auth.example.com:8443"),
     *("null", "", "https://evil.example", "https://auth.example.com.evil.example", "http://localhost:30000"),

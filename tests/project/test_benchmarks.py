@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import against, command
-
-ROOT = Path(__file__).parents[2]
+from tests.support.folders import ROOT
 
 
 @pytest.mark.parametrize(

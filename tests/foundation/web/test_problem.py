@@ -27,9 +27,10 @@ from latchstring.foundation.events import OPERATOR
 from latchstring.foundation.web import body as body_module
 from latchstring.foundation.web.problem import PROBLEMS
 from latchstring.testing import ManualClock
+from tests.support.folders import ROOT
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
 
-ERRORS_MD = Path(__file__).parents[2] / "docs" / "errors.md"
+ERRORS_MD = ROOT / "docs" / "errors.md"
 WRONG = "another one"
 BODIES: dict[str, dict[str, object]] = {
     "register": registration("bob@example.com"),

@@ -11,11 +11,12 @@ from fastapi import Depends, FastAPI
 
 from latchstring import Auth, Settings, current_caller
 from latchstring.testing import ManualClock
-from tests.journeys.test_dependencies import add_routes
+from tests.core.guard.test_dependencies import add_routes
+from tests.support.folders import ROOT
 from tests.support.host import Host
 from tests.support.process import latchstring
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
+DOCUMENT = ROOT / "docs" / "openapi.json"
 
 
 def test_the_servers_document_is_the_one_that_is_kept(tmp_path: Path) -> None:

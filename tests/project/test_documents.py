@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.folders import ROOT
 from tests.support.hang import HANG_SECONDS
 from tests.support.process import CHEAP_HASH, FORKED, ServerProcess, clean_environment
 from tests.support.service import SECRET
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = [path for place in (".", "docs/**", "examples/**") for path in sorted(ROOT.glob(f"{place}/*.md"))]
 README_ADDRESS = "http://localhost:8000"
 

@@ -14,8 +14,8 @@ import pytest
 
 import latchstring
 from latchstring import Code, Settings
+from tests.support.folders import ROOT
 
-ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "latchstring"
 MODULES = {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))}
 

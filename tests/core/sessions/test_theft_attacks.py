@@ -13,7 +13,7 @@ from latchstring.core.sessions.tables import sessions
 from latchstring.errors import SubscriberError
 from latchstring.foundation.limits import Rate
 from latchstring.testing import ManualClock
-from tests.journeys.test_theft import (
+from tests.core.sessions.test_theft import (
     assert_dead,
     bearer,
     claims,

@@ -216,7 +216,7 @@ class SessionMachine(RuleBasedStateMachine):
     """One session, everybody who ever held a token of it, settings that change, and time.
 
     The row is moved as the store's conditional UPDATE moves it, and everything else is decided by the rules. (That
-    the store does so, and the whole over HTTP, is tests/rooms/test_sessions.py.)
+    the store does so, and the whole over HTTP, is tests/core/sessions/test_refresh.py.)
     """
 
     tokens: Bundle[Issued] = Bundle("tokens")

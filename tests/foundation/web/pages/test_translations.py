@@ -14,10 +14,10 @@ from babel.messages.pofile import read_po
 from latchstring import ConfigurationError
 from latchstring.foundation.web.pages.agents import named
 from latchstring.foundation.web.pages.translations import COOKIE, OURS, Languages, negotiated
+from tests.support.folders import ROOT
 from tests.support.pages import SIGN_UP, Visitor, hidden, signed_up, visitor
 from tests.support.service import Service, credentials
 
-ROOT = Path(__file__).parents[2]
 POT = OURS / "latchstring.pot"
 PSEUDO = "ar-XB"
 """Arabic as nobody speaks it: what is not in its brackets was forgotten, and it is written from right to left."""
