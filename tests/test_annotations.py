@@ -131,6 +131,8 @@ def names(auth: Auth) -> dict[str, Any]:
 
 # Nothing is read of a visitor who has no token.
 AUTH = Auth("sqlite:///never-opened.db", secret=SECRET, pages=True)
+# So that its pages are somewhere: a guard of pages redirects to them.
+AUTH.install(FastAPI())
 NAMES = {name: value for name, value in names(AUTH).items() if name not in ORDINARY}
 
 

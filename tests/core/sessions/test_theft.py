@@ -278,7 +278,7 @@ async def test_a_reused_token_at_confirm_ends_the_session_and_signs_in(door: str
     await assert_dead(service, newest)
     assert (await refresh(service, fresh)).status_code == 200
     assert (await row_of(service, newest)).revoked_reason == "refresh_reused"
-    counts = [await events(service, f"session.{name}") for name in ("refresh_reused", "proven", "opened")]
+    counts = [await events(service, f"session.{name}") for name in ("refresh_reused", "proven", "created")]
     assert counts == [1, 0, 2]
 
 
