@@ -418,7 +418,8 @@ async def test_every_setting_bites(
         variables = filled(base | row.beside | {f"LATCHSTRING_{name.upper()}": value}, known)
         try:
             settings = prepare_data_directory(settings_from(variables))
-            await prepare(settings)
+            if not variables.items() >= base.items():  # the copy is prepared already
+                await prepare(settings)
             clock = ManualClock()
             clock.advance(seconds=1)  # it starts within this second, perhaps before the key that was made just now
             async with running_service(settings, clock) as service:
