@@ -206,8 +206,8 @@ async def test_what_looks_guarded_and_is_not(auth: Auth) -> None:
     assert findings == {
         "GET /auth/secrets is neither guarded nor declared public",
         "GET /key is neither guarded nor declared public",
-        "the application has something else in the place of CurrentUser",
-        "/scopes asks for admin editor, which no guard looks at: say requires(role=…)",
+        "dependency_overrides of the application replaces CurrentUser: remove it",
+        "/scopes asks for admin editor, but guards ignore scopes: use requires(role=…)",
     }
     one_path = await own.audit(app, public="/key*")
     assert {route.path for route in one_path.routes if route.why.startswith("named")} == {"/key"}
@@ -382,8 +382,8 @@ def test_the_tutorials_dashboard_is_caught(how: str, tmp_path: Path) -> None:
         ("", Exit.USAGE, "can't be imported"),
         (":app", Exit.USAGE, "can't be imported"),
         ("./main.py", Exit.USAGE, "can't be imported"),
-        ("main:nothing", Exit.USAGE, "is no FastAPI application"),
-        ("main:require_user", Exit.USAGE, "is no FastAPI application"),
+        ("main:nothing", Exit.USAGE, "is neither a FastAPI application nor a factory"),
+        ("main:require_user", Exit.USAGE, "is neither a FastAPI application nor a factory"),
         ("bare:app", Exit.FAILED, "no Auth is installed"),
         ("weak:app", Exit.CONFIGURATION, "32 characters"),
     ],

@@ -175,14 +175,14 @@ def test_what_takes_away_cant_be_joined_from_inside(kind: type[GrantingEvent], t
         auth.inside(kind)
 
 
-def test_subscribers_are_async_and_facts_are_facts(tmp_path: object) -> None:
+def test_subscribers_are_async_and_events_are_events(tmp_path: object) -> None:
     """A function that would block the loop, and a class that never happens, are refused where they are written."""
     auth = Auth(f"sqlite:///{tmp_path}/app.db", secret="a secret of the test suite, long enough")
     with pytest.raises(ConfigurationError, match="async"):
         auth.after(UserRegistered)(print)  # type: ignore[arg-type]  # the point
     with pytest.raises(ConfigurationError, match="async"):
         auth.inside(UserRegistered)(print)  # type: ignore[arg-type]  # likewise
-    with pytest.raises(ConfigurationError, match="no kind of fact"):
+    with pytest.raises(ConfigurationError, match="not a type of event"):
         auth.after(str)  # type: ignore[type-var]  # likewise
 
 
