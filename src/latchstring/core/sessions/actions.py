@@ -59,13 +59,13 @@ class Sessions:
         async with self._database.transaction() as connection:
             await accounts.lock_user(connection, caller.user_id)
             # The guard's memory may lag by a second: a session just revoked must not revoke the owner's other ones.
-            if await self.living(connection, caller) is None:
+            if await self.active(connection, caller) is None:
                 return False
             revoked = await self.end_others(connection, caller, reason=RevocationReason.REVOKED, source=source)
         self._revoker.announce(revoked)
         return True
 
-    async def living(self, connection: Connection, caller: Caller) -> Session | None:
+    async def active(self, connection: Connection, caller: Caller) -> Session | None:
         """Read the caller's session, whose user is locked; None if it has ended."""
         return await store.active_session(connection, caller.session_id, user_id=caller.user_id, now=self._clock.now())
 

@@ -134,7 +134,7 @@ class SignIn:
         user = admit(proof, user_now=await accounts.lock_user(connection, caller.user_id))
         if isinstance(user, Refused):
             return user
-        replaced = await self._sessions.living(connection, caller)
+        replaced = await self._sessions.active(connection, caller)
         if replaced is None:
             return Refused(Code.SESSION_ENDED)
         # The caller's session too: kept, it would keep a thief who shares it (CVE-2023-40273, Airflow).
