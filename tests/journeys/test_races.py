@@ -138,7 +138,7 @@ async def addresses(service: Service) -> set[str]:
     return {user.email for user in await service.auth.users.list()}
 
 
-@pytest.mark.parametrize("ends", [("disable_user",), ("delete_user",), ("disable_user", "enable_user")])
+@pytest.mark.parametrize("ends", [("disable",), ("delete",), ("disable", "enable")])
 async def test_a_proof_given_before_the_user_was_shut_out_is_void(ends: tuple[str, ...], settings: Settings) -> None:
     """A login whose hash still runs when the user is disabled or deleted opens no session, enabled again or not."""
     clock = ManualClock()
@@ -153,7 +153,7 @@ async def test_a_proof_given_before_the_user_was_shut_out_is_void(ends: tuple[st
         login = asyncio.create_task(post(service, "login", json=credentials()))
         await hashing(service.auth.parts.tools.passwords)
         for end in ends:
-            await getattr(service.auth.sessions, end)(user_id, source=OPERATOR)
+            await getattr(service.auth.users, end)(user_id, source=OPERATOR)
         assert not login.done()
     answer = await login
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_credentials")
@@ -162,7 +162,7 @@ async def test_a_proof_given_before_the_user_was_shut_out_is_void(ends: tuple[st
     await service.auth.close()
 
 
-@pytest.mark.parametrize("end", ["disable_user", "delete_user"])
+@pytest.mark.parametrize("end", ["disable", "delete"])
 async def test_a_login_at_the_same_instant_never_survives(end: str, workers: list[Service]) -> None:
     """Whichever commits first, after both answers the user has no living session and no token that works."""
     outcomes = Counter[int]()
@@ -172,7 +172,7 @@ async def test_a_login_at_the_same_instant_never_survives(end: str, workers: lis
 
         async def shut_out(user_id: UUID = user_id, pause: float = turn * 0.0005) -> None:
             await asyncio.sleep(pause)
-            await getattr(workers[1].auth.sessions, end)(user_id, source=OPERATOR)
+            await getattr(workers[1].auth.users, end)(user_id, source=OPERATOR)
 
         login, _ = await asyncio.gather(post(workers[0], "login", json=credentials(email)), shut_out())
         outcomes[login.status_code] += 1

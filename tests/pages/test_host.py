@@ -181,7 +181,7 @@ async def test_what_breaks_is_kept_by_nobody(settings: Settings, clock: ManualCl
 
 
 def test_on_page_takes_guards_of_ours_only() -> None:
-    with pytest.raises(ConfigurationError, match="one of our guards"):
+    with pytest.raises(ConfigurationError, match="a guard of ours"):
         on_page(lambda: None)
     assert on_page(current_user) == on_page(current_user)
     assert on_page(current_user) != on_page(fresh(minutes=5))
@@ -247,8 +247,8 @@ async def test_name_logo_theme_links_and_home(settings: Settings, clock: ManualC
         {"theme": {"accent": "red /* x"}},
         {"logo": "https://cdn.example/logo.svg"},
         {"logo": "logo.svg"},
-        {"home": "//evil.example"},
-        {"home": "/\u0437\u0430"},
+        {"landing_page": "//evil.example"},
+        {"landing_page": "/\u0437\u0430"},
         {"links": [("Orders", "orders")]},
         {"templates": "no/such/folder"},
         {"locale": "no/such/folder"},
