@@ -104,9 +104,9 @@ def run_at_once(request: Coroutine[Any, Any, None]) -> None:
 
 
 async def test_a_route_that_is_not_guarded_pays_next_to_nothing(tmp_path: Path) -> None:
-    """S1: each of our two routers is asked once whether the path is its own, before the route that stands behind."""
+    """S1: the layer below which WebSockets are watched, and each of our two routers: is the path its own?"""
     bare, installed = (calls_of(app, "/open") for app in library.hosts(tmp_path))
-    assert 0 < installed.of_ours <= 2, installed.more_than(bare)
+    assert 0 < installed.of_ours <= 3, installed.more_than(bare)
     # FastAPI makes three calls around each of ours; a release may make a few more.
     assert installed.total - bare.total <= 12, installed.more_than(bare)
 
