@@ -16,6 +16,7 @@ audit = sa.Table(
     metadata,
     sa.Column("id", sa.Uuid(), primary_key=True),
     sa.Column("at", UtcDateTime(), nullable=False),
+    # The event's name. The column keeps the name that it got in the first migration.
     sa.Column("fact", sa.String(64), nullable=False),
     sa.Column("reason", sa.String(64)),
     # No foreign keys: the trail must outlive the users and sessions that it records.

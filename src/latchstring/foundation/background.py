@@ -15,10 +15,10 @@ Begin = Callable[[AsyncExitStack], Awaitable[None]]
 class Background:
     """Starts background work once for each event loop, and stops it."""
 
-    def __init__(self, enter: Begin) -> None:
-        """Take the function that starts the work and pushes onto a stack how to stop each part of it."""
-        # Each part on its own: a loop that is closed ends all generators at once, and nested ones could not end.
-        self._enter = enter
+    def __init__(self, begin: Begin) -> None:
+        # A stack, and not one generator around all parts: a loop that closes ends all generators at once, and nested
+        # ones could not end.
+        self._begin_on = begin
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = AsyncExitStack()
         self._beginning: asyncio.Task[None] | None = None
@@ -59,12 +59,13 @@ class Background:
     def _under_way(self) -> asyncio.Task[None] | None:
         # A task of a closed loop will never finish.
         task = self._beginning
-        is_here = task is not None and task.get_loop() is asyncio.get_running_loop()
-        return task if task is not None and is_here and not task.done() else None
+        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+            return None
+        return task
 
     async def _begin(self) -> None:
         async with AsyncExitStack() as stack:
-            await self._enter(stack)
+            await self._begin_on(stack)
             self._loop, self._stack = asyncio.get_running_loop(), stack.pop_all()
 
 

@@ -3,9 +3,12 @@
 import asyncio
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
+
+MAX_CLOCK_SKEW = timedelta(hours=1)
+"""More than the clocks of instances ever differ: what has expired by one of them may still be valid by another."""
 
 
 class Clock(Protocol):
@@ -38,7 +41,7 @@ class SystemClock:
 
 
 async def happens(event: asyncio.Event, *, within_seconds: float) -> bool:
-    """Wait for an event for at most `within_seconds`; tell whether it was set."""
+    """Wait for an event for at most `within_seconds`; return whether it was set."""
     try:
         async with asyncio.timeout(within_seconds):
             return await event.wait()

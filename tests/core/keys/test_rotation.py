@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from latchstring.core.keys.rotation import (
-    MAX_CLOCK_SKEW,
     KeyChange,
     KeyConflict,
     KeyDates,
@@ -23,6 +22,7 @@ from latchstring.core.keys.rotation import (
     signing_key,
 )
 from latchstring.core.keys.settings import Algorithm
+from latchstring.foundation.clock import MAX_CLOCK_SKEW
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 APART = timedelta(seconds=4)

@@ -16,9 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from latchstring.core.keys.settings import Algorithm
-
-MAX_CLOCK_SKEW = timedelta(hours=1)
-"""How much longer than its last token a retired key verifies: more than the clocks of instances differ."""
+from latchstring.foundation.clock import MAX_CLOCK_SKEW
 
 _USUAL_CLOCK_SKEW = timedelta(seconds=10)
 
@@ -145,7 +143,7 @@ def retirement_at_once(keys: Sequence[KeyDates], kid: str, *, now: datetime) -> 
 
 
 def is_due(keys: Sequence[KeyDates], *, now: datetime, max_age: timedelta) -> bool:
-    """Tell whether the signing key has reached its maximum age and no rotation is planned."""
+    """Return whether the signing key has reached its maximum age and no rotation is planned."""
     signing = signing_key(keys, now=now)
     return signing is not None and signing.retired_at is None and now >= signing.signs_from + max_age
 

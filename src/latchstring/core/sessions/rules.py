@@ -9,15 +9,10 @@ from typing import Self
 from uuid import UUID
 
 from latchstring.core.caller import Proven
+from latchstring.core.tokens.rules import CLOCK_SKEW_SECONDS
 
-MAX_CLOCK_SKEW = timedelta(hours=1)
-"""More than the clocks of instances ever differ.
-
-A session that expired less than this ago by one instance's clock may still be active by another's.
-"""
-
-TOLERATED_SKEW = timedelta(seconds=5)
-"""How far clocks may differ without a warning: as for tokens (`CLOCK_SKEW_SECONDS`)."""
+TOLERATED_SKEW = timedelta(seconds=CLOCK_SKEW_SECONDS)
+"""How far clocks may differ without a warning."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from latchstring.core.revocations.rules import RevocationReason
 from latchstring.core.revocations.store import EPOCH
 from latchstring.core.sessions.rules import (
-    MAX_CLOCK_SKEW,
     Client,
     EndedSession,
     ListedSession,
@@ -20,6 +19,7 @@ from latchstring.core.sessions.rules import (
     Session,
 )
 from latchstring.core.sessions.tables import sessions
+from latchstring.foundation.clock import MAX_CLOCK_SKEW
 from latchstring.foundation.database import Connection
 from latchstring.foundation.events import Source
 

@@ -1,11 +1,11 @@
-"""The database: one engine, two ways in, and the types of our columns.
+"""The database: short transactions on SQLite or PostgreSQL, with bounded waits and one exception for every outage.
 
     engine.py      Database: `transaction()` for writes, `reading()` for single statements
     connection.py  the connection that stores use, and its timeouts
     columns.py     types of columns, the metadata of all tables
     locks.py       locks between instances
     urls.py        which database URLs are accepted
-    failures.py    one exception for every way in which a database can be unavailable
+    failures.py    one exception for every error of an unavailable database
     sqlite.py      a connection to SQLite: one thread, one trip to it for each statement
     pragmas.py     the settings of such a connection, and how its transactions begin
 

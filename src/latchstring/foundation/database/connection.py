@@ -20,5 +20,5 @@ READING = "latchstring_reading"
 
 
 def is_postgresql(connection: Connection) -> bool:
-    """Tell whether the connection is to PostgreSQL; otherwise it is to SQLite."""
+    """Return whether the connection is to PostgreSQL; otherwise it is to SQLite."""
     return connection.dialect.name == "postgresql"

@@ -32,11 +32,11 @@ class Listener(Protocol):
     """Is notified of the events of each transaction."""
 
     async def notify_inside(self, events: Sequence[Event], connection: Connection) -> None:
-        """Called before the transaction commits; an exception rolls it back."""
+        """Notify of events before the transaction commits; an exception rolls it back."""
         ...
 
     def notify_after(self, events: Sequence[Event]) -> None:
-        """Called once the transaction has committed."""
+        """Notify of events once the transaction has committed."""
         ...
 
 
@@ -157,17 +157,17 @@ class Database:
             self._writer.release()
 
     def _connected(self, engine: AsyncEngine) -> contextlib.AbstractAsyncContextManager[Connection]:
-        return engine.connect() if self.is_sqlite else self._connected_whole(engine)
+        return engine.connect() if self.is_sqlite else self._connected_to_postgresql(engine)
 
     @contextlib.asynccontextmanager
-    async def _connected_whole(self, engine: AsyncEngine) -> AsyncIterator[Connection]:
-        self._leave_a_loop_that_is_gone()
+    async def _connected_to_postgresql(self, engine: AsyncEngine) -> AsyncIterator[Connection]:
+        self._drop_connections_of_closed_loop()
         # In a task of its own: a request that is cancelled while SQLAlchemy connects would leak the connection.
-        opening = asyncio.create_task(_opened(engine))
+        connecting = asyncio.create_task(_connect(engine))
         try:
-            connection = await asyncio.shield(opening)
+            connection = await asyncio.shield(connecting)
         except asyncio.CancelledError:
-            closing = asyncio.create_task(_close_when_open(opening))
+            closing = asyncio.create_task(_close_once_connected(connecting))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
             raise
@@ -176,7 +176,7 @@ class Database:
         finally:
             await asyncio.shield(asyncio.create_task(connection.close()))
 
-    def _leave_a_loop_that_is_gone(self) -> None:
+    def _drop_connections_of_closed_loop(self) -> None:
         # The pool's connections belong to the closed loop: they can neither be used nor closed in another one.
         loop = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not loop and self._loop.is_closed() and not self._is_lent:
@@ -189,13 +189,13 @@ class Database:
         return await connect(location, **{**options, "isolation_level": None})
 
 
-async def _opened(engine: AsyncEngine) -> Connection:
+async def _connect(engine: AsyncEngine) -> Connection:
     return await engine.connect()
 
 
-async def _close_when_open(opening: "asyncio.Task[Connection]") -> None:
+async def _close_once_connected(connecting: "asyncio.Task[Connection]") -> None:
     with contextlib.suppress(Exception):
-        await (await opening).close()
+        await (await connecting).close()
 
 
 def recorded_events(connection: Connection) -> list[Event]:
@@ -213,6 +213,6 @@ def _sync(connection: Connection) -> sa.Connection:
 # The execution option of SQLAlchemy that holds the events of a transaction.
 _EVENTS = "latchstring_events"
 
-# Whatever the server's default is: a refresh that waited for a sign-out in another transaction must see it, and not
-# the snapshot of before (the race of Keycloak 51312).
+# Not the server's default, which may be stricter: a refresh that waited for a sign-out in another transaction must see
+# it, and not an older snapshot (the race of Keycloak 51312).
 _POSTGRESQL_OPTIONS: dict[str, Any] = {"isolation_level": "READ COMMITTED"}

@@ -1,4 +1,4 @@
-"""Translates every way in which a database can be unavailable into one exception."""
+"""Translates every error of an unavailable database into one exception."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _UNDEFINED_TABLE = "42P01"  # PostgreSQL's code; SQLite reports a missing table 
 
 
 def is_disconnection(error: Exception) -> bool:
-    """Tell whether an error means that the connection to the database was lost."""
+    """Return whether an error means that the connection to the database was lost."""
     return isinstance(error, exc.DBAPIError) and error.connection_invalidated
 
 

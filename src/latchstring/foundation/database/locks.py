@@ -16,7 +16,7 @@ async def lock_exclusively(connection: Connection, purpose: str) -> None:
 
 
 async def lock_if_free(connection: Connection, purpose: str) -> bool:
-    """Take the lock of `lock_exclusively` if it is free; tell whether it was taken."""
+    """Take the lock of `lock_exclusively` if it is free; return whether it was taken."""
     if not is_postgresql(connection):
         return True
     taken = await connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(sa.func.hashtext(purpose))))

@@ -29,8 +29,8 @@ def prepare_sqlite(dbapi_connection: "DBAPIConnection", _record: object) -> None
 
 def _switch_to_wal(connection: Any) -> None:  # noqa: ANN401 -- the driver's connection, as SQLAlchemy adapts it
     cursor = connection.cursor()
-    # If several instances open a new file at once, SQLite refuses all but one here at once: the busy timeout does not
-    # apply to this pragma.
+    # If several instances open a new file at once, SQLite refuses all but one without waiting: the busy timeout does
+    # not apply to this pragma.
     for _ in range(_WAL_ATTEMPTS):
         try:
             cursor.execute("PRAGMA journal_mode=WAL")

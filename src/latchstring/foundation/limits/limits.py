@@ -14,7 +14,7 @@ from latchstring.foundation.limits.rates import Rate
 from latchstring.foundation.limits.settings import LimitSettings
 
 _IPV6_PREFIX = 64
-_NOT_ASKED_AGAIN = timedelta(seconds=1)
+_FULL_IS_REMEMBERED = timedelta(seconds=1)
 # An attacker can fill one window per address they have: the memory for full windows must stay bounded.
 _MAX_FULL_WINDOWS = 4096
 
@@ -29,7 +29,7 @@ class Reservation:
 @dataclass(frozen=True, slots=True)
 class _Full:
     frees_at: datetime
-    ask_again_at: datetime
+    remembered_until: datetime
 
 
 class Limits:
@@ -85,7 +85,8 @@ class Limits:
         full = await store.when_free(connection, wanted, now=now)
         for (key, _), frees_at in zip(wanted, full, strict=True):
             if frees_at is not None:
-                self._remember(key, _Full(frees_at=frees_at, ask_again_at=min(now + _NOT_ASKED_AGAIN, frees_at)))
+                until = min(now + _FULL_IS_REMEMBERED, frees_at)
+                self._remember(key, _Full(frees_at=frees_at, remembered_until=until))
         waits = [(frees_at - now).total_seconds() for frees_at in full if frees_at is not None]
         if waits:
             return Refused(Code.TOO_MANY_REQUESTS, retry_after_seconds=max(waits))
@@ -94,16 +95,17 @@ class Limits:
         return Reservation(tuple(taken))
 
     def _of_sign_in(self, account: str, address: str | None) -> tuple[tuple[str, Rate], ...]:
-        return (_key("account", account), self._account), (_key("address", _network(address)), self._address)
+        return (_key("account", account), self._account), (_key("address", _counted(address)), self._address)
 
     def _of_registration(self, address: str | None) -> tuple[str, Rate]:
-        return _key("register", _network(address)), self._register
+        return _key("register", _counted(address)), self._register
 
     def _refuses(self, *wanted: tuple[str, Rate]) -> Refused | None:
         now = self._clock.now()
         # A flood of attempts on a locked account would otherwise queue for the very lock, and on SQLite for the one
         # writer, that everybody's sign-in needs.
-        full_windows = [full for key, _ in wanted if (full := self._full_windows.get(key)) and now < full.ask_again_at]
+        remembered = [full for key, _ in wanted if (full := self._full_windows.get(key)) is not None]
+        full_windows = [full for full in remembered if now < full.remembered_until]
         if not full_windows:
             return None
         wait = max(full.frees_at for full in full_windows) - now
@@ -119,7 +121,7 @@ def _key(kind: str, subject: str) -> str:
     return hashlib.sha256(f"{kind}:{subject}".encode()).hexdigest()
 
 
-def _network(address: str | None) -> str:
+def _counted(address: str | None) -> str:
     # An attacker with one IPv6 address has the 2⁶⁴ beside it (GHSA-p6v2-xcpg-h6xw). An unknown address is counted too:
     # skipping the limit for it was a hole in better-auth.
     if address is None:
