@@ -4,9 +4,7 @@ import re
 from collections.abc import Iterable
 
 from latchstring.errors import Code, Refused
-from latchstring.foundation.web.cookies import read_cookies
-
-RawHeaders = Iterable[tuple[bytes, bytes]]
+from latchstring.foundation.web.cookies import RawHeaders, read_cookies
 
 # RFC 6750, section 2.1: the scheme, at least one space, one b64token.
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*) *")

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
-from latchstring.core.guard.credentials import RawHeaders, bearer_token, cookie_token, every_token
+from latchstring.core.guard.credentials import bearer_token, cookie_token, every_token
 from latchstring.core.guard.rules import is_fresh
 from latchstring.core.guard.sockets import ConnectedSocket, Sockets
 from latchstring.core.revocations.feed import RevocationFeed
@@ -19,6 +19,7 @@ from latchstring.core.tokens.tokens import Tokens
 from latchstring.errors import Code, Refused, UnavailableError
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.web.context import WebContext
+from latchstring.foundation.web.cookies import RawHeaders
 from latchstring.foundation.web.origin import SAFE_METHODS, is_navigation
 from latchstring.foundation.web.problem import PROBLEMS, ProblemError
 

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from latchstring.core.accounts.schemas import UserResponse
 from latchstring.core.caller import Caller
-from latchstring.core.guard.credentials import RawHeaders, bearer_token, cookie_token, every_token
+from latchstring.core.guard.credentials import bearer_token, cookie_token, every_token
 from latchstring.core.guard.decide import GUARD_REFUSALS
 from latchstring.core.guard.dependencies import CallerDep, fresh
 from latchstring.core.revocations.rules import RevocationReason
@@ -23,6 +23,7 @@ from latchstring.core.tokens.tokens import Tokens
 from latchstring.errors import Code, Refused
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.web.context import WebContext
+from latchstring.foundation.web.cookies import RawHeaders
 from latchstring.foundation.web.problem import ProblemError, refusals
 
 

@@ -88,7 +88,7 @@ def _add_sign_up(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
             request,
             "sign_up.html",
             status=422,
-            here=urls.url(request.scope, "/sign-up", next=destination),
+            page_url=urls.url(request.scope, "/sign-up", next=destination),
             form=form,
             destination=destination,
             password_min_length=PASSWORD_MIN_LENGTH,
@@ -140,9 +140,9 @@ def _add_sign_in(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
     MaybeUser = Annotated[User | None, Depends(pages.optional_user)]  # noqa: N806 -- a type
 
     def form_again(request: Request, *, destination: str | None, form: Form) -> Response:
-        here = urls.url(request.scope, "/sign-in", next=destination)
+        page_url = urls.url(request.scope, "/sign-in", next=destination)
         return renderer.page(
-            request, "sign_in.html", status=422, here=here, form=form, destination=destination, why=None
+            request, "sign_in.html", status=422, page_url=page_url, form=form, destination=destination, why=None
         )
 
     @router.get("/sign-in")

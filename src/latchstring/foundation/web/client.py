@@ -1,9 +1,9 @@
 """The client address of a request, also behind proxies."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-RawHeaders = Iterable[tuple[bytes, bytes]]
+from latchstring.foundation.web.cookies import RawHeaders
 
 
 def client_address(

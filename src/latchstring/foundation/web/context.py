@@ -1,4 +1,4 @@
-"""WebContext: cookies, origin check and client address by the settings, and routers for all packages."""
+"""WebContext: cookies, origin check and client address as the settings say, and routers for all packages."""
 
 import contextlib
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from latchstring.foundation.audit import USER_AGENT_MAX_LENGTH
 from latchstring.foundation.background import Background
 from latchstring.foundation.events import Source
 from latchstring.foundation.web.client import client_address
-from latchstring.foundation.web.cookies import CookieJar
-from latchstring.foundation.web.origin import RawHeaders, origin_allowed
+from latchstring.foundation.web.cookies import CookieJar, RawHeaders
+from latchstring.foundation.web.origin import origin_allowed
 from latchstring.foundation.web.problem import ProblemError
 from latchstring.foundation.web.request_id import request_id
 from latchstring.foundation.web.route import ProblemRoute
@@ -25,7 +25,7 @@ Refuse = Callable[[Request, ProblemError], Response]
 
 
 class WebContext:
-    """Makes routers, and gives routes the settings of the web around them."""
+    """Makes routers, and gives routes what depends on the settings: cookies, allowed origins, client addresses."""
 
     def __init__(self, settings: WebSettings, background: Background) -> None:
         self.cookies = CookieJar.for_transport(https=settings.is_https)
@@ -37,7 +37,7 @@ class WebContext:
         web = self
 
         class Route(ProblemRoute):
-            async def admit(self, request: Request) -> None:  # noqa: ARG002 -- anybody may ask
+            async def admit(self, request: Request) -> None:  # noqa: ARG002 -- every request is admitted
                 await web.begin()
 
         return APIRouter(route_class=Route, **options)
@@ -75,13 +75,13 @@ class WebContext:
                 await self._background.begin()
 
     def origin_allowed(self, headers: RawHeaders) -> bool:
-        """Tell whether a browser's request comes from our own origin or from the front end's."""
+        """Return whether a browser's request comes from our own origin or from the front end's."""
         return origin_allowed(
             headers, own_origin=self._settings.public_url, client_origin=self._settings.allowed_client_origin
         )
 
     def is_own_origin(self, headers: RawHeaders) -> bool:
-        """Tell whether a browser's request comes from our own origin, the front end's excluded."""
+        """Return whether a browser's request comes from our own origin, the front end's excluded."""
         return origin_allowed(headers, own_origin=self._settings.public_url, client_origin=None)
 
     def source(self, connection: HTTPConnection) -> Source:
@@ -99,6 +99,6 @@ class WebContext:
         )
 
 
-# A User-Agent is shown to users and operators: no control characters, which a terminal would run.
 def _printable(text: str) -> str:
+    # A User-Agent is shown to users and operators: no control characters, which a terminal would run.
     return "".join(character for character in text[:USER_AGENT_MAX_LENGTH] if character.isprintable())

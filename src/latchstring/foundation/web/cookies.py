@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
+"""A request's headers as ASGI has them: names in lower case, and each line that was sent."""
 
 
 def read_cookies(headers: RawHeaders, name: bytes) -> list[str]:
@@ -28,9 +29,7 @@ def read_cookies(headers: RawHeaders, name: bytes) -> list[str]:
 def replaced_cookies(headers: RawHeaders, values: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """Return the headers that a browser with these cookies would send."""
     names = {name.encode() for name in values}
-    pairs = [
-        pair.strip(b" \t") for name, line in headers if name == b"cookie" for pair in line.split(b";")
-    ]  # fmt: skip
+    pairs = [pair.strip(b" \t") for name, line in headers if name == b"cookie" for pair in line.split(b";")]
     kept = [pair for pair in pairs if pair.partition(b"=")[0] not in names]
     line = b"; ".join([*kept, *(f"{name}={value}".encode() for name, value in values.items())])
     return [*((name, value) for name, value in headers if name != b"cookie"), (b"cookie", line)]

@@ -7,7 +7,7 @@ from latchstring.foundation.web.problem import problem_response
 from latchstring.foundation.web.request_id import request_id
 
 _SECURITY_HEADERS = (
-    # A response must never be run as a script: it may hold a visitor's input.
+    # A browser must not guess a type, and run a response with a visitor's input as a script.
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
@@ -36,12 +36,12 @@ class HeadersMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answered = False
+        has_begun = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal answered
+            nonlocal has_begun
             if message["type"] == "http.response.start":
-                answered = True
+                has_begun = True
                 headers: list[tuple[bytes, bytes]] = message["headers"]
                 has_cache_control = is_page = False
                 for name, _ in headers:
@@ -58,6 +58,6 @@ class HeadersMiddleware:
         try:
             await self.app(scope, receive, send_with_headers)
         except Exception:
-            if not answered:
+            if not has_begun:
                 await problem_response(scope, Code.INTERNAL_ERROR)(scope, receive, send_with_headers)
             raise

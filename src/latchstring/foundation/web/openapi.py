@@ -1,6 +1,6 @@
 """Completes the OpenAPI document of an application with what FastAPI can't know of our guards.
 
-These are the ways to present a token (header or cookie) and to get one (`/token`, for the *Authorize* button of the
+It adds how a token is presented (header or cookie) and how to get one (`/token`, for the *Authorize* button of the
 documentation), the refusals of guarded routes, and the media type of our own refusals.
 """
 
@@ -18,7 +18,7 @@ from latchstring.foundation.web.route import Guards, ProblemRoute, dependencies_
 BEARER_SCHEME = "accessToken"
 COOKIE_SCHEME = "accessCookie"
 SIGN_IN_SCHEME = "signIn"
-_WAYS_IN: list[dict[str, list[str]]] = [{BEARER_SCHEME: []}, {SIGN_IN_SCHEME: []}, {COOKIE_SCHEME: []}]
+_TOKEN_SCHEMES: list[dict[str, list[str]]] = [{BEARER_SCHEME: []}, {SIGN_IN_SCHEME: []}, {COOKIE_SCHEME: []}]
 
 
 def example(value: dict[str, Any]) -> ConfigDict:
@@ -68,8 +68,8 @@ def _operations(app: FastAPI, document: dict[str, Any]) -> Iterator[tuple[dict[s
 def _add_guards(operation: dict[str, Any], guards: Iterable[Guards]) -> None:
     # In OpenAPI an empty requirement makes the others optional.
     others = [each for each in operation.get("security", []) if each != {BEARER_SCHEME: []}]
-    is_open = all(guard.allows_anonymous for guard in guards)
-    operation["security"] = [*([{}] if is_open else []), *_WAYS_IN, *others]
+    is_optional = all(guard.allows_anonymous for guard in guards)
+    operation["security"] = [*([{}] if is_optional else []), *_TOKEN_SCHEMES, *others]
     refused: dict[str, dict[str, Any]] = {}
     for code in sorted({code for guard in guards for code in guard.refusals}):
         number, detail = PROBLEMS[code]

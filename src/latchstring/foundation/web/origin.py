@@ -3,15 +3,13 @@
 A client that sends neither is not a browser; for very old browsers SameSite=Lax remains.
 """
 
-from collections.abc import Iterable
-
-RawHeaders = Iterable[tuple[bytes, bytes]]
+from latchstring.foundation.web.cookies import RawHeaders
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def origin_allowed(headers: RawHeaders, *, own_origin: str | None, client_origin: str | None) -> bool:
-    """Tell whether a request came from our own pages, from the front end, or from a client that is not a browser.
+    """Return whether a request came from our own pages, from the front end, or from a client that is not a browser.
 
     Args:
         headers: the raw headers of the request, names in lower case.
@@ -19,7 +17,7 @@ def origin_allowed(headers: RawHeaders, *, own_origin: str | None, client_origin
         client_origin: the front end's origin, if there is one.
     """
     site = origin = host = None
-    # A browser sends each of these once. A second one was added on the way, and counts as cross-site.
+    # A browser sends each of these once. A second one was added by something else, and counts as cross-site.
     for name, value in headers:
         if name == b"sec-fetch-site":
             site = value if site is None else b"cross-site"
@@ -41,6 +39,6 @@ def origin_allowed(headers: RawHeaders, *, own_origin: str | None, client_origin
 
 
 def is_navigation(headers: RawHeaders) -> bool:
-    """Tell whether a browser opens this URL as a page, and no script, image or frame loads it."""
+    """Return whether a browser opens this URL as a page, and no script, image or frame loads it."""
     sent = dict(headers)
     return sent.get(b"sec-fetch-mode") == b"navigate" and sent.get(b"sec-fetch-dest", b"document") == b"document"

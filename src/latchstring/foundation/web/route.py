@@ -81,7 +81,7 @@ class ProblemRoute(APIRoute):
                 )
             except UnavailableError as error:
                 response = self.refuse(request, ProblemError(error.code))
-            _forbid_keeping(response)
+            _forbid_caching(response)
             return response
 
         return guarded
@@ -98,7 +98,7 @@ class ProblemRoute(APIRoute):
         return problem_response(request.scope, problem.code, headers=problem.headers, errors=problem.errors)
 
 
-def _forbid_keeping(response: Response) -> None:
+def _forbid_caching(response: Response) -> None:
     # Responses about credentials must not be stored (RFC 6749, section 5.1); here and not only in the server's
     # middleware, because an application that installs our routes has no such middleware.
     for name, _ in response.raw_headers:
@@ -111,8 +111,8 @@ class PrefixRouter(APIRouter):
     """The router of all our routes; requests for other paths cost it one dictionary lookup.
 
     FastAPI tries the routes of an included router one by one, and twice: 40 µs of a 130 µs request (decision 8), which
-    a host's own routes after ours would pay, too. Here it does so only for paths that begin like one of ours with a
-    parameter, a WebSocket route or a mount.
+    requests for the host's own routes would cost as well. This router lets it do so only for paths that begin like one
+    of ours with a parameter, a WebSocket route or a mount.
     """
 
     def __init__(self, prefix: str, routers: Iterable[APIRouter]) -> None:
@@ -130,7 +130,7 @@ class PrefixRouter(APIRouter):
         self._patterns = tuple(patterns)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Tell whether path and method are ours; FastAPI finds the route afterwards."""
+        """Match a request by path and method; FastAPI finds the route afterwards."""
         path = scope["path"]
         root = scope.get("root_path", "")
         # As Starlette does: only a whole segment counts, so that `/application` is not below `/app`.

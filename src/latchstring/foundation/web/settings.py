@@ -8,8 +8,6 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 DEVELOPMENT_CLIENT_ORIGIN = "http://localhost:3000"
-
-
 # Names in other alphabets must be written as browsers send them in `Origin`: xn--….
 _HOST = re.compile(r"[a-z0-9.:_-]+")
 
@@ -49,22 +47,22 @@ def _networks(value: object) -> object:
         raise ValueError("must be IP addresses and networks such as 10.0.0.0/8, separated by commas") from None
 
 
-def _addresses(value: object) -> object:
+def _urls(value: object) -> object:
     if not isinstance(value, str):
         return value
-    addresses = tuple(part.strip() for part in value.split(",") if part.strip())
-    for address in addresses:
+    urls = tuple(part.strip() for part in value.split(",") if part.strip())
+    for url in urls:
         # Whole URLs, compared exactly: prefixes and patterns are how open redirects begin (CVE-2021-32618).
-        parts = urlsplit(address)
+        parts = urlsplit(url)
         is_whole = (
             parts.scheme in {"http", "https"} and parts.hostname and parts.username is None and not parts.fragment
         )
-        if not is_whole or not address.isascii():
+        if not is_whole or not url.isascii():
             raise ValueError("must be whole URLs such as https://app.example.com/welcome, separated by commas")
-    return addresses
+    return urls
 
 
-Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
+Urls = Annotated[tuple[str, ...], BeforeValidator(_urls)]
 Origin = Annotated[str, BeforeValidator(_bare_origin)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 
@@ -82,7 +80,7 @@ class WebSettings(BaseModel):
     trusted_proxies: Networks = ()
     """The proxies whose `X-Forwarded-For` is trusted, as IP addresses and networks; none by default."""
 
-    return_urls: Addresses = ()
+    return_urls: Urls = ()
     """URLs to which a page may redirect (`next`), besides paths on our own origin. Compared exactly."""
 
     @property
@@ -109,7 +107,7 @@ class WebSettings(BaseModel):
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host` is this machine only: localhost, 127.0.0.0/8 or ::1."""
+    """Return whether `host` is this machine only: localhost, 127.0.0.0/8 or ::1."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

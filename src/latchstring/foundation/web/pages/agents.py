@@ -9,8 +9,8 @@ _PLAIN = {"Mobile Safari": "Safari", "Mac OS X": "macOS", "Chrome Mobile": "Chro
 
 
 def named(user_agent: str | None, translate: Translations) -> str:
-    """Return a name such as `Firefox on Linux`, or the part of it that is known. The first call takes 0.1 s."""
-    # Imported here, because the import takes 30 ms, and only a list of sessions needs it.
+    """Return a name such as `Firefox on Linux`, or the recognized part of it. The first call takes 0.1 s."""
+    # The import takes 30 ms, and only a list of sessions needs it.
     from ua_parser import parse_os, parse_user_agent  # noqa: PLC0415 -- see above
 
     browser = parse_user_agent(user_agent) if user_agent else None

@@ -1,4 +1,4 @@
-"""Renderer: renders a template to a response."""
+"""Renderer: a template and its variables to a response. Public pages are rendered once and kept in memory."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class Renderer:
     def __init__(
         self, urls: PageUrls, options: Pages, templates: "Templates", *, links: Sequence[tuple[str, str]]
     ) -> None:
-        """Render pages.
+        """Render the pages of one application.
 
         Args:
             urls: the URLs of the pages.
@@ -99,7 +99,7 @@ class Renderer:
         Raises:
             ProblemError: as `read_form`.
         """
-        # Kept in the scope: a step-up reads the form, and then the stopped page's own handler does.
+        # Kept in the scope: a step-up reads the form, and then the page's own handler does.
         fields: dict[str, str] | None = request.scope.get(_FORM)
         if fields is None:
             fields = request.scope[_FORM] = await read_form(request)
@@ -113,7 +113,7 @@ class Renderer:
         status: int = 200,
         user: object = None,
         renewal: Renewal | None = None,
-        here: str | None = None,
+        page_url: str | None = None,
         notice: str | None = None,
         form: Form | None = None,
         destination: str | None = None,
@@ -127,15 +127,15 @@ class Renderer:
             status: the status of the response; 422 if the form is wrong.
             user: the signed-in user, if the page shows one.
             renewal: how the page refreshes its tokens while it is open.
-            here: the page's own URL, if it is not that of the request.
+            page_url: the page's own URL, if it is not that of the request.
             notice: what has just been done, in the visitor's language.
             form: the values of the page's form, and what is wrong with them.
             destination: where the visitor continues afterwards (`next`).
             content: further variables of the template.
         """
-        form, here = form or Form(), here or self.urls.current_page(request.scope)
+        form, page_url = form or Form(), page_url or self.urls.current_page(request.scope)
         content |= {"user": user, "renewal": renewal, "notice": notice, "form": form, "has_errors": form.is_wrong}
-        text = self._rendered(request.scope, template, here=here, next=destination, status=status, **content)
+        text = self._rendered(request.scope, template, page_url=page_url, next=destination, status=status, **content)
         return self._response(text, status=status, destination=destination)
 
     def public_page(
@@ -150,9 +150,9 @@ class Renderer:
             content: further variables of the template.
         """
         scope = request.scope
-        here = self.urls.current_page(scope)
+        page_url, language = self.urls.current_page(scope), self.translations(scope).language
         # Everything that the page depends on; a missing part would show one visitor another's page (CVE-2026-33496).
-        key = (template, self.translations(scope).language, self.urls.root(scope), here, destination, *content.items())
+        key = (template, language, self.urls.root(scope), page_url, destination, *content.items())
         text = self._kept.get(key)
         if text is None:
             if len(self._kept) >= _MAX_KEPT:
@@ -161,7 +161,7 @@ class Renderer:
             text = self._kept[key] = self._rendered(
                 scope,
                 template,
-                here=here,
+                page_url=page_url,
                 user=None,
                 renewal=None,
                 notice=None,
@@ -199,7 +199,7 @@ class Renderer:
         """Return the page of a refusal."""
         message = message_for(problem.code)
         # Without the query, which may be what was refused.
-        here = self.urls.current_page(request.scope).partition("?")[0]
+        page_url = self.urls.current_page(request.scope).partition("?")[0]
         translate = self.translations(request.scope)
         retry_after = (problem.headers or {}).get("Retry-After")
         is_form = request.method not in SAFE_METHODS
@@ -207,12 +207,12 @@ class Renderer:
             request,
             message.template,
             status=PROBLEMS[problem.code][0],
-            here=here,
+            page_url=page_url,
             heading=translate(message.heading),
             text=translate(message.text),
             code=problem.code.value,
             retry_after_minutes=-(-int(retry_after) // 60) if retry_after else None,
-            back=here if is_form else self.urls.landing_page(request.scope),
+            back=page_url if is_form else self.urls.landing_page(request.scope),
             back_label=translate(msgid("Go back") if is_form else msgid("Go to the start")),
             request_id=request_id(request.scope),
         )
@@ -224,13 +224,13 @@ class Renderer:
         return self.urls.url(scope, "/assets/" + self.assets.hashed_name(name))
 
     def _frame(self, scope: Scope, translate: Translations) -> Frame:
-        options, root, here = self._options, self.urls.root(scope), requested_url(scope).partition("?")[0]
+        options, root, current = self._options, self.urls.root(scope), requested_url(scope).partition("?")[0]
         entries = [(label, root + path) for label, path in options.links]
         entries += [(label, self.urls.url(scope, path)) for label, path in self._links]
         return Frame(
             name=options.name,
             logo=root + options.logo if options.logo else None,
             landing_page=self.urls.landing_page(scope),
-            links=[Link(translate(label), url, url == here) for label, url in entries],
+            links=[Link(translate(label), url, url == current) for label, url in entries],
             stylesheets=[self.asset_url(scope, THEME)] if THEME in self.assets else [],
         )

@@ -1,24 +1,20 @@
 """The routes of assets, and of the visitor's choice of a language."""
 
-from typing import TYPE_CHECKING
-
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from latchstring.errors import Code
+from latchstring.foundation.web.context import WebContext
+from latchstring.foundation.web.pages.renderer import Renderer
 from latchstring.foundation.web.pages.translations import COOKIE
 from latchstring.foundation.web.pages.urls import see_other
 from latchstring.foundation.web.problem import ProblemError
 
-if TYPE_CHECKING:
-    from latchstring.foundation.web.context import WebContext
-    from latchstring.foundation.web.pages.renderer import Renderer
-
 _A_YEAR = 365 * 24 * 60 * 60
 
 
-def add_asset_routes(router: APIRouter, renderer: "Renderer", web: "WebContext") -> None:
+def add_asset_routes(router: APIRouter, renderer: Renderer, web: WebContext) -> None:
     """Add `/assets/{name}` and `/language` to a router of pages."""
 
     @router.get("/assets/{name}")
@@ -33,7 +29,7 @@ def add_asset_routes(router: APIRouter, renderer: "Renderer", web: "WebContext")
         fields = await renderer.form(request)
         # Back to the page the form was on, under the same rules as after a sign-in: no open redirect.
         destination = renderer.urls.destination(fields.get("next")) or renderer.urls.landing_page(request.scope)
-        language = renderer.languages.known(fields.get("language", ""))
+        language = renderer.languages.tag_of(fields.get("language", ""))
         # Only languages that exist: visitors' input must not get into a Set-Cookie header (CVE-2020-7695 is the kind).
         if language is None:
             raise ProblemError(Code.VALIDATION_FAILED)

@@ -5,14 +5,12 @@ every sentence to translate.
 """
 
 import gettext
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from latchstring.errors import ConfigurationError
-from latchstring.foundation.web.cookies import read_cookies
-
-RawHeaders = Iterable[tuple[bytes, bytes]]
+from latchstring.foundation.web.cookies import RawHeaders, read_cookies
 
 DOMAIN = "latchstring"
 OURS = Path(__file__).with_name("locale")
@@ -64,8 +62,8 @@ class Languages:
         for file in (file for folder in folders for file in sorted(folder.glob(f"*/LC_MESSAGES/{DOMAIN}.mo"))):
             language = file.parts[-3].replace("_", "-")
             try:
-                with file.open("rb") as opened:
-                    self._translations[language] = Translations(language, gettext.GNUTranslations(opened))
+                with file.open("rb") as stream:
+                    self._translations[language] = Translations(language, gettext.GNUTranslations(stream))
             except (OSError, ValueError) as error:
                 raise ConfigurationError(
                     f"{file} is not a compiled catalogue: compile its .po file with pybabel or msgfmt"
@@ -81,7 +79,7 @@ class Languages:
         """Return the number of languages."""
         return len(self._translations)
 
-    def known(self, language: str) -> str | None:
+    def tag_of(self, language: str) -> str | None:
         """Return the language's tag as the catalogues spell it; None if there is no such language."""
         return self._tags.get(language.lower())
 
@@ -91,9 +89,9 @@ class Languages:
         if len(self._translations) == 1:
             return self._translations[SOURCE_LANGUAGE]
         headers = list(headers)
-        # A duplicate is no danger here, unlike with tokens: the first language that exists is used.
+        # A duplicate does no harm, unlike with tokens: the first language that exists is used.
         for chosen in read_cookies(headers, COOKIE.encode()):
-            language = self.known(chosen)
+            language = self.tag_of(chosen)
             if language is not None:
                 return self._translations[language]
         for name, value in headers:

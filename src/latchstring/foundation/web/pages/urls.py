@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from functools import cached_property
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,7 +21,7 @@ class PageUrls:
 
     def __init__(
         self,
-        app: object,
+        app: FastAPI,
         *,
         prefix: str,
         renewal_path: str,
@@ -105,7 +105,7 @@ class PageUrls:
         """
         if not given:
             return None
-        # Refused and not ignored: a visitor who was sent here by such a link should know it.
+        # Refused and not ignored: visitors should learn that the link they followed was not to be trusted.
         if not is_allowed(given, listed=self.return_urls):
             raise ProblemError(Code.NEXT_NOT_ALLOWED)
         return given
@@ -123,7 +123,7 @@ class PageUrls:
         return self.destination(given[0] if given else None)
 
     def _is_ours(self, scope: Scope) -> bool:
-        return self._app is None or scope.get("app") is self._app
+        return scope.get("app") is self._app
 
     def root(self, scope: Scope) -> str:
         """Return the root path of the application with the pages, without a trailing slash (ASGI `root_path`)."""
