@@ -32,7 +32,7 @@ class IssuerClient:
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Reuse connections while the block runs."""
-        async with await _client() as client:
+        async with await _new_client() as client:
             self._client = client
             try:
                 yield
@@ -50,7 +50,7 @@ class IssuerClient:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 if self._client is not None:
                     return await _fetch(self._client, url, max_bytes=max_bytes, headers=headers or {})
-                async with await _client() as client:
+                async with await _new_client() as client:
                     return await _fetch(client, url, max_bytes=max_bytes, headers=headers or {})
         except TimeoutError:
             raise IssuerError(f"no response within {TIMEOUT_SECONDS:.0f} s") from None
@@ -59,7 +59,7 @@ class IssuerClient:
             raise IssuerError(f"no response: {type(error).__name__}") from error
 
 
-async def _client() -> httpx2.AsyncClient:
+async def _new_client() -> httpx2.AsyncClient:
     # In a thread: loading the trusted certificates takes as long as a hundred signatures.
     return await asyncio.to_thread(httpx2.AsyncClient, trust_env=False, timeout=TIMEOUT_SECONDS)
 

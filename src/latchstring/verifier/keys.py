@@ -73,7 +73,7 @@ class IssuerKeys:
         self._use(self._fetched)
 
     def is_retired(self, kid: str) -> bool:
-        """Tell whether the key was retired at once, so that its tokens are refused without a fetch."""
+        """Return whether the key was retired at once, so that its tokens are refused without a fetch."""
         return kid in self._retired
 
     async def close(self) -> None:

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class PolledRevocations:
-    """Polls the issuer's feed, and tells from memory whether a caller's session has ended."""
+    """Polls the issuer's feed, and decides from memory whether a caller's session has ended."""
 
     def __init__(
         self,

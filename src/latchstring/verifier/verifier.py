@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from latchstring.annotations import NotFromRequest
 from latchstring.core.caller import Caller
 from latchstring.core.guard.credentials import bearer_token
+from latchstring.core.keys.key_set import JWKS_PATH
 from latchstring.core.revocations.rules import refusal_after
 from latchstring.core.tokens.rules import Issuer
 from latchstring.core.tokens.verification import TokenReader, UnknownKeyError
@@ -30,9 +31,6 @@ from latchstring.verifier.issuer import IssuerClient
 from latchstring.verifier.keys import IssuerKeys
 from latchstring.verifier.revocations import PolledRevocations
 
-WELL_KNOWN_KEYS = "/.well-known/jwks.json"
-
-
 _IssuerUrl = Annotated[
     str, NotFromRequest("TokenVerifier is missing its call: write verifier = TokenVerifier(…), then Depends(verifier)")
 ]
@@ -45,9 +43,7 @@ class TokenVerifier(SecurityDependency):
         CallerDep = Annotated[Caller, Depends(verifier)]
 
     Run the application inside `running()`: it fetches the keys before the first request, and closes connections at the
-    end.
-
-    Making one fetches nothing yet.
+    end. Making a verifier fetches nothing yet.
 
     Args:
         issuer: the expected `iss`, compared exactly: the issuer's public URL.
@@ -87,7 +83,7 @@ class TokenVerifier(SecurityDependency):
             raise ConfigurationError("revocations_url and feed_token go together: give both or neither")
         if not max_lag_seconds >= 1:  # in this form it refuses NaN, which no age of the set would exceed
             raise ConfigurationError("max_lag_seconds must be at least 1")
-        keys_url = _checked(jwks_url or issuer.rstrip("/") + WELL_KNOWN_KEYS, "jwks_url", allow_http=allow_http)
+        keys_url = _checked(jwks_url or issuer.rstrip("/") + JWKS_PATH, "jwks_url", allow_http=allow_http)
         self._clock = clock or SystemClock()
         self._issuer = IssuerClient()
         self._reader = TokenReader(Issuer(name=issuer, audience=audience or issuer))

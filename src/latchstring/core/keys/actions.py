@@ -299,7 +299,7 @@ class DatabaseKeys:
         return publication_lead(keys, cache_life=self._policy.cache_life)
 
     def _wants_key(self, keys: Sequence[KeyDates]) -> bool:
-        """Tell whether no key of the configured algorithm signs or will sign."""
+        """Return whether no key of the configured algorithm signs or will sign."""
         wanted = self._algorithm(keys)
         return not any(key.algorithm is wanted for key in keys if key.retired_at is None)
 

@@ -20,6 +20,7 @@ from latchstring.core.keys.settings import Algorithm
 from latchstring.core.keys.strict_json import unique_names
 from latchstring.errors import ConfigurationError
 
+JWKS_PATH = "/.well-known/jwks.json"
 # The least for a key from elsewhere (RFC 7518, section 3.3); JOSE libraries take shorter ones (CVE-2025-45768).
 RSA_MIN_BITS = 2048
 RSA_BITS = 3072
@@ -50,7 +51,7 @@ class TokenKey:
         return JWSRegistry.algorithms[self.algorithm.value].sign(octets, self.key)
 
     def verifies(self, octets: bytes, signature: bytes) -> bool:
-        """Tell whether `signature` is a valid signature of `octets` by this key."""
+        """Return whether `signature` is a valid signature of `octets` by this key."""
         # The key's algorithm, never the token's: an attacker must not choose how a token is checked (CVE-2016-10555).
         try:
             return JWSRegistry.algorithms[self.algorithm.value].verify(octets, signature, self.key)

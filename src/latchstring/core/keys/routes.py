@@ -9,14 +9,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from latchstring.core.keys.key_set import KeySet
+from latchstring.core.keys.key_set import JWKS_PATH, KeySet
 from latchstring.core.keys.ring import KeyRing
 from latchstring.core.keys.schemas import ServerMetadata
 from latchstring.errors import Code
 from latchstring.foundation.web.context import WebContext
 from latchstring.foundation.web.problem import refusals
 
-JWKS_PATH = "/.well-known/jwks.json"
 METADATA_PATH = "/.well-known/openid-configuration"
 
 
@@ -103,8 +102,8 @@ def metadata_router(
     )
     async def get_server_metadata(request: Request) -> Response:
         """The metadata of RFC 8414 and OpenID Connect Discovery that apply to this server."""
-        # `root_path` comes from the server and from mounts, never from a header. A URL made from Host would let a
-        # visitor point verifiers at other keys (CVE-2025-64101 was a link made from Host).
+        # `root_path` comes from the server and from mounts, never from a header. With a URL made from Host, a visitor
+        # could point verifiers at other keys (CVE-2025-64101 was a link made from Host).
         base_url = public_url + request.scope.get("root_path", "")
         metadata = ServerMetadata(
             issuer=public_url,
