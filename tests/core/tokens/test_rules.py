@@ -165,10 +165,13 @@ def test_a_token_id_is_derived() -> None:
     """`jti` is the same for one session, generation and kind, and another where any of them differs."""
     session, other = CALLER.session_id, CALLER.user_id
     ids = {
-        token_id(one, generation, kind, says={}) for one in (session, other) for generation in (1, 11) for kind in Kind
+        token_id(one, generation, kind, varying={})
+        for one in (session, other)
+        for generation in (1, 11)
+        for kind in Kind
     }
     assert len(ids) == 8
-    assert token_id(session, 1, Kind.ACCESS, says={}) in ids
+    assert token_id(session, 1, Kind.ACCESS, varying={}) in ids
     assert str(session) not in "".join(ids)
 
 

@@ -25,7 +25,7 @@ from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database
 from latchstring.foundation.polling import polling
 
-# A sign-out has to be in force at every worker within one second (ASVS 7.4.1): an interval, a statement, and room.
+# A sign-out has to be in force at every worker within one second (ASVS 7.4.1): an interval, a statement, and a margin.
 POLL_INTERVAL_SECONDS = 0.25
 # Below the lag at which requests are refused, so that one hung statement does not use it up.
 POLL_TIMEOUT_SECONDS = 2.0
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class RevocationFeed:
-    """Polls the database, and tells from memory whether a caller's session has ended."""
+    """Polls the database, and decides from memory whether a caller's session has ended."""
 
     def __init__(self, database: Database, ring: KeyRing, clock: Clock, *, max_lag_seconds: float) -> None:
         self._database = database
@@ -79,10 +79,10 @@ class RevocationFeed:
         return self._keys_epoch
 
     def knows_epoch(self, epoch: int) -> bool:
-        """Tell whether this process has read the keys since `epoch` began.
+        """Return whether this process has read the keys since `epoch` began.
 
         False for an epoch that this process began itself, until its next poll: another process may have retired a key
-        at once a moment before, and this one would still sign with it.
+        at once just before, and this one would still sign with it.
         """
         return epoch <= self._keys_epoch
 

@@ -104,16 +104,17 @@ _LAST_NUMBER = sa.cast(
 ).label("cursor")
 _SINCE_NUMBER = revocations.c.sequence > sa.cast(sa.bindparam("cursor", type_=sa.Text()), sa.Integer())
 
-_KEYS = REVISION.label("keys_revision")
-_ONE = sa.select(sa.literal(1).label("one")).subquery("one")
+_KEYS_REVISION = REVISION.label("keys_revision")
+# Joined to the entries, so that the cursor is returned even if there are none.
+_ONE_ROW = sa.select(sa.literal(1).label("one")).subquery("one")
 
 
-def _since(standing: sa.Label[str], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    return sa.select(standing, _KEYS, *_ENTRY).select_from(_ONE.outerjoin(revocations, condition))
+def _since(cursor: sa.Label[str], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(cursor, _KEYS_REVISION, *_ENTRY).select_from(_ONE_ROW.outerjoin(revocations, condition))
 
 
 _POSTGRESQL_SINCE, _SQLITE_SINCE = _since(_HORIZON, _SINCE_XID), _since(_LAST_NUMBER, _SINCE_NUMBER)
-_POSTGRESQL_STANDING, _SQLITE_STANDING = sa.select(_HORIZON), sa.select(_LAST_NUMBER)
+_POSTGRESQL_CURSOR, _SQLITE_CURSOR = sa.select(_HORIZON), sa.select(_LAST_NUMBER)
 
 _PAGE = (
     sa.select(*_ENTRY)
@@ -124,7 +125,6 @@ _PAGE = (
     .order_by(revocations.c.sequence)
     .limit(sa.bindparam("most"))
 )
-
 
 BEFORE_ALL = -(2**63)
 """A number below that of every entry."""
@@ -142,7 +142,7 @@ class PollResult:
 
 async def revocations_cursor(connection: Connection) -> str:
     """Read the feed's cursor: a later `revocations_since` returns everything that is not committed yet."""
-    statement = _POSTGRESQL_STANDING if is_postgresql(connection) else _SQLITE_STANDING
+    statement = _POSTGRESQL_CURSOR if is_postgresql(connection) else _SQLITE_CURSOR
     return str((await connection.execute(statement)).scalar_one())
 
 

@@ -77,12 +77,14 @@ class Issuer:
 
 def access_claims(caller: Caller, *, generation: int, issuer: Issuer) -> dict[str, Any]:
     """Return the JSON claims of an access token."""
-    says = _proven(caller.proven) | {"ver": caller.claims_version}
+    varying = _proven(caller.proven) | {"ver": caller.claims_version}
     if caller.roles:
-        says["roles"] = list(caller.roles)
+        varying["roles"] = list(caller.roles)
     claims = {
-        **_registered(caller, kind=Kind.ACCESS, generation=generation, issuer=issuer, says={**says, **caller.claims}),
-        **says,
+        **_registered(
+            caller, kind=Kind.ACCESS, generation=generation, issuer=issuer, varying={**varying, **caller.claims}
+        ),
+        **varying,
         "client_id": CLIENT_ID,
     }
     if caller.epoch:
@@ -95,9 +97,9 @@ def refresh_claims(bearer: RefreshClaims, *, issuer: Issuer) -> dict[str, Any]:
     """Return the JSON claims of a refresh token."""
     # The proof of this client, not of the session's row: a thief who shares the session must not get the owner's fresh
     # proof (decision 23). Two tokens of one generation may differ in it, so that their `jti` differs as well.
-    says = {} if bearer.proven is None else _proven(bearer.proven)
-    claims = _registered(bearer, kind=Kind.REFRESH, generation=bearer.generation, issuer=issuer, says=says)
-    return {**claims, **says, "gen": bearer.generation}
+    varying = {} if bearer.proven is None else _proven(bearer.proven)
+    claims = _registered(bearer, kind=Kind.REFRESH, generation=bearer.generation, issuer=issuer, varying=varying)
+    return {**claims, **varying, "gen": bearer.generation}
 
 
 def read_access_claims(claims: Mapping[str, Any], *, issuer: Issuer, now: float) -> Caller:
@@ -151,24 +153,24 @@ def read_token_session(claims: Mapping[str, Any], *, kind: Kind, issuer: Issuer)
     Raises:
         ClaimsError: a claim is missing or of another type, or the issuer or audience is another.
     """
-    # An instance whose clock was 12 s behind answered 200 to a sign-out and ended nothing: `nbf` was in its future.
+    # An instance whose clock was 12 s behind responded 200 to a sign-out and ended nothing: `nbf` was in its future.
     _check_issuer(claims, kind=kind, issuer=issuer)
     return TokenSession(session_id=_uuid(claims, "sid"), user_id=_uuid(claims, "sub"))
 
 
-def token_id(session_id: UUID, generation: int, kind: Kind, *, says: Mapping[str, Any]) -> str:
+def token_id(session_id: UUID, generation: int, kind: Kind, *, varying: Mapping[str, Any]) -> str:
     """Return the `jti` of a token. It follows from the arguments, so that a repeated response has the same token.
 
     Args:
         session_id: the session.
         generation: the session's generation.
         kind: the kind of token.
-        says: the claims that may differ within a generation: what was proven and when, the roles, the application's
+        varying: the claims that may differ within a generation: what was proven and when, the roles, the application's
             own claims.
     """
     # Not random: a client whose first response was lost must get the same tokens at its second attempt.
-    varying = "/" + json.dumps(says, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(f"{session_id}/{generation}/{kind}{varying}".encode()).digest()
+    text = json.dumps(varying, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(f"{session_id}/{generation}/{kind}/{text}".encode()).digest()
     return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
 
 
@@ -219,7 +221,7 @@ def _read_proven(claims: Mapping[str, Any]) -> Proven:
 
 
 def _registered(
-    bearer: Caller | RefreshClaims, *, kind: Kind, generation: int, issuer: Issuer, says: Mapping[str, Any]
+    bearer: Caller | RefreshClaims, *, kind: Kind, generation: int, issuer: Issuer, varying: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
         "iss": issuer.name,
@@ -229,7 +231,7 @@ def _registered(
         "iat": bearer.issued_at_unix,
         "nbf": bearer.issued_at_unix,
         "exp": bearer.expires_at_unix,
-        "jti": token_id(bearer.session_id, generation, kind, says=says),
+        "jti": token_id(bearer.session_id, generation, kind, varying=varying),
         "type": kind.value,
     }
 

@@ -77,7 +77,7 @@ class Tokens:
         return self._reader.session(text, self._ring.current.verifying)
 
     async def reload_keys(self) -> None:
-        """Read the ring again now, before signing for a session of an epoch newer than the keys read here.
+        """Read the ring again now, before signing for a session whose epoch began after the keys were last read.
 
         Raises:
             UnavailableError: the keys or the database are unavailable.
@@ -85,7 +85,7 @@ class Tokens:
         await self._ring.catch_up(is_urgent=True)
 
     async def reload_keys_for(self, *texts: str, wait: bool = False) -> bool:
-        """Read the ring again if a text names an unknown key; tell whether one of these keys is now known.
+        """Read the ring again if a text names an unknown key; return whether one of these keys is now known.
 
         After a key was retired at once, another worker may sign with a key that this process reads only at its next
         poll, up to a quarter of a second later.
