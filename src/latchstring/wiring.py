@@ -150,7 +150,7 @@ def _core(
     sessions = Sessions(database, clock, tokens, keys, revoker)
     refresher = _refresher(settings, tools, tokens, feed=feed, issuer=issuer, revoker=revoker)
     # The guard is below sessions, so that sessions' own routes can be guarded: it gets this one query as a function.
-    sockets = Sockets(sessions.active_among, feed, clock, asked_every=lifetimes.access)
+    sockets = Sockets(sessions.active_among, feed, clock, recheck_interval=lifetimes.access)
     sign_in = SignIn(
         clock,
         sessions,

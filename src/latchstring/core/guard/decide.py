@@ -1,4 +1,7 @@
-"""The guard's decision: turn a request into a `Caller`, or refuse. Reads memory only; any error refuses the request."""
+"""The guard's decision: turn a request into a `Caller`, or refuse. Any error refuses the request.
+
+The decision reads memory only. Two things read the database: a `User`, and an unknown `kid`, once per second.
+"""
 
 import contextlib
 from collections.abc import Awaitable, Callable
@@ -43,9 +46,9 @@ GUARD_REFUSALS = (
 """The codes with which every guarded route can refuse."""
 
 # An expired token or a deleted user is a signed-out visitor. A malformed header, a foreign origin or a 503 is not.
-NOBODY_SIGNED_IN = {HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND}
-OPEN_REFUSALS = (
-    *(code for code in GUARD_REFUSALS if PROBLEMS[code][0] not in NOBODY_SIGNED_IN),
+SIGNED_OUT_STATUSES = {HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND}
+OPTIONAL_USER_REFUSALS = (
+    *(code for code in GUARD_REFUSALS if PROBLEMS[code][0] not in SIGNED_OUT_STATUSES),
     Code.DATABASE_UNAVAILABLE,
 )
 """The codes with which a route of `OptionalUser` can refuse."""
@@ -81,7 +84,7 @@ class Guard:
         try:
             return self._caller(scope)
         except ProblemError as problem:
-            # Where no lifespan of ours runs (`attach`), the first request begins the polling of revocations.
+            # Where no lifespan of ours runs (`attach`), the first request starts the polling of revocations.
             if problem.code is Code.REVOCATIONS_UNKNOWN:
                 await self._web.begin()
             elif problem.code is not Code.INVALID_TOKEN or not await self._reloads_keys_for(scope["headers"]):
@@ -96,7 +99,7 @@ class Guard:
 
     def _caller(self, scope: Scope) -> Caller:
         headers = scope["headers"]
-        # Both are always read: a malformed one is refused even where the other one would be enough.
+        # Both are always read: a malformed one is refused even if the other one is valid.
         header = bearer_token(headers)
         cookie = cookie_token(headers, self._cookie_name)
         if isinstance(header, Refused):
@@ -161,13 +164,13 @@ class Guard:
 
     def _judged(self, header: str | None, cookie: str | None) -> Caller:
         now = self._clock.now().timestamp()
-        # First of all, and even for a token that was verified before: fail closed (503).
+        # First, and also for a token that was verified before: fail closed (503).
         self._feed.refuse_if_stale()
         presented = header if header is not None else cookie
         caller = self._tokens.read_access(presented or "", now=now)
         if caller is None:
             raise ProblemError(Code.INVALID_TOKEN, token_sent=True)
-        # A header of one user beside a cookie of another one: no route should guess which of them is meant.
+        # A header of one user and a cookie of another: no route should guess which of them is meant.
         if header is not None and cookie is not None:
             other = self._tokens.read_access(cookie, now=now)
             if other is not None and other.user_id != caller.user_id:

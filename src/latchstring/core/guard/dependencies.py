@@ -7,7 +7,7 @@ async def reports(caller: CallerDep): ...      the caller, from the token alone:
 async def me(user: CurrentUser): ...           the user, read from the database
 
 @app.get("/")
-async def home(user: OptionalUser): ...        the user, or None for a visitor who is not signed in
+async def index(user: OptionalUser): ...       the user, or None for a visitor who is not signed in
 
 @app.delete("/account")
 async def delete(caller: Annotated[Caller, Depends(fresh(minutes=5))]): ...     a recent proof required: no I/O
@@ -29,7 +29,7 @@ from starlette.requests import HTTPConnection
 from latchstring.annotations import NotFromRequest
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Caller
-from latchstring.core.guard.decide import GUARD_REFUSALS, NOBODY_SIGNED_IN, OPEN_REFUSALS, Guard
+from latchstring.core.guard.decide import GUARD_REFUSALS, OPTIONAL_USER_REFUSALS, SIGNED_OUT_STATUSES, Guard
 from latchstring.core.guard.socket_layer import watchable_socket
 from latchstring.errors import Code, ConfigurationError
 from latchstring.foundation.web.dependency import SecurityDependency
@@ -177,7 +177,7 @@ class OptionalUserDependency(GuardDependency):
     """Returns the user, or None for a visitor who is not signed in."""
 
     allows_anonymous = True
-    refusals = OPEN_REFUSALS
+    refusals = OPTIONAL_USER_REFUSALS
 
     def __str__(self) -> str:
         return "OptionalUser"
@@ -188,7 +188,7 @@ class OptionalUserDependency(GuardDependency):
             caller = await guard.caller(connection.scope)
             user = await guard.user(caller)
         except ProblemError as problem:
-            if problem.status_code in NOBODY_SIGNED_IN:
+            if problem.status_code in SIGNED_OUT_STATUSES:
                 return None
             raise
         _watch(guard, connection, caller)

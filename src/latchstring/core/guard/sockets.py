@@ -35,14 +35,14 @@ class ConnectedSocket:
     The route gets `receive` and `send` of this object in place of the server's.
     """
 
-    # With the server's own `receive`, a route would go on after the close: uvicorn's older protocol passed messages on
-    # for ten more seconds, and hypercorn for as long as the client sent any.
+    # With the server's own `receive`, a route would continue after the close: uvicorn's older protocol passed messages
+    # on for ten more seconds, and hypercorn for as long as the client sent any.
 
     def __init__(self, caller: Caller, receive: Receive, send: Send, *, keys_epoch: int) -> None:
         self.caller = caller
         self.keys_epoch = keys_epoch
         """The epoch that was in force when the keys that verified its token were read."""
-        self.holds_until_unix: float = caller.expires_at_unix
+        self.recheck_at_unix: float = caller.expires_at_unix
         """When the database is asked next whether the session is active."""
         self._receive = receive
         self._send = send
@@ -98,15 +98,15 @@ class ActiveSessions(Protocol):
 
 
 class Sockets:
-    """The connected sockets of this process."""
+    """Watches the connected sockets of this process."""
 
     def __init__(
-        self, active_sessions: ActiveSessions, feed: RevocationFeed, clock: Clock, *, asked_every: timedelta
+        self, active_sessions: ActiveSessions, feed: RevocationFeed, clock: Clock, *, recheck_interval: timedelta
     ) -> None:
         self._active_sessions = active_sessions
         self._feed = feed
         self._clock = clock
-        self._asked_every = asked_every
+        self._recheck_interval = recheck_interval
         self._connected: set[ConnectedSocket] = set()
         self._closing: set[asyncio.Task[None]] = set()
         feed.listen(self.recheck_all)
@@ -116,7 +116,7 @@ class Sockets:
         """Watch a socket while the block runs: close it when a guard would refuse its caller."""
         socket = ConnectedSocket(caller, receive, send, keys_epoch=self._feed.keys_epoch)
         self._connected.add(socket)
-        # A revocation that arrived after the guard's decision, as while the user was read, has not seen this socket.
+        # A revocation that arrived after the guard's decision, while the user was read for example, missed this socket.
         self._judge(socket)
         try:
             yield socket
@@ -141,25 +141,25 @@ class Sockets:
         if reason is not None:
             self._close(socket, CLOSED_UNAUTHORIZED, refusal_after(reason))
         elif socket.keys_epoch < self._feed.keys_epoch:
-            # Its token names an epoch that had not begun here when older keys verified it: it is of a user who had just
-            # signed in at another worker, or of a thief with the retired key. Only the user can reconnect.
+            # Keys from before an epoch have verified its token. It may be that of a user who has just signed in at
+            # another worker, or of a thief with the retired key. Only the user can reconnect.
             self._close(socket, CLOSED_TRY_AGAIN, Code.REVOCATIONS_UNKNOWN)
 
     async def recheck(self) -> None:
-        """Check the sockets whose access token has expired in the database, since sessions also expire.
+        """Ask the database about sockets whose access token has expired, because sessions expire as well.
 
         Raises:
-            UnavailableError: the database is unavailable. The next call checks the same sockets again.
+            UnavailableError: the database is unavailable. The next call asks again.
         """
         now = self._clock.now()
-        due = [socket for socket in self._connected if socket.holds_until_unix <= now.timestamp()]
+        due = [socket for socket in self._connected if socket.recheck_at_unix <= now.timestamp()]
         for start in range(0, len(due), _PAGE_SIZE):
             page = due[start : start + _PAGE_SIZE]
             active = await self._active_sessions({socket.caller.session_id for socket in page}, now=now)
             for socket in page:
                 ends_at = active.get(socket.caller.session_id)
                 if ends_at is not None:
-                    socket.holds_until_unix = min(now + self._asked_every, ends_at).timestamp()
+                    socket.recheck_at_unix = min(now + self._recheck_interval, ends_at).timestamp()
                 else:
                     self._close(socket, CLOSED_UNAUTHORIZED, Code.SESSION_ENDED)
 
