@@ -1,4 +1,4 @@
-"""The caller: the bearer of an access token, and how and when they proved who they are. Pure."""
+"""The caller: the user behind an access token, and how and when they proved who they are. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,12 +34,17 @@ NO_CLAIMS: Mapping[str, Any] = Claims()
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """How and when the user proved who they are: the `auth_time` and `amr` of the tokens that this gave."""
+    """How and when a user proved who they are: the claims `auth_time` and `amr` of their tokens."""
 
     at_unix: int
     """`auth_time`, in whole seconds since 1970."""
     methods: tuple[str, ...]
     """`amr` values of RFC 8176."""
+
+    @property
+    def at(self) -> datetime:
+        """When the user last proved who they are."""
+        return datetime.fromtimestamp(self.at_unix, UTC)
 
     def merged(self, method: str, *, at_unix: int) -> "Proven":
         """Return this proof with one more method, proven at `at_unix`."""
@@ -50,7 +55,7 @@ class Proven:
 
 @dataclass(frozen=True, slots=True)
 class Caller(InstanceOnly):
-    """The bearer of a valid access token, from its claims alone, without I/O."""
+    """The user behind a valid access token, as its claims say. No I/O."""
 
     user_id: UUID
     session_id: UUID
@@ -75,4 +80,4 @@ class Caller(InstanceOnly):
     @property
     def proven_at(self) -> datetime:
         """When the user last proved who they are."""
-        return datetime.fromtimestamp(self.proven_at_unix, UTC)
+        return self.proven.at

@@ -46,7 +46,7 @@ async def schema_revision(database: Database) -> str | None:
 
 
 async def schema_is_current(database: Database) -> bool:
-    """Tell whether the schema is at the newest revision.
+    """Return whether the schema is at the newest revision.
 
     Raises:
         DatabaseUnavailableError: the database is unavailable.

@@ -13,7 +13,7 @@ from latchstring.apps.dashboard.schemas import GREETING
 from latchstring.core.guard.dependencies import current_caller, current_user
 from latchstring.core.guard.pages import Visitor
 from latchstring.core.sessions.page_router import PageRouter
-from latchstring.core.sessions.pages import method_words
+from latchstring.core.sessions.pages import method_names
 from latchstring.foundation.web.pages.urls import see_other
 from latchstring.inspection import Access, inspected_routes
 
@@ -43,7 +43,7 @@ def dashboard_pages(app: FastAPI, pages: PageRouter) -> APIRouter:
             "dashboard.html",
             visitor,
             proven_at=caller.proven_at,
-            methods=method_words(caller.methods, renderer.translations(request.scope)),
+            methods=method_names(caller.methods, renderer.translations(request.scope)),
             expires_at=datetime.fromtimestamp(caller.expires_at_unix, UTC),
             guarded=guarded(),
             greeting=GREETING.message,

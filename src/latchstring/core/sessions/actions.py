@@ -42,7 +42,7 @@ class Sessions:
     async def revoke_session(
         self, session_id: UUID, *, user_id: UUID | None = None, reason: RevocationReason, source: Source
     ) -> bool:
-        """Revoke one session, of `user_id` if given. Returns False if there is none, or it has ended already."""
+        """Revoke one session, of `user_id` if given. Returns False if there is no such session, or it has ended."""
         revoked: list[Revocation] = []
         async with self._database.transaction() as connection:
             owner = user_id or await store.owner_of(connection, session_id)
@@ -123,14 +123,14 @@ class Sessions:
         # One row in the feed, however many sessions there are. A time in its place would depend on the clocks of the
         # instances: a token issued by one that is ahead would outlive the sign-out (decision 9).
         async with self._database.transaction() as connection:
-            revocation = await self._end_everyones(connection, source=source)
+            revocation = await self._begin_epoch(connection, source=source)
         self._revoker.announce([revocation])
 
     async def retire_key_at_once(self, kid: str, *, source: Source, dry_run: bool = False) -> KeyChange | KeyConflict:
         """Retire every key at once, because one was stolen, and revoke every session.
 
         Args:
-            kid: the stolen key. The others end with it: they were in the same database and process memory.
+            kid: the stolen key. The others end with it, because the thief could read those too.
             source: where the command came from.
             dry_run: check and describe the change, and write nothing.
 
@@ -144,10 +144,10 @@ class Sessions:
             change = await self._keys.retire_at_once(connection, kid, draft, source=source)
             if isinstance(change, KeyChange) and not dry_run:
                 # Not announced: an epoch is applied only together with the new keys, which the next poll reads.
-                await self._end_everyones(connection, source=source)
+                await self._begin_epoch(connection, source=source)
             return change
 
-    async def _end_everyones(self, connection: Connection, *, source: Source) -> Revocation:
+    async def _begin_epoch(self, connection: Connection, *, source: Source) -> Revocation:
         # Two commands at once would otherwise both read the same epoch, and give out the same number.
         await lock_exclusively(connection, "latchstring_epoch")
         now = self._clock.now()
@@ -156,7 +156,7 @@ class Sessions:
         return revocation
 
     async def sign_out(self, presented: Iterable[str], *, source: Source) -> None:
-        """Revoke every session of which a genuine token is presented, of any kind, generation or age.
+        """Revoke the session of every genuine token presented, whatever its kind, generation or age.
 
         Args:
             presented: strings that may be tokens.

@@ -1,6 +1,6 @@
-"""Create a session. Only `core.sign_in` may import this module; an import contract keeps it so."""
+"""Create a session. Only `core.sign_in` may import this module; the import contract `one-door` makes sure."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from latchstring.core.accounts.rules import User
 from latchstring.core.caller import Proven
@@ -39,12 +39,12 @@ async def replace_session(
     now: datetime,
     source: Source,
 ) -> Session:
-    """Create a session in place of one that the caller revokes, with the same absolute end.
+    """Create a session in place of one that is revoked in the same transaction, with the same absolute end.
 
-    The user's row is locked. The caller of this function records the event.
+    The user's row is locked. The calling function records the event.
     """
-    # No `SessionCreated`, since nobody has signed in: a subscriber to that runs inside the transaction, and by failing
-    # it would roll back the revocation of the other sessions.
+    # No `SessionCreated`, because this is no sign-in: a subscriber to that event runs inside the transaction, and if it
+    # failed, the revocation of the other sessions would be rolled back.
     ends_at = replaced.ends_at
     return await _inserted(connection, user, proven, lifetimes=lifetimes, ends_at=ends_at, now=now, source=source)
 
@@ -67,7 +67,7 @@ async def _inserted(
         # either revoked with the others, or begins in the new epoch.
         epoch=0,
         created_at=now,
-        proven_at=datetime.fromtimestamp(proven.at_unix, UTC),
+        proven_at=proven.at,
         methods=proven.methods,
         generation=1,
         rotated_at=now,

@@ -62,8 +62,8 @@ class TokenIssuer:
         Args:
             user: the user as it is now.
             session: the session as it is now.
-            proven: the proof of the client that gets the tokens, and never of another one: a thief who shares the
-                session must not get the owner's fresh proof.
+            proven: the proof of the client that gets the tokens. Never another client's: a thief who shares the session
+                must not get the owner's fresh proof.
             hook_claims: the application's own claims, if the hook has been called already.
         """
         # The hook was called before the transaction. If the user has changed since, its claims may be out of date.

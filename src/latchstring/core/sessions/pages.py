@@ -38,7 +38,7 @@ _NOTICES = {
     "others": msgid("All your other sessions have ended."),
 }
 # Refusals of a refresh after which the session is still active: the visitor must not be sent to the sign-in page.
-_NOT_OVER = frozenset({Code.DUPLICATE_COOKIE, Code.TOO_MANY_REQUESTS})
+_STILL_ACTIVE = frozenset({Code.DUPLICATE_COOKIE, Code.TOO_MANY_REQUESTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class SessionEntry:
     """When a refresh was last repeated from another network or browser; None if never."""
 
 
-def method_words(methods: Sequence[str], translate: Translations) -> list[str]:
+def method_names(methods: Sequence[str], translate: Translations) -> list[str]:
     """Return the translated names of the methods by which a user proved who they are."""
     return [translate(_METHODS[method]) if method in _METHODS else method for method in methods]
 
@@ -139,7 +139,7 @@ async def _renewed(
             return pages.to_destination(request, outcome, destination=destination, status=status)
         token = outcome
     problem = ProblemError.of(token or Refused(Code.MISSING_REFRESH_TOKEN))
-    if problem.code in _NOT_OVER:
+    if problem.code in _STILL_ACTIVE:
         raise problem
     # No cookies are cleared: another tab may have set newer ones since, which this response would delete.
     redirect = pages.redirects.to_sign_in(
@@ -237,7 +237,7 @@ def _entries(found: Sequence[ListedSession], caller: Caller, translate: Translat
             last_seen=listed.session.rotated_at,
             expires_at=listed.session.expires_at,
             address=listed.address,
-            methods=method_words(listed.session.methods, translate),
+            methods=method_names(listed.session.methods, translate),
             is_current=listed.session.id == caller.session_id,
             elsewhere_at=listed.session.repeated_elsewhere_at,
         )

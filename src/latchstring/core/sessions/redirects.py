@@ -19,7 +19,7 @@ from latchstring.foundation.web.pages.urls import PageUrls, see_other
 
 _RENEWABLE = frozenset({Code.CLAIMS_CHANGED, Code.INVALID_TOKEN, Code.MISSING_TOKEN, Code.TOKEN_EXPIRED})
 # No renewal for these: it would be refused for the same reason, and redirect in a circle.
-_OVER = frozenset({Code.REFRESH_TOKEN_REUSED, Code.SESSION_ENDED, Code.USER_GONE, Code.USER_NOT_FOUND})
+_ENDED = frozenset({Code.REFRESH_TOKEN_REUSED, Code.SESSION_ENDED, Code.USER_GONE, Code.USER_NOT_FOUND})
 
 WHY_ENDED = "ended"
 """The sign-in page explains with `?why=ended` that the visitor's session has ended."""
@@ -42,7 +42,7 @@ class Redirects:
             requested = urls.requested(scope)
             location = urls.url(scope, "/renew", next=requested or urls.current_page(scope))
             return Response(status_code=303 if by_get or requested is None else 307, headers={"Location": location})
-        if code in _RENEWABLE or code in _OVER:
+        if code in _RENEWABLE or code in _ENDED:
             was_signed_in = code is not Code.MISSING_TOKEN
             return self.to_sign_in(scope, was_signed_in=was_signed_in, destination=urls.current_page(scope))
         if code is Code.INSUFFICIENT_USER_AUTHENTICATION and by_get and self._has_step_up:

@@ -209,7 +209,7 @@ class Refresher:
             caller.session_id,
             user_id=caller.user_id,
             methods=proven.methods,
-            proven_at=_instant(proven),
+            proven_at=proven.at,
             now=rotation.now,
         )
         return session or Refused(Code.SESSION_ENDED)
@@ -223,7 +223,7 @@ class Refresher:
             access_issued_at=datetime.fromtimestamp(caller.issued_at_unix, UTC),
             grace=self._lifetimes.grace,
             methods=proven.methods,
-            proven_at=_instant(proven),
+            proven_at=proven.at,
         )
         if session is not None:
             return session
@@ -243,7 +243,7 @@ class Refresher:
         revoked: list[Revocation],
     ) -> Session | Refused | None:
         session = await store.rotate_proven(
-            connection, rotation, presented=bearer.generation, methods=proven.methods, proven_at=_instant(proven)
+            connection, rotation, presented=bearer.generation, methods=proven.methods, proven_at=proven.at
         )
         if session is not None:
             return session
@@ -260,10 +260,6 @@ class Refresher:
             access_expiry=self._lifetimes.access_expiry(now),
             refresh_expiry=self._lifetimes.refresh_expiry(now),
         )
-
-
-def _instant(proven: Proven) -> datetime:
-    return datetime.fromtimestamp(proven.at_unix, UTC)
 
 
 def _client(source: Source) -> Client:

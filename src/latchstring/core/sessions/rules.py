@@ -31,7 +31,7 @@ class Client:
         return cls(network=_network(address), agent=agent)
 
     def differs_from(self, other: "Client") -> bool:
-        """Return whether network or User-Agent differ, as far as both clients are known."""
+        """Return whether network or User-Agent differ; what is unknown of either client does not count."""
         pairs = ((self.network, other.network), (self.agent, other.agent))
         return any(mine != theirs for mine, theirs in pairs if mine is not None and theirs is not None)
 
@@ -162,7 +162,7 @@ def is_from_the_future(session: Session, *, now: datetime) -> bool:
 
 
 class ReuseVerdict(StrEnum):
-    """What a refresh token is that did not win the rotation."""
+    """What it means that a refresh token did not win the rotation."""
 
     REPEATED = auto()
     """The previous generation, within the grace: another tab, or a response that was lost."""

@@ -23,9 +23,9 @@ from latchstring.foundation.clock import MAX_CLOCK_SKEW
 from latchstring.foundation.database import Connection
 from latchstring.foundation.events import Source
 
-# Columns for lists and pruning only, which `Session` does not have.
-_KEPT_FROM_RULES = {"user_agent", "address", "expires_by"}
-_COLUMNS = [column for column in sessions.c if column.name not in _KEPT_FROM_RULES]
+# Columns for lists and pruning only.
+_NOT_IN_SESSION = {"user_agent", "address", "expires_by"}
+_COLUMNS = [column for column in sessions.c if column.name not in _NOT_IN_SESSION]
 _FIELDS = [column.name for column in _COLUMNS]
 
 
@@ -304,7 +304,7 @@ _LATEST_ACCESS = sa.select(sa.func.max(sessions.c.access_expires_at)).where(
 
 
 async def latest_access_expiry(connection: Connection, user_id: UUID) -> datetime | None:
-    """Read when the last access token expires that was ever issued for a user's sessions."""
+    """Read when the last access token ever issued for a user's sessions expires."""
     latest: datetime | None = await connection.scalar(_LATEST_ACCESS, {"owner_id": user_id})
     return latest
 
@@ -327,8 +327,8 @@ _END = (
     .values(_ENDED)
     .returning(sessions.c.id, sessions.c.access_expires_at)
 )
-# Not expired sessions, of which no token is valid: they may be thousands, and are evidence as they are. Expired for
-# `MAX_CLOCK_SKEW`, because an instance whose clock is ahead must end what another one would still refresh.
+# Without the expired sessions: they may be thousands, none of their tokens is valid, and they stay evidence as they
+# are. Expired for `MAX_CLOCK_SKEW`: an instance whose clock is ahead must end what another one would still refresh.
 _LONG_AGO = _instant("long_ago")
 _END_ALL = (
     sessions.update()
@@ -350,7 +350,7 @@ _END_OLDEST = _END_ALL.where(sessions.c.id.in_(_BEYOND))
 async def end_session(
     connection: Connection, session_id: UUID, *, user_id: UUID, now: datetime, reason: RevocationReason
 ) -> list[EndedSession]:
-    """End one session of one user. Returns nothing if it has ended already."""
+    """End one session of one user. Returns an empty list if it has ended already."""
     return await _end(connection, _END, session_id=session_id, owner_id=user_id, now=now, reason=reason)
 
 

@@ -38,7 +38,7 @@ sessions = sa.Table(
     sa.Column("user_agent", sa.String(USER_AGENT_MAX_LENGTH)),
     sa.Column("address", sa.String(64)),
 )
-# Partial: a user's ended sessions may be thousands, and are in no list.
+# Partial: a user's revoked sessions may be thousands, and no list has them.
 sa.Index(
     "ix_latchstring_sessions_living",
     sessions.c.user_id,
