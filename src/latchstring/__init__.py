@@ -176,7 +176,7 @@ __all__ = [
 
 # Importing `latchstring.verifier` imports this module first. With eager imports that took 77 MiB and 0.6 s; now it is
 # 53 MiB and 0.4 s (measured on 24 November 2026). A test compares this table with the imports above.
-_HOMES = {
+_MODULES = {
     "latchstring.auth": ("Auth",),
     "latchstring.core.accounts.rules": ("InvalidRoleError", "User"),
     "latchstring.core.accounts.tables": ("users",),
@@ -250,11 +250,11 @@ _HOMES = {
     "latchstring.settings": ("Settings",),
 }
 
-# Hidden from type checkers: a module `__getattr__` would make them accept every misspelt name.
+# Hidden from type checkers, which would accept every misspelt name because of a module's `__getattr__`.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        for module, names in _HOMES.items():
+        for module, names in _MODULES.items():
             if name in names:
                 value = getattr(import_module(module), name)
                 # Python calls `__getattr__` only for missing names, so the next access is a plain lookup.

@@ -1,4 +1,4 @@
-"""Auth: the facade that an application holds. It takes settings and features, and mounts routes and pages.
+"""Auth: the facade that an application holds. It mounts routes and pages, and passes on to the parts.
 
 `wiring.build` makes every part once, in dependency order. Nothing is global: two `Auth` objects in one process share
 nothing.
@@ -59,7 +59,7 @@ Lifespan = Callable[[Any], contextlib.AbstractAsyncContextManager[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """What `install` was given: known only once an `Auth` is installed, and frozen from then on."""
+    """Where an `Auth` is installed. Made by `install`, and frozen."""
 
     app: FastAPI
     prefix: str
@@ -264,7 +264,7 @@ class Auth:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Poll revocations and keys and delete old rows while the block runs; then close what was opened.
+        """Poll revocations and keys, and delete old rows, while the block runs; then close everything.
 
         An application in which this is installed does so by itself. Scripts and tests may use it. A nested call does
         nothing.
@@ -273,7 +273,7 @@ class Auth:
             UnavailableError: the database is unavailable.
             ConfigurationError: the database was made under another secret.
         """
-        # Begun already, by the lifespan or by a first request: whoever began it also closes it.
+        # Running already, started by the lifespan or by a first request, which also stops it.
         if not await self.parts.background.begin():
             yield
             return
@@ -324,7 +324,7 @@ class Auth:
             *found_in_routes(routes),
             *found_in_applications(app),
             *found_in_settings(self.parts.settings, None if drift else self.parts.ring.current),
-            *(Finding("schema_drift", words) for words in drift),
+            *(Finding("schema_drift", difference) for difference in drift),
             *found_unseen(),
         ]
         return Inspection(routes=routes, findings=tuple(findings))

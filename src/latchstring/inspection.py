@@ -69,7 +69,7 @@ class InspectedRoute(InstanceOnly):
 
 @dataclass(frozen=True, slots=True)
 class Finding(InstanceOnly):
-    """Something to fix."""
+    """Something to fix, found by `auth.audit`."""
 
     name: str
     """`undeclared_route`, `ignored_scopes`, `overridden_guard`, `wildcard_cors`, `insecure_cookies`, `weak_secret`,

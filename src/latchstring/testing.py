@@ -158,7 +158,7 @@ def auth(
     if latchstring_database_url is not None:
         database = Database(latchstring_database_url, listener=parts.subscribers)
         _become(parts.tools.database, database, monkeypatch)
-        # The new file has no tables, whatever the application does about its own database.
+        # The new file has no tables, even if the application migrates its own database elsewhere.
         monkeypatch.setattr(found, "migrates", True)
     return found
 
@@ -225,7 +225,7 @@ def refresh_storm(app: FastAPI, auth: Auth, client: TestClient) -> RefreshStorm:
 
 
 def _become(target: object, other: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Every part holds a reference to the object, so the object stays and its attributes are replaced.
+    # The parts hold references to the object and are frozen: the object stays, and its attributes are replaced.
     for name, value in vars(other).items():
         monkeypatch.setattr(target, name, value)
 
@@ -276,7 +276,7 @@ async def signed_in(auth: Auth, who: User | str, *, roles: Sequence[str] = ()) -
     user = await auth.users.get(user_id)
     if user is None:
         raise RefusedError(Code.USER_NOT_FOUND)
-    # Through the same door as a real sign-in, so that a disabled account is refused here as well.
+    # By `core.sign_in`, as in a real sign-in, so that a disabled account is refused here as well.
     proof = Proof(user=user, method=Method.PASSWORD, proven_at=auth.parts.tools.clock.now())
     async with auth.parts.tools.database.transaction() as connection:
         admitted = await auth.parts.core.sign_in.create_session(connection, proof, source=APPLICATION)

@@ -1,7 +1,8 @@
 """Wiring: make every part of an `Auth` once, in dependency order. Nothing is global, and nothing is read yet.
 
-build           settings → Parts, before there is an application
-json_routers, well_known_routers, page_router, page_routers   Parts → what `Auth.install` mounts
+    build                               settings → Parts, before there is an application
+    json_routers, well_known_routers    Parts → the routers that `Auth.install` mounts
+    page_router, page_routers           Parts and the application → its pages
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -282,7 +283,7 @@ def page_router(parts: Parts, app: FastAPI, *, prefix: str, renewal_path: str) -
 
 
 def _links(features: Iterable[FeatureParts]) -> list[tuple[str, str]]:
-    # In the order of the features, then the page that is in core.
+    # The features' links in their order, then that of the page in core.
     return [*(link for feature in features for link in feature.links), (msgid("Sessions"), "/account/sessions")]
 
 
@@ -312,14 +313,13 @@ def _step_up_pages(parts: Parts, renderer: Renderer, visitor_page: VisitorPage) 
     step_up = _step_up(parts.features)
     if step_up is None:
         return None
-    signed_in_response, web = parts.core.signed_in_response, parts.tools.web
     return StepUpPages(
         step_up,
         parts.core.guard,
         renderer=renderer,
         visitor_page=visitor_page,
-        signed_in_response=signed_in_response,
-        web=web,
+        signed_in_response=parts.core.signed_in_response,
+        web=parts.tools.web,
     )
 
 

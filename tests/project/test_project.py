@@ -41,7 +41,7 @@ def test_the_public_names_are_exactly_those() -> None:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     )
     imports = [node for node in shown.body if isinstance(node, ast.ImportFrom)]
-    assert {node.module: tuple(alias.name for alias in node.names) for node in imports} == latchstring._HOMES
+    assert {node.module: tuple(alias.name for alias in node.names) for node in imports} == latchstring._MODULES
     with pytest.raises(AttributeError, match="no attribute 'Secrets'"):
         _ = latchstring.Secrets  # type: ignore[attr-defined]
 

@@ -42,7 +42,7 @@ class Stolen:
 
 
 class SignIn:
-    """Creates, confirms and replaces sessions. Nothing else does."""
+    """Creates, confirms and replaces sessions. No other part of the package does."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class SignIn:
     ) -> Admitted | Stolen | Refused:
         """Confirm the caller's session within the caller's transaction, if the proof is enough (ASVS 5.0, 7.2.4).
 
-        A reused refresh token revokes the session and returns `Stolen`. Commit and announce that before the same proof
-        creates a new session: a subscriber that fails at the sign-in must not roll the revocation back.
+        A reused refresh token revokes the session, and `Stolen` is returned. Commit, and call `announce`, before the
+        same proof creates a new session: a subscriber that fails at the sign-in must not roll the revocation back.
 
         Args:
             connection: the open transaction.

@@ -16,9 +16,10 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A proof, at `proven_at`, of being `user`, whose fields are as they were read then."""
+    """What a sign-in method found out: at `proven_at`, this user proved who they are by this method."""
 
     user: User
+    """The user as read when the proof was checked."""
     method: Method
     proven_at: datetime
 

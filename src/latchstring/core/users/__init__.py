@@ -1,6 +1,6 @@
-"""Changes to users, by an application or an operator. Disabling and deleting a user also revoke the sessions.
+"""`auth.users`: read and change users. Disabling or deleting a user also revokes the sessions.
 
-    actions.py   the verbs: `auth.users`
+    actions.py   the verbs
 
 The table of users is in `core.accounts`. This package is above `core.sessions`, because its verbs revoke sessions.
 """

@@ -109,7 +109,7 @@ class Users:
             if user is None:
                 return False
             now = self._clock.now()
-            # Guards without I/O would otherwise accept the tokens of a deleted user until they expire (the class of
+            # Guards without I/O would otherwise accept the tokens of a deleted user until they expire (like
             # CVE-2023-32682, Synapse). The rows of sessions stay as evidence.
             revocation = await self._revoker.revoke_user(connection, user, RevocationReason.USER_DELETED, now=now)
             await store.delete_user(connection, user_id)
