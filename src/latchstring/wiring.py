@@ -1,8 +1,8 @@
 """Wiring: make every part of an `Auth` once, in dependency order. Nothing is global, and nothing is read yet.
 
-    build                               settings → Parts, before there is an application
-    json_routers, well_known_routers    Parts → the routers that `Auth.install` mounts
-    page_router, page_routers           Parts and the application → its pages
+build                               settings → Parts, before there is an application
+json_routers, well_known_routers    Parts → the routers that `Auth.install` mounts
+page_router, page_routers           Parts and the application → its pages
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -305,7 +305,9 @@ def _grants(features: Iterable[FeatureParts]) -> Mapping[str, Grant]:
         for name, grant in feature.grants.items():
             # Silently taking the last one would let an added feature replace how passwords are checked.
             if grants.setdefault(name, grant) is not grant:
-                raise ConfigurationError(f"two features offer the grant type {name}: switch one of them off")
+                raise ConfigurationError(
+                    f"two features offer the grant type {name}, the second one is {feature.name}: switch one of them off"
+                )
     return grants
 
 

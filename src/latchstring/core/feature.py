@@ -62,6 +62,7 @@ class FeatureParts:
     """What a feature offers: routes under the prefix of `Auth`, pages, and grant types of `/token`."""
 
     name: str
+    """The feature's name in errors."""
     router: APIRouter
     pages: BuildPages | None = None
     """Called only if the application has pages."""

@@ -1,4 +1,8 @@
-"""Features that an application switches on. Each is a folder that can be deleted, with its line here.
+"""Features that an application switches on. Each is a package that can be deleted, with its line in this module.
+
+    password/         sign-up, sign-in, confirmation and password change
+    profile/          the signed-in user's own account
+    revocation_feed/  revocations for other services, over HTTP
 
 Features do not import each other; what they share is in `core`.
 """

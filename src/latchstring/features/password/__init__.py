@@ -4,7 +4,7 @@
                             transaction
     POST /login             reserve a slot, read the hash → verify (equal work without a hash) → pass the proof to
                             core.sign_in
-    POST /confirm           the same; core.sign_in then proves the caller's session anew
+    POST /confirm           the same; core.sign_in then confirms the caller's session
     POST /password/change   the same → replace the hash; replace all sessions with a new one
     POST /token             sign in by the grant `password` (RFC 6749, section 4.3)
 

@@ -49,7 +49,7 @@ class Checked:
 
 
 class Passwords:
-    """The actions of this package."""
+    """Registers users, and signs in, confirms and changes by password."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Passwords:
         full = self._limits.refuses_registration(address=source.address)
         if full is not None:
             return full
-        # Counted before the hash: counted after it, as many would pass at once as there are workers and threads.
+        # Counted before the hash: counted after it, one attempt per worker and thread would pass at once.
         async with self._database.transaction() as connection:
             reservation = await self._limits.reserve_registration(connection, address=source.address)
         if isinstance(reservation, Refused):
@@ -142,7 +142,7 @@ class Passwords:
     async def confirm(
         self, caller: Caller, *, password: str, bearer: RefreshClaims | None, source: Source
     ) -> SignedIn | Refused:
-        """Prove the caller's session anew by the password.
+        """Confirm the caller's session with a fresh proof by password.
 
         Args:
             caller: the caller, by an access token.
@@ -165,8 +165,8 @@ class Passwords:
                 return await self._refuse_after_proof(connection, checked, admitted, source=source)
             if not isinstance(admitted, Stolen):
                 await self._accept(connection, checked, source=source)
-        # The refresh token was reused: the session ends, and that has committed. The right password then signs in like
-        # any other, and gives no proof to the session that the thief shared.
+        # The refresh token was reused, and the end of the session has committed. The right password now signs in as at
+        # `/login`, and gives no proof to the session that the thief shared.
         if isinstance(admitted, Stolen):
             self._sign_in.announce(admitted)
             return await self._create_session(checked, hook_claims, source=source)
@@ -212,7 +212,7 @@ class Passwords:
 
         The slot commits before the hash begins: a client that disconnects while it runs has used its attempt.
         """
-        # By email, in its canonical form, also for a caller: one limit for an account at every door (CVE-2025-24806).
+        # By canonical email, for a caller too: an account has one limit, at whichever route (CVE-2025-24806).
         account = await self._email_of(who) if isinstance(who, Caller) else who
         if account is None:
             return Refused(Code.USER_NOT_FOUND)
@@ -231,7 +231,7 @@ class Passwords:
         # Before the hash, so that time in the queue never makes a proof look fresher.
         proven_at = self._clock.now()
         async with self._released_on_error(reservation):
-            # Without a hash it verifies a dummy: the time must not tell who has an account (CVE-2016-2513).
+            # Without a hash it does the same work: the time must not reveal who has an account (CVE-2016-2513).
             verdict = await self._hasher.verify(password, password_hash)
         proof = Proof(user=user, method=Method.PASSWORD, proven_at=proven_at) if user and verdict.matches else None
         return Checked(user=user, password_hash=password_hash, verdict=verdict, reservation=reservation, proof=proof)
@@ -253,7 +253,7 @@ class Passwords:
         try:
             yield
         except Exception:
-            # No password was found wrong: an overload, or an application's failing hook, must not lock users out.
+            # The password was not found wrong: an overload, or a hook that fails, must not lock users out.
             async with self._database.transaction() as connection:
                 await self._limits.release(connection, reservation)
             raise
@@ -297,7 +297,7 @@ class Passwords:
         return refused
 
     async def _refuse(self, connection: Connection, user: User | None, *, source: Source) -> Refused:
-        # Recorded for an unknown email as well: a response that costs one write less would tell which ones exist.
+        # Recorded for an unknown email as well: one write less would reveal by the time which emails have an account.
         user_id = user.id if user else None
         event = SignInRefused(at=self._clock.now(), source=source, user_id=user_id, method=Method.PASSWORD)
         await record(connection, event)

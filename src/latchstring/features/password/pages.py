@@ -99,8 +99,7 @@ def _add_sign_up(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
         destination = urls.destination_in_query(request)
         if user is not None:
             return see_other(destination or urls.landing_page(request.scope))
-        # Without anybody's data it is the same for every visitor: rendered once, since a template takes ten times a
-        # bare route.
+        # The same for every visitor, and rendered once: a template takes ten times as long as a bare route.
         return renderer.public_page(
             request, "sign_up.html", destination=destination, password_min_length=PASSWORD_MIN_LENGTH
         )
@@ -109,9 +108,9 @@ def _add_sign_up(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
     async def sign_up(request: Request) -> Response:
         fields = await renderer.form(request)
         translate = renderer.translations(request.scope)
-        # Checked again although a GET did: the hidden field is the browser's, and anybody can write it.
+        # Checked again after the GET: the hidden field comes from the browser, where it can be changed.
         destination = urls.destination(fields.get("next"))
-        # What was sent as a password is never sent back, not even in a form with an error.
+        # A password is never sent back, not even in a form with an error.
         kept = without(fields, {"password"})
         try:
             filled = SignUpForm.model_validate({name: fields[name] for name in _SIGN_UP_FIELDS if name in fields})
@@ -151,7 +150,7 @@ def _add_sign_in(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
         redirect = pages.redirects.past_sign_in(request, user, destination=destination)
         if redirect is not None:
             return redirect
-        # One of our own sentences, named by a key: text from a link would be a stranger's text beside the password.
+        # One of our own sentences, named by a key: text from a link would be an attacker's, beside a password field.
         reason = _WHY.get(request.query_params.get("why", ""))
         why = renderer.translations(request.scope)(reason) if reason else None
         return renderer.public_page(request, "sign_in.html", destination=destination, why=why)
@@ -179,7 +178,7 @@ def _add_sign_in(router: APIRouter, passwords: Passwords, pages: PageRouter) -> 
         try:
             credentials = Credentials.model_validate({name: fields[name] for name in _SIGN_IN_FIELDS})
         except ValidationError:
-            # No account can have such an email or such a password: the response is that of a wrong one.
+            # No account can have such an email or password: the same response as for a wrong one.
             return Refused(Code.INVALID_CREDENTIALS)
         return await passwords.sign_in(
             email=credentials.email,
@@ -226,7 +225,7 @@ def _add_change(router: APIRouter, passwords: Passwords, pages: PageRouter) -> N
                 visitor.caller, current_password=current, new_password=new, source=web.source(request)
             )
         if not isinstance(outcome, Refused):
-            # With the new session's cookies: every session has ended, also the one this form was sent in.
+            # With the new session's cookies: every session has ended, including the one that sent this form.
             changed = urls.url(request.scope, "/account/password", done="changed")
             return pages.to_destination(request, outcome, destination=changed)
         if outcome.code is not Code.INVALID_CREDENTIALS:
@@ -266,7 +265,7 @@ def _add_confirm(router: APIRouter, step_up: StepUp, pages: PageRouter) -> None:
             form=form,
             destination=destination,
             action=urls.url(request.scope, "/account/confirm"),
-            # Nothing to carry: a stopped form of another page has its fields here, and is sent to its own URL.
+            # Only a form that waits for its proof has fields here, and is then sent to its own URL (`step_up.py`).
             carried=[],
             cancel=urls.landing_page(request.scope),
             purpose=None,
@@ -295,7 +294,7 @@ def _add_confirm(router: APIRouter, step_up: StepUp, pages: PageRouter) -> None:
 
 
 def _is_valid(password: str) -> bool:
-    # A password that no account can have is not counted as an attempt, as over JSON, and costs no hash.
+    # A password that no account can have is no attempt and costs no hash, as over JSON.
     try:
         Confirmation.model_validate({"password": password})
     except ValidationError:

@@ -23,7 +23,7 @@ from latchstring.foundation.web.context import WebContext
 from latchstring.foundation.web.problem import ProblemError, refusals
 from latchstring.foundation.web.route import BODY_REFUSALS
 
-_AWAY = (Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE)
+_OUTAGES = (Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE)
 
 
 def password_router(
@@ -50,7 +50,7 @@ def _add_sign_in(
         response_model=UserResponse,
         responses=refusals(
             *BODY_REFUSALS,
-            *_AWAY,
+            *_OUTAGES,
             Code.EMAIL_TAKEN,
             Code.ORIGIN_NOT_ALLOWED,
             Code.PASSWORDS_DO_NOT_MATCH,
@@ -59,7 +59,7 @@ def _add_sign_in(
     )
     async def register(registration: Registration, request: Request) -> Response:
         password = registration.password.get_secret_value()
-        # Here and not in the model, because it has a code of its own and is no `validation_failed`.
+        # Not in the model, because it has a code of its own and is no `validation_failed`.
         if password != registration.password_confirm.get_secret_value():
             raise ProblemError(Code.PASSWORDS_DO_NOT_MATCH)
         outcome = await passwords.register_user(
@@ -81,7 +81,7 @@ def _add_sign_in(
         summary="Sign in with address and password",
         response_model=UserResponse,
         responses=refusals(
-            *BODY_REFUSALS, *_AWAY, Code.INVALID_CREDENTIALS, Code.ORIGIN_NOT_ALLOWED, Code.TOO_MANY_REQUESTS
+            *BODY_REFUSALS, *_OUTAGES, Code.INVALID_CREDENTIALS, Code.ORIGIN_NOT_ALLOWED, Code.TOO_MANY_REQUESTS
         ),
     )
     async def login(credentials: Credentials, request: Request) -> Response:
@@ -115,12 +115,14 @@ def _add_proofs(
         operation_id="confirm",
         summary="Prove again who one is",
         response_model=UserResponse | TokenResponse,
-        responses=refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_AWAY, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
+        responses=refusals(
+            *GUARD_REFUSALS, *BODY_REFUSALS, *_OUTAGES, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS
+        ),
     )
     async def confirm(confirmation: Confirmation, request: Request, caller: CallerDep) -> Response:
-        """Prove the session anew, for routes that require a fresh proof. The proof belongs to this response's tokens.
+        """Confirm the session, for routes that require a fresh proof. The proof belongs to this response's tokens.
 
-        A browser gets both cookies anew, and the user as the body. A client that sent `Authorization: Bearer` gets the
+        A browser gets two new cookies, and the user as the body. A client that sent `Authorization: Bearer` gets the
         body of `/token` instead and must store both tokens: they replace the ones it had.
         """
         # A reused refresh token here is theft as at /refresh: it ends the session before the proof counts.
@@ -133,7 +135,7 @@ def _add_proofs(
         )
         if isinstance(outcome, Refused):
             raise ProblemError.of(outcome, token_sent=True)
-        # In the caller's own transport: a bearer client that got cookies would go on with a replaced refresh token.
+        # By the caller's own transport: a bearer client that got cookies would keep using a replaced refresh token.
         user = Response(UserResponse.of(outcome.user).model_dump_json(), media_type="application/json")
         return signed_in_response.to_caller(request, outcome, by_cookie=user, has_cookie=bearer is not None)
 
@@ -145,7 +147,7 @@ def _add_proofs(
         response_class=Response,
         responses={
             200: {"model": TokenResponse, "description": "For `Authorization: Bearer`: the same body as `/token`."},
-            **refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_AWAY, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
+            **refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_OUTAGES, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
         },
     )
     async def change_password(change: PasswordChange, request: Request, caller: CallerDep) -> Response:

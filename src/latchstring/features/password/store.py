@@ -11,7 +11,7 @@ from latchstring.core.accounts.tables import users
 from latchstring.features.password.tables import passwords
 from latchstring.foundation.database import Connection
 
-# An outer join, so that an unknown user and a user without a password cost the same single statement.
+# An outer join: an unknown user, and one without a password, cost the same single statement as any other.
 _WITH_HASH = sa.select(users, passwords.c.password_hash).select_from(
     users.outerjoin(passwords, passwords.c.user_id == users.c.id)
 )

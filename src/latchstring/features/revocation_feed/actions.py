@@ -7,7 +7,7 @@ from latchstring.features.revocation_feed import store
 from latchstring.features.revocation_feed.store import FeedToken
 from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock, new_id
-from latchstring.foundation.database import Connection, Database
+from latchstring.foundation.database import Database
 from latchstring.foundation.events import FeedTokenCreated, FeedTokenRevoked, Source
 
 PREFIX = "lsf_"
@@ -37,7 +37,7 @@ class FeedTokens:
         """Return whether the token is valid now."""
         # Read at each request, not cached: a revoked token is refused from the next request on.
         async with self._database.reading() as connection:
-            return await store.is_known(connection, _hash(token))
+            return await store.has_feed_token(connection, _hash(token))
 
     async def tokens(self) -> list[FeedToken]:
         """Return all tokens by name and date, the oldest first."""
@@ -47,12 +47,9 @@ class FeedTokens:
     async def revoke(self, name: str, *, source: Source) -> bool:
         """Revoke a token; return False if there is none of that name."""
         async with self._database.transaction() as connection:
-            return await self._revoke(connection, name, source=source)
-
-    async def _revoke(self, connection: Connection, name: str, *, source: Source) -> bool:
-        if not await store.delete_feed_token(connection, name):
-            return False
-        await record(connection, FeedTokenRevoked(at=self._clock.now(), source=source))
+            if not await store.delete_feed_token(connection, name):
+                return False
+            await record(connection, FeedTokenRevoked(at=self._clock.now(), source=source))
         return True
 
 

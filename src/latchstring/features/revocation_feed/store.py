@@ -32,7 +32,7 @@ async def insert_feed_token(
     return (await connection.execute(insert.returning(feed_tokens.c.id))).one_or_none() is not None
 
 
-async def is_known(connection: Connection, token_hash: bytes) -> bool:
+async def has_feed_token(connection: Connection, token_hash: bytes) -> bool:
     """Return whether there is a token with this hash."""
     return (await connection.execute(_BY_HASH, {"wanted_hash": token_hash})).one_or_none() is not None
 
