@@ -306,7 +306,7 @@ def _grants(features: Iterable[FeatureParts]) -> Mapping[str, Grant]:
             # Silently taking the last one would let an added feature replace how passwords are checked.
             if grants.setdefault(name, grant) is not grant:
                 raise ConfigurationError(
-                    f"two features offer the grant type {name}, the second one is {feature.name}: switch one of them off"
+                    f"two features offer the grant type {name}, one of them is {feature.name}: switch one of them off"
                 )
     return grants
 

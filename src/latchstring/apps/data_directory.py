@@ -57,7 +57,7 @@ def _make_directory(directory: Path) -> None:
 
 
 def _make_private(directory: Path) -> None:
-    # Only a directory of ours: taking a home directory, or /tmp, away from its users would be worse than not starting.
+    # Only a directory of ours: to close a home directory, or /tmp, to its users would be worse than not to start.
     if any(directory.iterdir()) and not any((directory / name).exists() for name in (SECRET_FILE, DATABASE_FILE)):
         raise ConfigurationError(
             f"LATCHSTRING_DATA_DIR: {directory} is open to other users and has other files in it: "

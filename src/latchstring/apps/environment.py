@@ -15,7 +15,8 @@ from latchstring.errors import ConfigurationError
 from latchstring.settings import Settings, sentences
 
 PREFIX = "LATCHSTRING_"
-# With pydantic-settings, two names for one field and errors that name the variable but not its value need workarounds.
+# Read by this module and not by pydantic-settings, where two names for one field, and errors that name the variable but
+# not its value, need workarounds (decision 4).
 TUTORIAL_NAMES = frozenset(
     {
         "ACCESS_TOKEN_EXPIRE_MINUTES",

@@ -46,7 +46,7 @@ def health_router(auth: Auth) -> APIRouter:
     )
     @public
     async def get_readiness() -> Response:
-        # Yes or no for each, and no reason: anybody can read this.
+        # Yes or no for each, without a reason: the route is public.
         state = {"database": False, "schema_current": False, "keys": False, "revocations": False}
         with contextlib.suppress(UnavailableError):
             state["schema_current"] = await schema_is_current(auth.parts.tools.database)
@@ -54,7 +54,7 @@ def health_router(auth: Auth) -> APIRouter:
         with contextlib.suppress(UnavailableError):
             state["keys"] = bool(auth.parts.ring.current)
         with contextlib.suppress(UnavailableError):
-            # Where guards refuse everybody, because revocations are unknown, traffic should go to another instance.
+            # While revocations are unknown, guards refuse everybody: traffic should go to another instance.
             auth.parts.core.feed.refuse_if_stale()
             state["revocations"] = True
         return JSONResponse(

@@ -1,7 +1,7 @@
 """The interface of features: what a feature gets, and what it returns.
 
-A feature is a small object. `wiring.build` calls its `build` once, and `Auth` mounts the parts that it returns. No other
-module names a feature, and features do not import each other. The built-in features use this same interface.
+A feature is a small object. `wiring.build` calls its `build` once, and `Auth` mounts the parts that it returns.
+Features do not import each other, and what mounts them knows this interface alone. The built-in features use it too.
 """
 
 from collections.abc import Callable, Mapping, Sequence

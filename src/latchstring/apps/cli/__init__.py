@@ -1,18 +1,18 @@
 """The command line: `latchstring`.
 
-    app.py       the Typer application with all commands
-    serve.py     serve, migrate
-    users.py     users create | list | show | disable | enable | grant | withdraw | delete
-    sessions.py  sessions list | revoke
-    keys.py      keys list | rotate | retire
+    app.py          the Typer application with all commands
+    serve.py        serve, migrate
+    users.py        users create | list | show | disable | enable | grant | withdraw | delete
+    sessions.py     sessions list | revoke
+    keys.py         keys list | rotate | retire
     feed_tokens.py  feed-token create | list | revoke
-    inspect.py   doctor, openapi, config
-    target.py    the Auth that a command works on, and the user it names
+    inspect.py      doctor, openapi, config
+    target.py       the Auth that a command works on, and the user it names
     application.py  import the application that a command names
-    output.py    results on stdout, messages on stderr, exit codes
+    output.py       results on stdout, messages on stderr, exit codes
 
-This module imports nothing at its top: each worker process imports it again, because it is the script it was started
-from.
+This module imports nothing of the package at its top: each worker process imports it again, as the script that started
+it.
 """
 
 import sys

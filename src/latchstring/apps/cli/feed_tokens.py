@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_table, say
-from latchstring.apps.cli.target import opened_parts, run
+from latchstring.apps.cli.target import command_parts, run
 from latchstring.features.revocation_feed.actions import FeedTokens
 from latchstring.features.revocation_feed.store import FeedToken
 from latchstring.foundation.events import OPERATOR
@@ -25,7 +25,7 @@ def create(name: Name, as_json: JsonOption = False) -> None:
         fail(f"the name must have 1 to {_NAME_MAX_LENGTH} printable characters", Exit.USAGE)
 
     async def work() -> str | None:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             return await _tokens(parts).create(name, source=OPERATOR)
 
     token = run(work())
@@ -44,7 +44,7 @@ def list_feed_tokens(as_json: JsonOption = False) -> None:
     """List the services that have a token, the oldest first."""
 
     async def work() -> list[FeedToken]:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             return await _tokens(parts).tokens()
 
     rows = [{"name": token.name, "created_at": token.created_at.isoformat()} for token in run(work())]
@@ -59,7 +59,7 @@ def revoke(name: Name, as_json: JsonOption = False) -> None:
     """Revoke a service's token: it is refused from its next request on."""
 
     async def work() -> bool:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             return await _tokens(parts).revoke(name, source=OPERATOR)
 
     if not run(work()):

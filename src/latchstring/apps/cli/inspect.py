@@ -74,7 +74,7 @@ def _doctor_of(app_name: str, *, public: Sequence[str], development: bool, as_js
             await auth.close()
 
     inspection = run(inspect_app())
-    # `--development` excuses missing https only: an open route is one on every machine.
+    # `--development` excuses missing https only: an unguarded route is a hole on every machine.
     checks = [
         Check(
             finding.name, "warning" if development and finding.name == "insecure_cookies" else "failure", finding.words
@@ -173,7 +173,7 @@ def _development_checks(settings: Settings) -> list[Check]:
             )
         )
     if settings.data_dir.exists() and not directory_is_private(settings.data_dir):
-        checks.append(Check("data folder", "failure", f"other users may enter {settings.data_dir}: run chmod 700"))
+        checks.append(Check("data directory", "failure", f"other users may enter {settings.data_dir}: run chmod 700"))
     return checks
 
 

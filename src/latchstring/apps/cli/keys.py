@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_table, say
-from latchstring.apps.cli.target import opened_parts, run
+from latchstring.apps.cli.target import command_parts, run
 from latchstring.core.keys.ring import ListedKey
 from latchstring.core.keys.rotation import KeyChange, KeyConflict
 from latchstring.foundation.events import OPERATOR
@@ -26,7 +26,7 @@ def list_keys(as_json: JsonOption = False) -> None:
     """List the keys with their states, the oldest first."""
 
     async def work() -> list[dict[str, Any]]:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             return [_record(key) for key in await parts.ring.list_keys()]
 
     rows = run(work())
@@ -57,7 +57,7 @@ def retire(
 ) -> None:
     """Retire a key. Another one takes over, as in a rotation. With --now every key ends, everywhere and at once."""
 
-    # With --now every key, whichever is named: whoever stole one had the database and the secret, or the memory.
+    # With --now every key, whichever is named: a thief of one had the database and the secret, or the memory.
     async def change(parts: Parts) -> KeyChange | KeyConflict:
         if now:
             return await parts.core.sessions.retire_key_at_once(kid, source=OPERATOR, dry_run=dry_run)
@@ -66,11 +66,11 @@ def retire(
     if now:
         say(_SIGNS_OUT)
     if now and not (yes or dry_run):
-        _ask(kid)
+        _confirm(kid)
     _change(change, f"key {kid} is not retired", dry_run=dry_run, as_json=as_json)
 
 
-def _ask(kid: str) -> None:
+def _confirm(kid: str) -> None:
     # Without a terminal the prompt would wait for ever, in the middle of an emergency.
     if not sys.stdin.isatty():
         fail("confirmation needs a terminal: pass --yes", Exit.USAGE)
@@ -85,18 +85,18 @@ def _change(
     as_json: bool,
 ) -> None:
     async def work() -> tuple[KeyChange | KeyConflict, list[ListedKey]]:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             outcome = await change(parts)
             return outcome, await parts.ring.list_keys() if outcome is KeyConflict.UNDER_WAY else []
 
     outcome, listed = run(work())
     if isinstance(outcome, KeyConflict):
         _refuse(outcome, listed, failure)
-    new = {"kid": outcome.new_kid, "signs_from": _shown(outcome.new_signs_from)}
+    new = {"kid": outcome.new_kid, "signs_from": _time(outcome.new_signs_from)}
     result = {
         "dry_run": dry_run,
         "retired": [
-            {"kid": key.kid, "retired_at": _shown(key.retired_at), "verifies_until": _shown(key.verifies_until)}
+            {"kid": key.kid, "retired_at": _time(key.retired_at), "verifies_until": _time(key.verifies_until)}
             for key in outcome.changed
             if key.retired_at is not None
         ],
@@ -106,27 +106,25 @@ def _change(
     if as_json:
         print_json(result)
     else:
-        _say_in_words(outcome)
+        _print_change(outcome)
     if dry_run:
         say("this was a dry run: nothing was changed")
 
 
-def _say_in_words(change: KeyChange) -> None:
+def _print_change(change: KeyChange) -> None:
     if change.new_signs_from is not None:
-        print(
-            f"new key {change.new_kid or '(not made yet)'}: published now, signs from {_shown(change.new_signs_from)}"
-        )
+        print(f"new key {change.new_kid or '(not made yet)'}: published now, signs from {_time(change.new_signs_from)}")
     for key in change.changed:
         if key.retired_at is None:
-            print(f"key {key.kid} goes on signing")
+            print(f"key {key.kid} keeps signing")
         elif key.is_ended_at_once:
             print(f"key {key.kid}: no token of it is taken any more")
         else:
-            print(f"key {key.kid}: signs until {_shown(key.retired_at)}, verifies until {_shown(key.verifies_until)}")
+            print(f"key {key.kid}: signs until {_time(key.retired_at)}, verifies until {_time(key.verifies_until)}")
 
 
 def _refuse(conflict: KeyConflict, listed: list[ListedKey], failure: str) -> NoReturn:
-    # A code for each kind, so that a script can tell a misspelt key from a rotation that runs already.
+    # A code for each kind, so that a script can distinguish a misspelt key from a rotation that is under way.
     match conflict:
         case KeyConflict.UNKNOWN:
             fail(f"{failure}: {conflict}", Exit.NOT_FOUND)
@@ -134,7 +132,7 @@ def _refuse(conflict: KeyConflict, listed: list[ListedKey], failure: str) -> NoR
             fail(f"{failure}: {conflict}")
         case KeyConflict.UNDER_WAY:
             pending = [key for key in listed if key.retired_at is None][-1]
-            fail(f"{failure}: {conflict}, key {pending.kid} signs from {_shown(pending.signs_from)}", Exit.CONFLICT)
+            fail(f"{failure}: {conflict}, key {pending.kid} signs from {_time(pending.signs_from)}", Exit.CONFLICT)
         case KeyConflict.RETIRED_ALREADY | KeyConflict.GONE_ALREADY:
             fail(f"{failure}: {conflict}", Exit.CONFLICT)
 
@@ -145,12 +143,12 @@ def _record(key: ListedKey) -> dict[str, Any]:
         "algorithm": key.algorithm.value,
         "state": key.state.value,
         "source": key.source,
-        "published_at": _shown(key.published_at),
-        "signs_from": _shown(key.signs_from),
-        "retired_at": _shown(key.retired_at),
-        "verifies_until": _shown(key.verifies_until),
+        "published_at": _time(key.published_at),
+        "signs_from": _time(key.signs_from),
+        "retired_at": _time(key.retired_at),
+        "verifies_until": _time(key.verifies_until),
     }
 
 
-def _shown(instant: datetime | None) -> str | None:
+def _time(instant: datetime | None) -> str | None:
     return None if instant is None else instant.isoformat(timespec="seconds")

@@ -41,7 +41,7 @@ def serve(
     configure_logging()
     # Bound here and inherited by the workers: a port in use is one error message, and not one of each worker.
     listener = _bound(host, port)
-    _introduce(settings, host=host, port=listener.getsockname()[1])
+    _print_start(settings, host=host, port=listener.getsockname()[1])
     if workers > 1:
         Multiprocess(config, sockets=[listener]).run()
         return
@@ -65,7 +65,7 @@ def _config(*, host: str, port: int, workers: int) -> uvicorn.Config:
         ws="none",
         log_config=None,
         access_log=False,
-        # The name of the server software helps nobody but attackers.
+        # The name of the server software helps only attackers.
         server_header=False,
         # We read `X-Forwarded-For` ourselves, and only from proxies named in the settings. Trusted from anybody, it
         # would give each guess a client address of its own (allauth 65.14.2, CVE-2023-41338).
@@ -103,7 +103,7 @@ async def _migrate(auth: Auth, *, check: bool) -> tuple[str | None, str | None]:
 
 
 def _refuse_development_in_public(settings: Settings, host: str) -> None:
-    # Anybody can reach it: without https, passwords and cookies would cross the network in the clear.
+    # On such an address others can connect: without https, passwords and cookies would cross the network in the clear.
     if is_loopback(host):
         return
     if not settings.is_https:
@@ -129,16 +129,16 @@ def _exit_normally(_signal: int, _frame: object) -> NoReturn:
     raise SystemExit(Exit.DONE)
 
 
-def _introduce(settings: Settings, *, host: str, port: int) -> None:
+def _print_start(settings: Settings, *, host: str, port: int) -> None:
     name = "localhost" if is_loopback(host) else host
     print(f"Latchstring serves at http://{name}:{port}", flush=True)
     if settings.public_url:
-        say(f"people reach it at {settings.public_url}")
+        say(f"its public URL is {settings.public_url}")
     if settings.database.startswith("sqlite") and settings.database_url is None:
-        say(f"data lies in {Path(settings.data_dir).resolve()}")
+        say(f"the data directory is {Path(settings.data_dir).resolve()}")
     else:
-        say("data lies in the database that the settings name")
+        say("the database is the one in the settings")
     if not settings.is_https:
-        say("for development only: plain http, cookies are not Secure; set LATCHSTRING_PUBLIC_URL to an https address")
+        say("for development only: plain http, cookies are not Secure; set LATCHSTRING_PUBLIC_URL to an https URL")
     if settings.public_url is None and settings.client_origin is None:
         say(f"for development only: a front end at {settings.allowed_client_origin} may call; set CLIENT_ORIGIN")

@@ -6,7 +6,7 @@ from uuid import UUID
 import typer
 
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_table
-from latchstring.apps.cli.target import find_user, opened_parts, run
+from latchstring.apps.cli.target import command_parts, find_user, run
 from latchstring.core.revocations.rules import RevocationReason
 from latchstring.foundation.events import OPERATOR
 
@@ -22,7 +22,7 @@ def list_sessions(
 
     # Never a token: whoever reads the output must not be able to act as the user.
     async def work() -> list[dict[str, Any]]:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             user = await find_user(parts, who)
             return [
                 {
@@ -60,7 +60,7 @@ def revoke(
         fail("pass exactly one of: a session's id, --user, --all", Exit.USAGE)
 
     async def work() -> str:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             if user is not None:
                 found = await find_user(parts, user)
                 await parts.core.sessions.revoke_sessions_of_user(

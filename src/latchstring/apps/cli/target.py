@@ -21,7 +21,6 @@ from latchstring.wiring import Parts
 
 _Result = TypeVar("_Result")
 
-
 application: ContextVar[str | None] = ContextVar("application", default=None)
 """The value of `--app`."""
 
@@ -47,8 +46,11 @@ def refuse_application(hint: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened_parts() -> AsyncIterator[Parts]:
-    """Provide the parts of the chosen `Auth` for one command, and close them afterwards."""
+async def command_parts() -> AsyncIterator[Parts]:
+    """Provide the parts of the chosen `Auth` to one command, and close them afterwards.
+
+    Exits with code 1 if the schema is not current.
+    """
     auth = chosen_auth()
     try:
         # Commands never migrate by themselves: the service may still run an older version.

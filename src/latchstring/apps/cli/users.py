@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from latchstring import User
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_record, print_table
-from latchstring.apps.cli.target import find_user, no_user, opened_parts, run
+from latchstring.apps.cli.target import command_parts, find_user, no_user, run
 from latchstring.core.accounts.rules import InvalidRoleError
 from latchstring.errors import Refused
 from latchstring.features.password.actions import Passwords
@@ -58,7 +58,7 @@ def create(
 
 
 async def _created(registration: Registration) -> User | Refused:
-    async with opened_parts() as parts:
+    async with command_parts() as parts:
         tools = parts.tools
         passwords = Passwords(tools.database, tools.clock, tools.passwords, tools.limits, sign_in=parts.core.sign_in)
         return await passwords.create_user(
@@ -76,7 +76,7 @@ def list_users(as_json: JsonOption = False) -> None:
 
     async def work() -> list[User]:
         listed: list[User] = []
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             # By the last id of the page before, not by an offset: users who register meanwhile shift nothing.
             while page := await parts.core.users.list(after=listed[-1].id if listed else None, limit=_PAGE):
                 listed += page
@@ -94,7 +94,7 @@ def show(who: Who, as_json: JsonOption = False) -> None:
     """Show one user."""
 
     async def work() -> User:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             return await find_user(parts, who)
 
     _show(run(work()), as_json=as_json)
@@ -105,7 +105,7 @@ def disable(who: Who, as_json: JsonOption = False) -> None:
     """Disable a user: all sessions end within a second, and sign-in is refused."""
 
     async def work() -> User:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             user = await parts.core.users.disable((await find_user(parts, who)).id, source=OPERATOR)
             return user or no_user(who)
 
@@ -117,7 +117,7 @@ def enable(who: Who, as_json: JsonOption = False) -> None:
     """Let a disabled user sign in again."""
 
     async def work() -> User:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             user = await parts.core.users.enable((await find_user(parts, who)).id, source=OPERATOR)
             return user or no_user(who)
 
@@ -129,7 +129,7 @@ def grant(who: Who, role: Role, as_json: JsonOption = False) -> None:
     """Grant a user a role. Within a second their old access tokens are refused; refreshed ones have the role."""
 
     async def work() -> User:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             found = await find_user(parts, who)
             try:
                 user = await parts.core.users.grant_role(found.id, role, source=OPERATOR)
@@ -145,7 +145,7 @@ def withdraw(who: Who, role: Role, as_json: JsonOption = False) -> None:
     """Withdraw a role from a user. Within a second, access tokens that still have it are refused."""
 
     async def work() -> User:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             user = await parts.core.users.withdraw_role((await find_user(parts, who)).id, role, source=OPERATOR)
             return user or no_user(who)
 
@@ -166,7 +166,7 @@ def delete(
         typer.confirm(f"Delete {who} for good?", abort=True, err=True)
 
     async def work() -> User:
-        async with opened_parts() as parts:
+        async with command_parts() as parts:
             user = await find_user(parts, who)
             return user if await parts.core.users.delete(user.id, source=OPERATOR) else no_user(who)
 

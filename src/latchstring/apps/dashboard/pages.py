@@ -31,7 +31,7 @@ def dashboard_pages(app: FastAPI, pages: PageRouter) -> APIRouter:
     PageVisitor = Annotated[Visitor, Depends(pages.visitor)]  # noqa: N806 -- a type
 
     @router.get("/")
-    async def lead(request: Request) -> Response:
+    async def redirect_to_dashboard(request: Request) -> Response:
         # To the dashboard, which redirects signed-out visitors to the sign-in page.
         return see_other(urls.landing_page(request.scope))
 
@@ -53,7 +53,7 @@ def dashboard_pages(app: FastAPI, pages: PageRouter) -> APIRouter:
 
 
 def _guarded(app: FastAPI) -> list[tuple[str, str]]:
-    # The routes guarded by `CurrentUser` or its like. A guard's `str` is its name, which the inspection gives as `why`.
+    # Guarded by `CallerDep` or `CurrentUser`: a guard's `str` is its name, which the inspection gives as `why`.
     return [
         (" ".join(route.methods), route.path)
         for route in inspected_routes(app)

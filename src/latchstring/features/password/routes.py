@@ -23,7 +23,7 @@ from latchstring.foundation.web.context import WebContext
 from latchstring.foundation.web.problem import ProblemError, refusals
 from latchstring.foundation.web.route import BODY_REFUSALS
 
-_OUTAGES = (Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE)
+_OUTAGE = (Code.DATABASE_UNAVAILABLE, Code.HASH_QUEUE_FULL, Code.KEYS_UNAVAILABLE)
 
 
 def password_router(
@@ -33,7 +33,7 @@ def password_router(
     # A credential router: the request's origin is checked first, also for sign-in (login CSRF, CVE-2021-21241).
     router = web.credential_router(tags=["auth"])
     _add_sign_in(router, passwords, signed_in_response, web)
-    _add_proofs(router, passwords, refresher, signed_in_response, web)
+    _add_confirm_and_change(router, passwords, refresher, signed_in_response, web)
     return router
 
 
@@ -50,7 +50,7 @@ def _add_sign_in(
         response_model=UserResponse,
         responses=refusals(
             *BODY_REFUSALS,
-            *_OUTAGES,
+            *_OUTAGE,
             Code.EMAIL_TAKEN,
             Code.ORIGIN_NOT_ALLOWED,
             Code.PASSWORDS_DO_NOT_MATCH,
@@ -81,7 +81,7 @@ def _add_sign_in(
         summary="Sign in with address and password",
         response_model=UserResponse,
         responses=refusals(
-            *BODY_REFUSALS, *_OUTAGES, Code.INVALID_CREDENTIALS, Code.ORIGIN_NOT_ALLOWED, Code.TOO_MANY_REQUESTS
+            *BODY_REFUSALS, *_OUTAGE, Code.INVALID_CREDENTIALS, Code.ORIGIN_NOT_ALLOWED, Code.TOO_MANY_REQUESTS
         ),
     )
     async def login(credentials: Credentials, request: Request) -> Response:
@@ -98,7 +98,7 @@ def _add_sign_in(
         return signed_in_response(outcome)
 
 
-def _add_proofs(
+def _add_confirm_and_change(
     router: APIRouter, passwords: Passwords, refresher: Refresher, signed_in_response: SignedInResponse, web: WebContext
 ) -> None:
     refresh_cookie = web.cookies.refresh_name.encode()
@@ -115,9 +115,7 @@ def _add_proofs(
         operation_id="confirm",
         summary="Prove again who one is",
         response_model=UserResponse | TokenResponse,
-        responses=refusals(
-            *GUARD_REFUSALS, *BODY_REFUSALS, *_OUTAGES, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS
-        ),
+        responses=refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_OUTAGE, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
     )
     async def confirm(confirmation: Confirmation, request: Request, caller: CallerDep) -> Response:
         """Confirm the session, for routes that require a fresh proof. The proof belongs to this response's tokens.
@@ -147,7 +145,7 @@ def _add_proofs(
         response_class=Response,
         responses={
             200: {"model": TokenResponse, "description": "For `Authorization: Bearer`: the same body as `/token`."},
-            **refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_OUTAGES, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
+            **refusals(*GUARD_REFUSALS, *BODY_REFUSALS, *_OUTAGE, Code.INVALID_CREDENTIALS, Code.TOO_MANY_REQUESTS),
         },
     )
     async def change_password(change: PasswordChange, request: Request, caller: CallerDep) -> Response:
