@@ -1,9 +1,9 @@
 """Verify Latchstring's access tokens in another service, without access to its database.
 
-verifier = TokenVerifier(issuer="https://auth.example.com", audience="https://api.example.com")
+    verifier = TokenVerifier(issuer="https://auth.example.com", audience="https://api.example.com")
 
-@app.get("/orders")
-async def orders(caller: Annotated[Caller, Depends(verifier)]): ...
+    @app.get("/orders")
+    async def orders(caller: Annotated[Caller, Depends(verifier)]): ...
 
     issuer.py       bounded HTTP requests to the issuer
     keys.py         its public keys, cached as long as it says, and longer while it can't be reached

@@ -1,19 +1,19 @@
 """FastAPI's view of the guard: dependencies for the routes of an application.
 
-@app.get("/reports")
-async def reports(caller: CallerDep): ...      the caller, from the token alone: no I/O
+    @app.get("/reports")
+    async def reports(caller: CallerDep): ...      the caller, from the token alone: no I/O
 
-@app.get("/me")
-async def me(user: CurrentUser): ...           the user, read from the database
+    @app.get("/me")
+    async def me(user: CurrentUser): ...           the user, read from the database
 
-@app.get("/")
-async def index(user: OptionalUser): ...       the user, or None for a visitor who is not signed in
+    @app.get("/")
+    async def index(user: OptionalUser): ...       the user, or None for a visitor who is not signed in
 
-@app.delete("/account")
-async def delete(caller: Annotated[Caller, Depends(fresh(minutes=5))]): ...     a recent proof required: no I/O
+    @app.delete("/account")
+    async def delete(caller: Annotated[Caller, Depends(fresh(minutes=5))]): ...     a recent proof required: no I/O
 
-@app.get("/admin")
-async def admin(caller: Annotated[Caller, Depends(requires(role="admin"))]): ...     a role required: no I/O
+    @app.get("/admin")
+    async def admin(caller: Annotated[Caller, Depends(requires(role="admin"))]): ...     a role required: no I/O
 
 They guard WebSockets as well, and close them when the caller's session ends or the role is withdrawn.
 """

@@ -1,7 +1,7 @@
 """Prepare, rotate and retire signing keys, and maintain them while the service runs.
 
 EnvironmentKeys  PEMs from the environment, which can only be changed there
-DatabaseKeys     rows of the database; each action is one transaction, under one lock for all keys of all instances
+DatabaseKeys     rows of the database; each action is one transaction, under one lock for all instances
 """
 
 import asyncio
@@ -158,7 +158,7 @@ class DatabaseKeys:
         self._policy = policy
 
     async def prepare(self) -> None:
-        """Check the secret, re-seal keys of the previous secret, and make or rotate to the configured kind of key.
+        """Check the secret, re-seal keys of the previous one, and make a key of the configured algorithm if none signs.
 
         If the configured algorithm has changed, the present key signs until the new one has been published for as long
         as in any rotation.
@@ -177,15 +177,15 @@ class DatabaseKeys:
             # Asked again under the lock: another instance that starts at the same time may have made the key.
             if draft is not None and self._wants_key(keys):
                 await self._make_wanted(connection, keys, draft)
-        await self._note_lives()
+        await self._record_lifetimes()
 
     async def maintain(self) -> None:
-        """Record how long tokens and caches live here, and rotate a signing key that has reached its maximum age.
+        """Record this process's lifetimes of tokens and caches; rotate a signing key that has reached its maximum age.
 
         Raises:
             UnavailableError: the database is unavailable; the next call will do the work.
         """
-        await self._note_lives()
+        await self._record_lifetimes()
         if self._policy.max_age is None:
             return
         async with self._database.reading() as connection:
@@ -316,7 +316,7 @@ class DatabaseKeys:
         else:
             _log.warning("no key for %s is made: %s; restart when it is over", draft.algorithm, plan)
 
-    async def _note_lives(self) -> None:
+    async def _record_lifetimes(self) -> None:
         # Recorded in the keys' rows by the processes that issue tokens: a rotation from a shell with other settings
         # would otherwise retire a key before its tokens, or sign before the caches have the new key.
         async with self._database.reading() as connection:

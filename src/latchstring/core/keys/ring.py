@@ -262,9 +262,9 @@ class DatabaseRing:
         self._private = private
 
     def _public_half(self, key: StoredKey) -> TokenKey:
-        known = None if self._keys is None else self._keys.verifying.get(key.kid)
-        if known is not None:
-            return known
+        parsed = None if self._keys is None else self._keys.verifying.get(key.kid)
+        if parsed is not None:
+            return parsed
         # The seal of the private half is bound to the kid. An attacker who can write to the database, but does not have
         # the secret, can't add a key that verifies.
         self._unsealed(key)
@@ -275,9 +275,9 @@ class DatabaseRing:
         return public
 
     def _private_half(self, key: StoredKey) -> TokenKey:
-        known = self._private.get(key.kid)
-        if known is not None:
-            return known
+        parsed = self._private.get(key.kid)
+        if parsed is not None:
+            return parsed
         try:
             return token_key(self._unsealed(key), key.algorithm, name=f"key {key.kid}", is_our_own=True)
         except ConfigurationError:

@@ -30,11 +30,6 @@ class RevokedSet:
         self._users: dict[UUID, dict[str, tuple[int, float]]] = {}
         self._epoch = 0
 
-    @property
-    def epoch(self) -> int:
-        """The newest epoch in the set."""
-        return self._epoch
-
     def reason_for(self, caller: Caller) -> str | None:
         """Return why the caller's token is refused, as a `RevocationReason` or a newer version's; None if it is not."""
         # The user's entries first: a deleted user is "not found", also if the session has ended as well.

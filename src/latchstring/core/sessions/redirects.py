@@ -1,9 +1,9 @@
 """Where a page redirects a visitor whom a guard refused.
 
-access token missing or expired, refresh token present   → 303 /renew?next=…, for a form 307, which keeps its fields;
-                                                            for a link from another site, /renew is a page with a form
-not signed in, or the session has ended                  → 303 /sign-in?next=…
-proof too old                                            → 303 /account/confirm?next=…; a form is kept in that page
+access token missing or expired, with a refresh token   → 303 /renew?next=…; a form: 307, which keeps its fields.
+After a link on another site /renew is a page with a form
+not signed in, or the session has ended                 → 303 /sign-in?next=…
+proof too old                                           → 303 /account/confirm?next=…; a form is kept in that page
 """
 
 from starlette.requests import HTTPConnection, Request

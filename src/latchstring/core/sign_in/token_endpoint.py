@@ -1,7 +1,7 @@
 """The token endpoint (RFC 6749): tokens in the body, for clients that are not browsers.
 
-POST /token   grant_type=refresh_token&refresh_token=…       built in
-              grant_type=password&username=…&password=…      a feature's `Grant`: each sign-in method can offer one
+    POST /token   grant_type=refresh_token&refresh_token=…    built in
+                  grant_type=password&username=…&password=…   a feature's `Grant`: each sign-in method can offer one
 
 No cookie is set. Every refusal has `error` and `error_description` as in RFC 6749, section 5.2, and our stable `code`.
 All clients are public clients, and there are no scopes.

@@ -1,8 +1,8 @@
 """Profile: the signed-in user reads their own account and changes their names.
 
-GET   /me   return the user, read from the database
-PATCH /me   change names, return the user
-/account    the same as a page
+    GET   /me   return the user, read from the database
+    PATCH /me   change names, return the user
+    /account    the same as a page
 
 A feature and not part of `core/accounts`: its routes need the guard, which is above accounts, and an application may
 want to replace them.

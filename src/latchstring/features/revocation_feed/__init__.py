@@ -1,6 +1,6 @@
 """The revocation feed over HTTP: other services follow revocations without our database or a lookup per request.
 
-GET /revocations?after=CURSOR   the revocations since the cursor, for clients with a feed token
+    GET /revocations?after=CURSOR   the revocations since the cursor, for clients with a feed token
 
 `latchstring feed-token create` makes such a token. `latchstring.verifier` is a client.
 """

@@ -95,7 +95,7 @@ class OneTripConnection:
         try:
             return await future
         except asyncio.CancelledError:
-            # The thread goes on with the statement: whether it began a transaction is only known after it.
+            # The thread finishes the statement: only then is it certain whether it began a transaction.
             self._was_left = True
             raise
 
@@ -121,7 +121,7 @@ class OneTripConnection:
             await future
 
     def stop(self) -> None:
-        """Close without waiting: for places without a running event loop."""
+        """Close without waiting, for code that has no running event loop."""
         if not self._is_closed:
             self._end(None)
 

@@ -1,8 +1,8 @@
-"""Limits on guessing, in the database, so that all workers and instances share them.
+"""Limits on attempts, in the database, so that all workers and instances share them.
 
-    reservation = await limits.reserve_sign_in(connection, account=…, address=…)     before the hash
-    …the password is checked, with no connection held…
-    await limits.release(connection, reservation)                                if it was right
+    reservation = await limits.reserve_sign_in(connection, account=…, address=…)   # before the hash
+    …                                                                              # the hash, with no connection held
+    await limits.release(connection, reservation)                                  # if the password was right
 
 Each attempt takes a slot in the account's window and one in the client address's window. If a window is full, the
 attempt is refused before anything is hashed, and takes no slot. A successful attempt releases its own slots and no

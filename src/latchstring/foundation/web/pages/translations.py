@@ -75,10 +75,6 @@ class Languages:
         """Return all translations, English first."""
         return iter(self._translations.values())
 
-    def __len__(self) -> int:
-        """Return the number of languages."""
-        return len(self._translations)
-
     def tag_of(self, language: str) -> str | None:
         """Return the language's tag as the catalogues spell it; None if there is no such language."""
         return self._tags.get(language.lower())
