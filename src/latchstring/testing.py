@@ -268,7 +268,7 @@ async def signed_in(auth: Auth, who: User | str, *, roles: Sequence[str] = ()) -
         roles: roles to grant; roles the user has already are kept.
 
     Raises:
-        RefusedError: `user_not_found`, `user_gone` (a disabled account).
+        RefusedError: `user_not_found`, or `invalid_credentials` for a disabled user.
     """
     user_id = who.id if isinstance(who, User) else await _user_with_email(auth, canonical_email(who))
     for role in roles:

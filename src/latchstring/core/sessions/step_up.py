@@ -32,8 +32,8 @@ class StepUp:
     template: str
     field: str
     """The field of the proof. No other form of ours has a field with that name."""
-    beside: Collection[str]
-    """The other fields of the confirmation page itself."""
+    other_fields: Collection[str]
+    """The other fields of the confirmation page's own form."""
     prove: Callable[[Request, Caller, str], Awaitable[SignedIn | Refused]]
     """Checks the value of `field`."""
     missing: str
@@ -79,7 +79,7 @@ class StepUpPages:
         fields = dict(await self._renderer.form(request))
         proof = fields.pop(step_up.field, None)
         # The form reader drops empty fields. The page's other fields show that it was submitted without a proof.
-        own_fields = [fields.pop(name) for name in step_up.beside if name in fields]
+        own_fields = [fields.pop(name) for name in step_up.other_fields if name in fields]
         if proof is None and own_fields:
             form = Form(summary=translate(step_up.missing))
             return await self._confirm_page(request, caller, fields, form=form, status=422)
