@@ -91,9 +91,16 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with schema and keys; making an RSA key takes a while, copying the file does not."""
+    """A SQLite file with schema and an Ed25519 key: an RSA signature costs forty times as much, and tests make many."""
     path = tmp_path_factory.mktemp("template") / "latchstring.db"
-    asyncio.run(prepare(cheap_settings(f"sqlite:///{path}")))
+    asyncio.run(prepare(cheap_settings(f"sqlite:///{path}", jwt_algorithm="EdDSA")))
+    return path
+
+
+@pytest.fixture(scope="session")
+def sqlite_rsa_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "rsa.db"
+    asyncio.run(prepare(cheap_settings(f"sqlite:///{path}", jwt_algorithm="RS256")))
     return path
 
 
@@ -101,7 +108,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgres_template(postgres: Postgres) -> str:
     """The same as a PostgreSQL database."""
     url = postgres.create_database()
-    asyncio.run(prepare(cheap_settings(url)))
+    asyncio.run(prepare(cheap_settings(url, jwt_algorithm="EdDSA")))
     return url
 
 
@@ -165,7 +172,8 @@ def empty_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> I
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    return cheap_settings(database_url)
+    """The server's without pages, which are half of what it takes to build an application; `tests/pages` has them."""
+    return cheap_settings(database_url, pages=False)
 
 
 @pytest.fixture

@@ -271,7 +271,7 @@ async def is_signed_with_ours(service: Service) -> bool:
     token, public = await token_of(service), KEYS["ours"]().public_key()
     try:
         jwt.decode(token, public, algorithms=["RS256"], audience="latchstring", leeway=10)
-    except jwt.InvalidSignatureError:
+    except (jwt.InvalidAlgorithmError, jwt.InvalidSignatureError):
         return False
     return True
 

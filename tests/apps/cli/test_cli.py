@@ -429,7 +429,7 @@ def test_a_schema_from_the_future_is_left_alone(on_sqlite: Installation) -> None
 def test_keys_list(on_sqlite: Installation) -> None:
     """Each key's name, algorithm, state and dates; nothing of its private half."""
     (key,) = on_sqlite.json("keys", "list")
-    assert (key["algorithm"], key["state"], key["source"]) == ("RS256", "active", "database")
+    assert (key["algorithm"], key["state"], key["source"]) == ("EdDSA", "active", "database")
     dates = {"published_at", "signs_from", "retired_at", "verifies_until"}
     assert key.keys() == {"kid", "algorithm", "state", "source"} | dates
 

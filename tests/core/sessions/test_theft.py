@@ -34,6 +34,12 @@ Pair = tuple[str, str]
 
 
 @pytest.fixture
+def settings(database_url: str) -> Settings:
+    """With pages."""
+    return cheap_settings(database_url)
+
+
+@pytest.fixture
 async def other(settings: Settings, service: Service, clock: ManualClock) -> AsyncIterator[Service]:
     """Another worker on the same database."""
     async with running_service(settings, clock) as running:

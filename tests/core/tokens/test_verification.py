@@ -51,6 +51,12 @@ _ONE_BEARER_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _ELSEWHERE = "http://127.0.0.1:9/keys.json"
 
 
+@pytest.fixture(scope="module")
+def sqlite_template(sqlite_rsa_template: Path) -> Path:
+    """A key of the kind that another algorithm could be confused about: RS256's public half as the secret of HS256."""
+    return sqlite_rsa_template
+
+
 @dataclass(frozen=True)
 class Door:
     """A route that takes a token of one kind."""
