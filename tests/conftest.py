@@ -45,8 +45,8 @@ os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", fast_folder())
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: many tests wait, for a server to start or a clock to run out."""
-    return (os.cpu_count() or 1) + 1
+    """One process for each core: another one would collect everything again, and start servers and a browser too."""
+    return os.cpu_count() or 1
 
 
 def pytest_collection_finish() -> None:
