@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from latchstring import (
     ConfigurationError,
     Core,
     FeatureParts,
+    Pages,
     Settings,
     Tools,
 )
@@ -171,6 +173,21 @@ async def test_a_second_install_is_refused(host: Host, settings: Settings) -> No
     await second.close()
     assert (await host.browser().post("/other/login", json=credentials())).status_code == 404
     assert (await (await host.signed_in()).get("/reports")).status_code == 200
+
+
+@ON_SQLITE
+async def test_a_refused_install_changes_nothing_of_the_application(settings: Settings, tmp_path: Path) -> None:
+    """A catalogue that can't be read is refused, and the application can still be given another Auth."""
+    catalogue = tmp_path / "de" / "LC_MESSAGES" / "latchstring.mo"
+    catalogue.parent.mkdir(parents=True)
+    catalogue.write_bytes(b"no catalogue")
+    app = FastAPI()
+    before = list(app.routes)
+    with pytest.raises(ConfigurationError, match="catalogue"):
+        Auth.from_settings(settings, pages=Pages(locale=tmp_path)).install(app)
+    assert Auth.of(app) is None
+    assert list(app.routes) == before
+    Auth.from_settings(settings).install(app)
 
 
 @ON_SQLITE

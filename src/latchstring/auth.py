@@ -168,8 +168,8 @@ class Auth:
             pages_prefix: the prefix of the pages, if there are any; `prefix` by default.
 
         Raises:
-            ConfigurationError: the application has an `Auth` already, the prefix is not valid, or a guard is among the
-                application's own dependencies.
+            ConfigurationError: the application has an `Auth` already, the prefix is not valid, a guard is among the
+                application's own dependencies, or a catalogue of the pages can't be read.
         """
         pages_prefix = prefix if pages_prefix is None else pages_prefix
         if any(each and (not each.startswith("/") or each.endswith("/")) for each in (prefix, pages_prefix)):
@@ -179,9 +179,10 @@ class Auth:
             raise ConfigurationError(
                 "FastAPI(dependencies=[…]) has a guard, which would also guard sign-in: put the guard on your routers"
             )
-        self.attach(app)
         parts = self.parts
+        # Before anything of the application is changed: a catalogue that can't be read is refused here.
         pages = page_router(parts, app, prefix=pages_prefix, renewal_path=f"{prefix}/refresh")
+        self.attach(app)
         app.include_router(PrefixRouter(prefix, json_routers(parts)), prefix=prefix)
         app.include_router(PrefixRouter("", well_known_routers(parts, prefix=prefix, pages=pages)))
         if pages is not None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,17 @@ async def test_a_dropped_connection_is_told_of_and_closed(is_used: bool, tmp_pat
         assert await rows(kept[0], "SELECT 1") == [(1,)]
     assert own_threads() - before
     with pytest.warns(ResourceWarning, match="not closed"):
+        kept.clear()
+    await until(lambda: own_threads() <= before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_dropped_connection_is_closed_where_warnings_are_errors(tmp_path: Path) -> None:
+    """As with `-W error`: the warning is raised, and the thread ends all the same."""
+    before = own_threads()
+    kept = [await connect(str(tmp_path / "some.db"))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
         kept.clear()
     await until(lambda: own_threads() <= before)
 

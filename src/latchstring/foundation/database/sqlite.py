@@ -51,8 +51,9 @@ class OneTripConnection:
 
     def __del__(self) -> None:
         if not self._is_closed:
-            warnings.warn("a SQLite connection was not closed", ResourceWarning, stacklevel=1, source=self)
+            # First: where warnings are errors, the next line raises.
             self.stop()
+            warnings.warn("a SQLite connection was not closed", ResourceWarning, stacklevel=1, source=self)
 
     @property
     def _conn(self) -> sqlite3.Connection:
