@@ -110,5 +110,7 @@ def redirects_of(connection: HTTPConnection) -> PageRedirects:
     mounted = getattr(getattr(connection.app.state, "latchstring", None), "mounted", None)
     redirects = getattr(getattr(mounted, "pages", None), "redirects", None)
     if not isinstance(redirects, PageRedirects):
-        raise ConfigurationError("the pages that on_page redirects to are not installed: use Auth(…, pages=True)")
+        raise ConfigurationError(
+            "the pages that on_page redirects to are not installed: use Auth(…, pages=True) and auth.install(app)"
+        )
     return redirects

@@ -6,8 +6,10 @@ nor Starlette has a public way to replace them. This layer passes on a pair whos
     server ── layer ── router ── route         before a guard has run
     server ── ConnectedSocket ── layer ── router ── route       afterwards
 
-It wraps the router, and is not added as middleware. So all of the application's own middleware is outside of it,
-whenever that was added, and sees the close of a socket; and an application that is already serving can be attached.
+It wraps the router, and is not added as middleware. So all of an attached application's own middleware is outside of
+it, whenever that was added, and sees the close of a socket; and an application that is already serving can be attached.
+In a mounted application that is not attached, the layer of the outer one watches, and closes past the middleware of the
+inner one.
 """
 
 import contextlib
