@@ -157,7 +157,7 @@ async def test_back_shows_nothing_of_a_page_that_was_kept(browser: Browser, serv
             client.post("/sign-in", data={"email": ada.email, "password": ada.password})
             assert client.post("/account/sessions/end-others").status_code == 303
         watch.documents.clear()
-        await page.evaluate("history.back()")
+        await go_back(page)
         await expect_ended(page)
         assert await page.evaluate("sessionStorage.kept") == "/dashboard"
         assert watch.paths()[0] == "GET /dashboard"
@@ -167,7 +167,7 @@ async def test_back_shows_nothing_of_a_page_that_was_kept(browser: Browser, serv
         await expect(page.get_by_role("heading", level=1)).to_have_text("Account")
         await press(page, "Sign out")
         await expect_path(page, "/signed-out")
-        await page.evaluate("history.back()")
+        await go_back(page)
         await expect_path(page, "/sign-in")
         assert ada.email not in await page.content()
 
@@ -408,6 +408,11 @@ async def test_an_expired_token_is_renewed_on_the_way(member: tuple[Page, Watch]
 SITE, SIBLING = "http://elsewhere.example", "http://127.0.0.1:9"
 
 
+async def go_back(page: Page) -> None:
+    """Goes back by itself a moment later: where the page that is left ends at once, the call could not return."""
+    await page.evaluate("setTimeout(() => history.back())")
+
+
 async def follow_link_elsewhere(page: Page, watch: Watch, origin: str, server: Served) -> Cookie:
     """Follows a link on another site's page with an expired token; returns the refresh token that one had there."""
 
@@ -439,7 +444,7 @@ async def test_a_link_elsewhere_leads_by_a_form_of_ours(member: tuple[Page, Watc
             assert before not in await page.context.cookies()
             assert watch.paths() == BY_A_FORM
             async with page.expect_event("framenavigated"):
-                await page.evaluate("history.back()")
+                await go_back(page)
             if page.url == f"{origin}/":
                 break
             await expect(page.get_by_role("heading", level=1)).to_have_text("Account")
