@@ -61,7 +61,6 @@ Lifespan = Callable[[Any], contextlib.AbstractAsyncContextManager[Any]]
 class Mounted:
     """Where an `Auth` is installed. Made by `install`, and frozen."""
 
-    app: FastAPI
     prefix: str
     """The prefix of the JSON routes."""
     pages: PageRouter | None
@@ -192,7 +191,7 @@ class Auth:
         app.openapi = described(  # type: ignore[method-assign]  # FastAPI's documented way to extend its document
             app, cookie_name=cookie_name, token_url=token_url
         )
-        self.mounted = Mounted(app=app, prefix=prefix, pages=pages)
+        self.mounted = Mounted(prefix=prefix, pages=pages)
 
     def attach(self, app: Starlette) -> None:
         """Make guards in a mounted application use this `Auth`: after `app.mount("/admin", admin)`, attach `admin`.

@@ -61,7 +61,13 @@ class Sessions:
             # The guard's memory may lag by a second: a session just revoked must not revoke the owner's other ones.
             if await self.active(connection, caller) is None:
                 return False
-            revoked = await self.end_others(connection, caller, reason=RevocationReason.REVOKED, source=source)
+            now, reason = self._clock.now(), RevocationReason.REVOKED
+            ended = await store.end_other_sessions(
+                connection, caller.user_id, kept_id=caller.session_id, now=now, reason=reason
+            )
+            revoked = await self._revoker.revoke_sessions(
+                connection, ended, caller.user_id, reason, now=now, source=source
+            )
         self._revoker.announce(revoked)
         return True
 
@@ -73,16 +79,6 @@ class Sessions:
         """Return the active ones among `session_ids`, each with when it expires unless it is refreshed."""
         async with self._database.reading() as connection:
             return await store.active_among(connection, session_ids, now=now)
-
-    async def end_others(
-        self, connection: Connection, caller: Caller, *, reason: RevocationReason, source: Source
-    ) -> list[Revocation]:
-        """Revoke the sessions of the caller's user, which is locked, except the caller's own."""
-        now = self._clock.now()
-        ended = await store.end_other_sessions(
-            connection, caller.user_id, kept_id=caller.session_id, now=now, reason=reason
-        )
-        return await self._revoker.revoke_sessions(connection, ended, caller.user_id, reason, now=now, source=source)
 
     async def end_all(
         self, connection: Connection, user_id: UUID, *, reason: RevocationReason, source: Source

@@ -71,28 +71,29 @@ class Revoker:
         ended = await store.end_sessions_of_user(connection, user.id, now=now, reason=reason)
         # One access lifetime from now at least: tokens of sessions that ended earlier get this reason as well.
         latest = max([now + self._access_life, *(session.access_expires_at for session in ended)])
-        revocation = Revocation(
-            kind=RevocationKind.USER,
-            session_id=None,
-            user_id=user.id,
-            below_version=user.claims_version + 1,
-            reason=reason,
-            expires_at=latest + REVOCATION_MARGIN,
-        )
-        await insert_revocations(connection, [revocation], now=now)
-        return revocation
+        return await _insert_for_user(connection, user, reason, last_expiry=latest, now=now)
 
     async def revoke_claims(self, connection: Connection, user: User, *, now: datetime) -> Revocation:
         """Revoke the access tokens that were issued with other roles. The sessions stay, and can be refreshed."""
         latest = await store.latest_access_expiry(connection, user.id)
-        revocation = Revocation(
-            kind=RevocationKind.USER,
-            session_id=None,
-            user_id=user.id,
-            below_version=user.claims_version + 1,
-            reason=RevocationReason.CLAIMS_CHANGED,
-            # `latest`, because tokens may have been issued while `access_token_expire_minutes` was higher.
-            expires_at=max(now + self._access_life, latest or now) + REVOCATION_MARGIN,
+        # `latest`, because tokens may have been issued while `access_token_expire_minutes` was higher.
+        last_expiry = max(now + self._access_life, latest or now)
+        return await _insert_for_user(
+            connection, user, RevocationReason.CLAIMS_CHANGED, last_expiry=last_expiry, now=now
         )
-        await insert_revocations(connection, [revocation], now=now)
-        return revocation
+
+
+async def _insert_for_user(
+    connection: Connection, user: User, reason: RevocationReason, *, last_expiry: datetime, now: datetime
+) -> Revocation:
+    revocation = Revocation(
+        kind=RevocationKind.USER,
+        session_id=None,
+        user_id=user.id,
+        # Tokens of the present version are refused, and those with the next one, which the caller writes, are not.
+        below_version=user.claims_version + 1,
+        reason=reason,
+        expires_at=last_expiry + REVOCATION_MARGIN,
+    )
+    await insert_revocations(connection, [revocation], now=now)
+    return revocation
