@@ -89,41 +89,44 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+def prepared_file(tmp_path_factory: pytest.TempPathFactory, algorithm: str) -> Path:
+    """Returns a SQLite file with schema and a key; copying it is quicker than making one."""
+    path = tmp_path_factory.mktemp("template") / f"{algorithm}.db"
+    asyncio.run(prepare(cheap_settings(f"sqlite:///{path}", jwt_algorithm=algorithm)))
+    return path
+
+
+def prepared_database(postgres: Postgres, algorithm: str) -> str:
+    """Returns the same as a PostgreSQL database."""
+    url = postgres.create_database()
+    asyncio.run(prepare(cheap_settings(url, jwt_algorithm=algorithm)))
+    return url
+
+
+# Most have an Ed25519 key: an RSA signature costs forty times as much, and a test makes many.
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with schema and an Ed25519 key: an RSA signature costs forty times as much, and tests make many."""
-    path = tmp_path_factory.mktemp("template") / "latchstring.db"
-    asyncio.run(prepare(cheap_settings(f"sqlite:///{path}", jwt_algorithm="EdDSA")))
-    return path
+    return prepared_file(tmp_path_factory, "EdDSA")
 
 
 @pytest.fixture(scope="session")
 def sqlite_rsa_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "rsa.db"
-    asyncio.run(prepare(cheap_settings(f"sqlite:///{path}", jwt_algorithm="RS256")))
-    return path
-
-
-@pytest.fixture(scope="session")
-def postgres_template(postgres: Postgres) -> str:
-    """The same as a PostgreSQL database."""
-    url = postgres.create_database()
-    asyncio.run(prepare(cheap_settings(url, jwt_algorithm="EdDSA")))
-    return url
+    return prepared_file(tmp_path_factory, "RS256")
 
 
 @pytest.fixture(scope="session")
 def sqlite_curve_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "curve.db"
-    asyncio.run(prepare(cheap_settings(f"sqlite:///{path}", jwt_algorithm="ES256")))
-    return path
+    return prepared_file(tmp_path_factory, "ES256")
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: Postgres) -> str:
+    return prepared_database(postgres, "EdDSA")
 
 
 @pytest.fixture(scope="session")
 def postgres_curve_template(postgres: Postgres) -> str:
-    url = postgres.create_database()
-    asyncio.run(prepare(cheap_settings(url, jwt_algorithm="ES256")))
-    return url
+    return prepared_database(postgres, "ES256")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -171,9 +174,9 @@ def empty_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> I
 
 
 @pytest.fixture
-def settings(database_url: str) -> Settings:
-    """The server's without pages, which are half of what it takes to build an application; `tests/pages` has them."""
-    return cheap_settings(database_url, pages=False)
+def settings(database_url: str, request: pytest.FixtureRequest) -> Settings:
+    """The server's; with pages, which are half of what it takes to build an application, where a test is WITH_PAGES."""
+    return cheap_settings(database_url, pages=request.node.get_closest_marker("pages") is not None)
 
 
 @pytest.fixture

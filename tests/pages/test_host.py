@@ -32,9 +32,12 @@ from latchstring import (
     requires,
 )
 from latchstring.testing import ManualClock
+from tests.support.backends import WITH_PAGES
 from tests.support.host import HOST
 from tests.support.pages import NAVIGATION, SIGN_UP, Visitor, hidden, text, title
 from tests.support.service import PASSWORD
+
+pytestmark = WITH_PAGES
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"])
 

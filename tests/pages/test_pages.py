@@ -18,8 +18,11 @@ from latchstring.foundation.events import OPERATOR, UserRenamed
 from latchstring.foundation.web.pages.assets import STATIC
 from latchstring.foundation.web.pages.policy import CONTENT_SECURITY_POLICY, HEADERS
 from latchstring.testing import ManualClock
+from tests.support.backends import WITH_PAGES
 from tests.support.pages import NAVIGATION, SIGN_UP, Visitor, field, hidden, signed_up, text, title, visitor
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
+
+pytestmark = WITH_PAGES
 
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"])
 GUARDED = ["/dashboard", "/account", "/account/password", "/account/sessions", "/account/confirm"]

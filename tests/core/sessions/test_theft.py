@@ -20,9 +20,11 @@ from latchstring import PasswordChanged, RefreshRepeatedElsewhere, SessionCreate
 from latchstring.core.sessions.tables import sessions
 from latchstring.foundation.audit import audit
 from latchstring.testing import ManualClock
-from tests.support.backends import ON_SQLITE, on_both_once
+from tests.support.backends import ON_SQLITE, WITH_PAGES, on_both_once
 from tests.support.forge import Genuine
 from tests.support.service import PASSWORD, Service, cheap_settings, credentials, registration, running_service
+
+pytestmark = WITH_PAGES
 
 NEW_PASSWORD = "another horse battery"
 ENDED = (401, "session_ended")
@@ -31,12 +33,6 @@ GRACE = 30
 
 Pair = tuple[str, str]
 """An access and a refresh token."""
-
-
-@pytest.fixture
-def settings(database_url: str) -> Settings:
-    """With pages."""
-    return cheap_settings(database_url)
 
 
 @pytest.fixture

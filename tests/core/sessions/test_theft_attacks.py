@@ -26,13 +26,10 @@ from tests.core.sessions.test_theft import (
     registered,
     row_of,
 )
-from tests.support.service import PASSWORD, Service, cheap_settings, credentials, running_service
+from tests.support.backends import WITH_PAGES
+from tests.support.service import PASSWORD, Service, credentials, running_service
 
-
-@pytest.fixture
-def settings(database_url: str) -> Settings:
-    """With pages."""
-    return cheap_settings(database_url)
+pytestmark = WITH_PAGES
 
 
 @pytest.fixture

@@ -11,22 +11,19 @@ from babel.messages.frontend import CommandLineInterface
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
-from latchstring import ConfigurationError, Settings
+from latchstring import ConfigurationError
 from latchstring.foundation.web.pages.agents import named
 from latchstring.foundation.web.pages.translations import COOKIE, OURS, Languages, negotiated
+from tests.support.backends import WITH_PAGES
 from tests.support.folders import ROOT
 from tests.support.pages import SIGN_UP, Visitor, hidden, signed_up, visitor
-from tests.support.service import Service, cheap_settings, credentials
+from tests.support.service import Service, credentials
+
+pytestmark = WITH_PAGES
 
 POT = OURS / "latchstring.pot"
 PSEUDO = "ar-XB"
 """Arabic as nobody speaks it: what is not in its brackets was forgotten, and it is written from right to left."""
-
-
-@pytest.fixture
-def settings(database_url: str) -> Settings:
-    """With pages."""
-    return cheap_settings(database_url)
 
 
 def test_the_catalogue_lists_every_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
