@@ -90,20 +90,20 @@ def postgres() -> Iterator[Postgres]:
 
 
 def prepared_file(tmp_path_factory: pytest.TempPathFactory, algorithm: str) -> Path:
-    """Returns a SQLite file with schema and a key; copying it is quicker than making one."""
+    """Create a SQLite file with schema and a key. Tests copy it, which is faster than creating one each."""
     path = tmp_path_factory.mktemp("template") / f"{algorithm}.db"
     asyncio.run(prepare(cheap_settings(f"sqlite:///{path}", jwt_algorithm=algorithm)))
     return path
 
 
 def prepared_database(postgres: Postgres, algorithm: str) -> str:
-    """Returns the same as a PostgreSQL database."""
+    """Create a PostgreSQL database with schema and a key, as a template."""
     url = postgres.create_database()
     asyncio.run(prepare(cheap_settings(url, jwt_algorithm=algorithm)))
     return url
 
 
-# Most have an Ed25519 key: an RSA signature costs forty times as much, and a test makes many.
+# Most tests use an Ed25519 key: an RSA signature costs forty times as much.
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepared_file(tmp_path_factory, "EdDSA")
@@ -175,7 +175,7 @@ def empty_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> I
 
 @pytest.fixture
 def settings(database_url: str, request: pytest.FixtureRequest) -> Settings:
-    """The server's; with pages, which are half of what it takes to build an application, where a test is WITH_PAGES."""
+    """The server's settings. Only a test marked WITH_PAGES has pages: they double the time to build an application."""
     return cheap_settings(database_url, pages=request.node.get_closest_marker("pages") is not None)
 
 

@@ -1,4 +1,7 @@
-"""Which databases a test is for, and whether its application has pages; unless it says so, both, and none."""
+"""Marks for tests: which databases they run on, and that their application has pages.
+
+A test without marks runs on both databases, and its application has no pages.
+"""
 
 import pytest
 
@@ -7,7 +10,7 @@ ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"])
 
 
 WITH_PAGES = pytest.mark.pages
-"""For a test, or as `pytestmark` a module, that looks at pages."""
+"""Gives the application of a test pages; as `pytestmark`, of all tests of a module."""
 
 
 def on_both_once(name: str, values: list[str]) -> pytest.MarkDecorator:

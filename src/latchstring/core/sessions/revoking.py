@@ -90,7 +90,7 @@ async def _insert_for_user(
         kind=RevocationKind.USER,
         session_id=None,
         user_id=user.id,
-        # Tokens of the present version are refused, and those with the next one, which the caller writes, are not.
+        # Refuses tokens of the current version. The caller writes the next one, whose tokens are accepted.
         below_version=user.claims_version + 1,
         reason=reason,
         expires_at=last_expiry + REVOCATION_MARGIN,
