@@ -358,6 +358,18 @@ async def test_the_lag_counts_from_the_beginning_of_a_look(worker: Worker) -> No
     assert await ada.sees(here) == LETS_IN
 
 
+async def test_polls_that_overlap(worker: Worker) -> None:
+    """A poll that ends after one that began later does not make the set older."""
+    here = await worker()
+    ada = await visitor(here)
+    here.clock.suspend(seconds=6)
+    await here.auth.parts.core.feed.poll()
+    here.clock.suspend(seconds=-6)
+    await here.auth.parts.core.feed.poll()
+    here.clock.suspend(seconds=6)
+    assert await ada.sees(here) == LETS_IN
+
+
 async def test_nobody_is_let_in_before_the_first_look(worker: Worker, database_url: str) -> None:
     """A worker that has read nothing refuses guarded routes, says so, and signs nobody in without keys."""
     ada = await visitor(await worker())

@@ -117,7 +117,8 @@ class RevocationFeed:
             if isinstance(error, TimeoutError):
                 raise RevocationsUnknownError("the database did not respond in time") from None
             raise
-        self._current_as_of = began
+        # Polls may overlap, if an application calls this method too. One that began earlier may end later.
+        self._current_as_of = began if self._current_as_of is None else max(began, self._current_as_of)
 
     def _notify_listeners(self) -> None:
         for listener in self._listeners:
