@@ -27,7 +27,7 @@ from latchstring.core.keys.routes import jwks_router, metadata_router
 from latchstring.core.keys.store import prune_keys
 from latchstring.core.revocations.feed import RevocationFeed
 from latchstring.core.revocations.rules import REVOCATION_RETENTION
-from latchstring.core.revocations.store import prune_revocations
+from latchstring.core.revocations.store import prune_revocations, restamp_restored
 from latchstring.core.sessions.actions import Sessions
 from latchstring.core.sessions.issuing import ClaimsHook, TokenIssuer
 from latchstring.core.sessions.page_router import PageRouter
@@ -350,7 +350,8 @@ def _cleanups(settings: Settings) -> tuple[Cleanup, ...]:
 
     async def revocations(connection: Connection, *, now: datetime, most: int) -> int:
         # A day after the entry's last token has expired: a clock that is ahead must not delete what others still need.
-        return await prune_revocations(connection, before=now - REVOCATION_RETENTION, most=most)
+        pruned = await prune_revocations(connection, before=now - REVOCATION_RETENTION, most=most)
+        return pruned + await restamp_restored(connection, most=most)
 
     async def keys(connection: Connection, *, now: datetime, most: int) -> int:
         return await prune_keys(connection, before=now - KEY_RETENTION, most=most)

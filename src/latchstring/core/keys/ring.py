@@ -144,6 +144,7 @@ class DatabaseRing:
         self._private: dict[str, TokenKey] = {}
         # One read at a time: the earlier of two must not overwrite the result of the later one.
         self._read_lock = LoopLock()
+        self._catch_up_lock = LoopLock()
         self._caught_up_at: float | None = None
         self._wait_lock = LoopLock()
         self._begun = 0
@@ -169,13 +170,14 @@ class DatabaseRing:
 
     async def catch_up(self, *, is_urgent: bool = False) -> None:
         """Read the keys; unless it is urgent, once for all concurrent callers, and at most once a second."""
-        async with self._read_lock:
+        async with self._catch_up_lock:
             since = self._clock.uptime() - CATCH_UP_INTERVAL_SECONDS
             if not is_urgent and self._caught_up_at is not None and self._caught_up_at > since:
                 return
             try:
-                async with self._database.reading() as connection:
-                    await self._read(connection)
+                # The connection before the lock in `reload`, in the order in which a poll takes both.
+                async with self._database.reading_apart() as connection:
+                    await self.reload(connection)
             finally:
                 # Counted from its end, so that the callers waiting for a read that fails do not each try again.
                 self._caught_up_at = self._clock.uptime()

@@ -4,13 +4,12 @@ Access tokens live for minutes, so the set of revocations that still matter is s
 polls the database four times a second. A request reads memory only. If the last successful poll is too old, every
 request is refused with 503: access is never decided on stale data.
 
-Entries are never found by time: clocks differ, and transactions do not commit in the order of their ids. `store`
-explains the cursor. No cursor is trusted for long: all entries are read again at the start, after a failure, when the
-clock was set, and each minute. The last of these goes a page at a time beside the polls, so that a hundred thousand
-entries delay none of them.
+Entries are never found by time: clocks differ, and transactions do not commit in the order of their ids. `cursor`
+explains how they are found instead. No cursor is trusted for long: all entries are read again at the start, after a
+failure, when the clock was set, and each minute. The last of these goes a page at a time beside the polls, so that a
+hundred thousand entries delay none of them.
 """
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -106,16 +105,12 @@ class RevocationFeed:
             self._cursor = None
         try:
             self._ring.advance()
-            if self._cursor is None:
+            if self._cursor is None or not await self._go_on(self._cursor, began=began):
                 await self._load(began=began)
-            else:
-                await self._go_on(self._cursor, began=began)
         # Also when cancelled: after any failure it is unknown which entries were applied.
-        except BaseException as error:
+        except BaseException:
             self._cursor = None
             self._notify_listeners()
-            if isinstance(error, TimeoutError):
-                raise RevocationsUnknownError("the database did not respond in time") from None
             raise
         # Polls may overlap, if an application calls this method too. One that began earlier may end later.
         self._current_as_of = began if self._current_as_of is None else max(began, self._current_as_of)
@@ -135,15 +130,19 @@ class RevocationFeed:
                 has_more = await self._read_page(connection, after=self._reloading_after)
         self._cursor = cursor
 
-    async def _go_on(self, cursor: str, *, began: float) -> None:
+    async def _go_on(self, cursor: str, *, began: float) -> bool:
+        """Read what is new since the cursor; return False if it can't be continued."""
         async with self._reading() as connection:
-            result = await store.revocations_since(connection, cursor)
+            result = await store.revocations_since(connection, cursor, most=PAGE_SIZE)
+            if result is None:
+                return False
             self._cursor = result.cursor
             await self._take_in(connection, result.entries, keys_revision=result.keys_revision)
             if self._reloading_after is None and began - self._reloaded_at >= RELOAD_INTERVAL_SECONDS:
                 self._reloading_after, self._reloaded_at = store.BEFORE_ALL, began
             if self._reloading_after is not None:
                 await self._read_page(connection, after=self._reloading_after)
+        return True
 
     async def _read_page(self, connection: Connection, *, after: int) -> bool:
         entries, self._reloading_after = await store.revocations_page(
@@ -174,8 +173,8 @@ class RevocationFeed:
         """Return the page after a cursor; the first page of the whole feed if there is none or it can't be used.
 
         Args:
-            after: `CURSOR`, a position in the feed; or `CURSOR-NUMBER`, a position within the whole feed, where
-                `NUMBER` is that of the last entry returned.
+            after: `CURSOR`, a position in the feed, which matches `CURSOR_PATTERN`; or `CURSOR-NUMBER`, a position
+                within the whole feed, where `NUMBER` is that of the last entry returned.
 
         Raises:
             UnavailableError: the database is unavailable, or this process's polls fail.
@@ -183,13 +182,11 @@ class RevocationFeed:
         # A worker that could be missing keys that were retired must not report "nothing new" to other services.
         self.refuse_if_stale()
         cursor, _, number = (after or "").partition("-")
-        async with self._reading() as connection:
+        async with self._database.reading() as connection:
             if cursor and number:
                 return await self._page_of_all(connection, cursor, after=int(number))
-            result = await store.revocations_since(connection, cursor) if cursor else None
-            # A cursor from the future belongs to another database: this one was restored from a copy. Numbers alone
-            # would then hide its entries from the follower until they pass the old ones.
-            if result is None or int(result.cursor) < int(cursor) or len(result.entries) > PAGE_SIZE:
+            result = await store.revocations_since(connection, cursor, most=PAGE_SIZE) if cursor else None
+            if result is None:
                 cursor = await store.revocations_cursor(connection)
                 return await self._page_of_all(connection, cursor, after=store.BEFORE_ALL)
         return self._page(result.cursor, result.entries)
@@ -212,7 +209,8 @@ class RevocationFeed:
 
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[Connection]:
-        async with asyncio.timeout(POLL_TIMEOUT_SECONDS), self._database.reading() as connection:
+        # Not from the pool: requests that hold all of its connections must not delay a sign-out.
+        async with self._database.reading_apart(timeout_seconds=POLL_TIMEOUT_SECONDS) as connection:
             yield connection
 
     def _clock_was_set(self, uptime: float) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from latchstring.core.keys.store import REVISION
+from latchstring.core.revocations.cursor import Cursor
 from latchstring.core.revocations.rules import EVERYONE, NEVER, Revocation, RevocationKind, RevocationReason
 from latchstring.core.revocations.tables import revocations
 from latchstring.foundation.database import Connection, is_postgresql, xid8
@@ -36,6 +37,19 @@ async def prune_revocations(connection: Connection, *, before: datetime, most: i
         .limit(most)
     )
     return (await connection.execute(revocations.delete().where(revocations.c.sequence.in_(old)))).rowcount
+
+
+async def restamp_restored(connection: Connection, *, most: int) -> int:
+    """Give at most `most` entries that were restored from another cluster an id of this one; return how many.
+
+    Ids of the other one would otherwise become current some day, and be read as new then.
+    """
+    if not is_postgresql(connection):
+        return 0
+    restored = sa.select(revocations.c.sequence).where(_FROM_ANOTHER_CLUSTER).limit(most)
+    # The first id there is: everybody has passed it. Readers know these entries, or find them by their numbers.
+    changed = revocations.update().where(revocations.c.sequence.in_(restored))
+    return (await connection.execute(changed.values(transaction_id=sa.cast(_FIRST_ID, xid8)))).rowcount
 
 
 async def insert_revocations(connection: Connection, entries: Sequence[Revocation], *, now: datetime) -> None:
@@ -86,11 +100,8 @@ _ENTRY = (
     revocations.c.expires_at,
 )
 
-# The cursor, the revision of the keys and the entries are read in one statement, and so in one snapshot. PostgreSQL's
-# cursor is the oldest transaction still open: the next poll re-reads from there, so that an entry that commits late,
-# whose transaction id is not below it, is never missed.
-_HORIZON = sa.cast(sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot()), sa.Text()).label("cursor")
-_SINCE_XID = revocations.c.transaction_id >= sa.cast(sa.bindparam("cursor", type_=sa.Text()), xid8)
+# The cursor, the revision of the keys and the entries are read in one statement, and so in one snapshot.
+_SNAPSHOT = sa.cast(sa.func.pg_current_snapshot(), sa.Text()).label("cursor")
 # SQLite's cursor is the last number ever given, in commit order; also after its row was deleted.
 _LAST_NUMBER = sa.cast(
     sa.func.coalesce(
@@ -102,19 +113,43 @@ _LAST_NUMBER = sa.cast(
     ),
     sa.Text(),
 ).label("cursor")
-_SINCE_NUMBER = revocations.c.sequence > sa.cast(sa.bindparam("cursor", type_=sa.Text()), sa.Integer())
+
+# No visible entry has such an id, except after a restore: then ids of another cluster are among them. They are not
+# new, and read as such they would be read at each poll.
+_FROM_ANOTHER_CLUSTER = revocations.c.transaction_id >= sa.func.pg_snapshot_xmax(sa.func.pg_current_snapshot())
+_FIRST_ID = "3"  # PostgreSQL gives lower ones to nobody
+_MOST: sa.BindParameter[int] = sa.bindparam("most")
+# Each branch follows the index of `transaction_id`, whatever the planner knows of its parameters.
+_POSTGRESQL_NEW = sa.union_all(
+    sa.select(*_ENTRY)
+    .where(
+        revocations.c.transaction_id >= sa.cast(sa.bindparam("next_id", type_=sa.Text()), xid8), ~_FROM_ANOTHER_CLUSTER
+    )
+    .order_by(revocations.c.transaction_id)
+    .limit(_MOST),
+    sa.select(*_ENTRY)
+    .where(revocations.c.transaction_id == sa.any_(sa.cast(sa.bindparam("open_ids", type_=sa.Text()), sa.ARRAY(xid8))))
+    .limit(_MOST),
+)
+_SQLITE_NEW = (
+    sa.select(*_ENTRY)
+    .where(revocations.c.sequence > sa.cast(sa.bindparam("cursor", type_=sa.Text()), sa.Integer()))
+    .order_by(revocations.c.sequence)
+    .limit(_MOST)
+)
 
 _KEYS_REVISION = REVISION.label("keys_revision")
 # Joined to the entries, so that the cursor is returned even if there are none.
 _ONE_ROW = sa.select(sa.literal(1).label("one")).subquery("one")
 
 
-def _since(cursor: sa.Label[str], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    return sa.select(cursor, _KEYS_REVISION, *_ENTRY).select_from(_ONE_ROW.outerjoin(revocations, condition))
+def _since(cursor: sa.Label[str], new: sa.Select[Any] | sa.CompoundSelect[Any]) -> sa.Select[Any]:
+    entries = new.subquery("new")
+    return sa.select(cursor, _KEYS_REVISION, *entries.c).select_from(_ONE_ROW.outerjoin(entries, sa.true()))
 
 
-_POSTGRESQL_SINCE, _SQLITE_SINCE = _since(_HORIZON, _SINCE_XID), _since(_LAST_NUMBER, _SINCE_NUMBER)
-_POSTGRESQL_CURSOR, _SQLITE_CURSOR = sa.select(_HORIZON), sa.select(_LAST_NUMBER)
+_POSTGRESQL_SINCE, _SQLITE_SINCE = _since(_SNAPSHOT, _POSTGRESQL_NEW), _since(_LAST_NUMBER, _SQLITE_NEW)
+_POSTGRESQL_CURSOR, _SQLITE_CURSOR = sa.select(_SNAPSHOT), sa.select(_LAST_NUMBER)
 
 _PAGE = (
     sa.select(*_ENTRY)
@@ -142,8 +177,9 @@ class PollResult:
 
 async def revocations_cursor(connection: Connection) -> str:
     """Read the feed's cursor: a later `revocations_since` returns everything that is not committed yet."""
-    statement = _POSTGRESQL_CURSOR if is_postgresql(connection) else _SQLITE_CURSOR
-    return str((await connection.execute(statement)).scalar_one())
+    if is_postgresql(connection):
+        return str(Cursor.of_snapshot((await connection.execute(_POSTGRESQL_CURSOR)).scalar_one()))
+    return str((await connection.execute(_SQLITE_CURSOR)).scalar_one())
 
 
 async def revocations_page(
@@ -154,11 +190,30 @@ async def revocations_page(
     return _entries(rows), rows[-1].sequence if len(rows) == most else None
 
 
-async def revocations_since(connection: Connection, cursor: str) -> PollResult:
-    """Read the entries that the read which returned `cursor` may have missed."""
-    statement = _POSTGRESQL_SINCE if is_postgresql(connection) else _SQLITE_SINCE
-    rows = (await connection.execute(statement, {"cursor": cursor})).all()
-    return PollResult(entries=_entries(rows), cursor=rows[0].cursor, keys_revision=rows[0].keys_revision)
+async def revocations_since(connection: Connection, cursor: str, *, most: int) -> PollResult | None:
+    """Read the entries that the read which returned `cursor` may have missed.
+
+    Returns:
+        None if all entries have to be read again: there are more than `most`, or the cursor is of a later time than
+        the database, which was restored from a copy.
+    """
+    since = Cursor.parse(cursor)
+    # One more than asked for tells whether there are more.
+    bounds: dict[str, object] = {"most": most + 1}
+    if is_postgresql(connection):
+        open_ids = "{" + ",".join(map(str, since.open_ids)) + "}"
+        rows = (
+            await connection.execute(_POSTGRESQL_SINCE, bounds | {"next_id": str(since.next_id), "open_ids": open_ids})
+        ).all()
+        present = Cursor.of_snapshot(rows[0].cursor)
+    else:
+        rows = (await connection.execute(_SQLITE_SINCE, bounds | {"cursor": str(since.next_id)})).all()
+        present = Cursor(next_id=int(rows[0].cursor))
+    entries = _entries(rows)
+    # Numbers begin anew behind the cursor in a restored copy: its new entries would be missed until they pass it.
+    if present.next_id < since.next_id or len(entries) > most:
+        return None
+    return PollResult(entries=entries, cursor=str(present), keys_revision=rows[0].keys_revision)
 
 
 def _entries(rows: Sequence[Any]) -> list[Revocation]:

@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from latchstring.core.guard.credentials import bearer_token
+from latchstring.core.revocations.cursor import CURSOR_PATTERN
 from latchstring.core.revocations.feed import RevocationFeed
 from latchstring.core.revocations.schemas import FeedPageResponse
 from latchstring.errors import Code, Refused
@@ -16,10 +17,9 @@ from latchstring.features.revocation_feed.actions import FeedTokens
 from latchstring.foundation.web.context import WebContext
 from latchstring.foundation.web.problem import ProblemError, refusals
 
-# At most 18 digits each, so that both fit into a signed 64-bit integer of SQL.
 Cursor = Annotated[
     str | None,
-    Query(pattern=r"^[0-9]{1,18}(-[0-9]{1,18})?$", description="The `cursor` of the previous response."),
+    Query(pattern=rf"^{CURSOR_PATTERN}(-[0-9]{{1,18}})?$", description="The `cursor` of the previous response."),
 ]
 
 

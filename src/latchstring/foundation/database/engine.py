@@ -9,6 +9,7 @@ The listener is notified of the events that a transaction recorded, before it co
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from sqlalchemy.util import greenlet_spawn
 from latchstring.errors import ConfigurationError
 from latchstring.foundation.database.connection import READING, SQLITE_LOCK_SECONDS, TIMEOUT_SECONDS, Connection, Engine
 from latchstring.foundation.database.failures import failures_translated
+from latchstring.foundation.database.postgresql import Connections, engine_apart
 from latchstring.foundation.database.pragmas import begin_sqlite, prepare_sqlite
 from latchstring.foundation.database.sqlite import OneTripConnection, connect
 from latchstring.foundation.database.urls import CONNECT_ARGUMENTS, checked_url
@@ -53,13 +55,12 @@ class Database:
         self._is_lent = isinstance(database, AsyncEngine) and not self.is_sqlite
         self.engine = database if isinstance(database, AsyncEngine) and self._is_lent else self._own_engine()
         self._writing = self.engine.execution_options(**_POSTGRESQL_OPTIONS) if self._is_lent else self.engine
-        self._reading = self.engine.execution_options(
-            **({READING: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"})
-        )
+        self._reading = self.engine.execution_options(**({READING: True} if self.is_sqlite else _AUTOCOMMIT))
         self._listener = listener
         self._writer = LoopLock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self.engine, is_lent=self._is_lent)
+        self._apart: _Apart | None = None
+        self._apart_lock = LoopLock()
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", begin_sqlite)
@@ -90,9 +91,9 @@ class Database:
         events: list[Event] = []
         with failures_translated():
             async with (
-                asyncio.timeout(TIMEOUT_SECONDS),
+                asyncio.timeout(TIMEOUT_SECONDS) as deadline,
                 self._write_lock(),
-                self._connected(self._writing) as connection,
+                self._connected(self._writing, deadline) as connection,
                 connection.begin(),
             ):
                 _sync(connection).execution_options(**{_EVENTS: events})
@@ -110,8 +111,35 @@ class Database:
             DatabaseUnavailableError: the database is unavailable or did not respond within five seconds.
         """
         with failures_translated():
-            async with asyncio.timeout(TIMEOUT_SECONDS), self._connected(self._reading) as connection:
+            async with (
+                asyncio.timeout(TIMEOUT_SECONDS) as deadline,
+                self._connected(self._reading, deadline) as connection,
+            ):
                 yield connection
+
+    @contextlib.asynccontextmanager
+    async def reading_apart(self, *, timeout_seconds: float | None = None) -> AsyncIterator[Connection]:
+        """Open the one connection that no request uses, for single statements; callers queue for it.
+
+        Requests may hold every connection of the pool: an application's slow handlers, or writers that wait for a lock.
+        What every request depends on must not queue behind them. SQLite needs no such connection: it has one writer at
+        a time, and the others wait without one.
+
+        Raises:
+            DatabaseUnavailableError: the database is unavailable or did not respond within `timeout_seconds`, by
+                default five.
+        """
+        limit = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
+        with failures_translated():
+            async with asyncio.timeout(limit) as deadline, self._apart_lock:
+                if self.is_sqlite:
+                    async with self._reading.connect() as connection:
+                        yield connection
+                    return
+                if self._apart is None:
+                    self._apart = _Apart.of(self.engine)
+                async with self._apart.connections.connected(self._apart.reading, deadline) as connection:
+                    yield connection
 
     async def read_one(self, statement: sa.Select[Any], parameters: Mapping[str, object]) -> sa.Row[Any] | None:
         """Run one statement and return its only row, or None: a faster `reading()` for the hottest query.
@@ -137,10 +165,11 @@ class Database:
                 return row
 
     async def close(self) -> None:
-        """Close the connections of our own engine; an application's engine stays open."""
-        await asyncio.gather(*self._closing, return_exceptions=True)
-        if not self._is_lent:
-            await self.engine.dispose()
+        """Close the connections of our own engines; an application's engine stays open."""
+        await self._connections.close()
+        if self._apart is not None:
+            apart, self._apart = self._apart, None
+            await apart.connections.close()
 
     @contextlib.asynccontextmanager
     async def _write_lock(self) -> AsyncIterator[None]:
@@ -156,32 +185,10 @@ class Database:
         finally:
             self._writer.release()
 
-    def _connected(self, engine: AsyncEngine) -> contextlib.AbstractAsyncContextManager[Connection]:
-        return engine.connect() if self.is_sqlite else self._connected_to_postgresql(engine)
-
-    @contextlib.asynccontextmanager
-    async def _connected_to_postgresql(self, engine: AsyncEngine) -> AsyncIterator[Connection]:
-        self._drop_connections_of_closed_loop()
-        # In a task of its own: a request that is cancelled while SQLAlchemy connects would leak the connection.
-        connecting = asyncio.create_task(_connect(engine))
-        try:
-            connection = await asyncio.shield(connecting)
-        except asyncio.CancelledError:
-            closing = asyncio.create_task(_close_once_connected(connecting))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-            raise
-        try:
-            yield connection
-        finally:
-            await asyncio.shield(asyncio.create_task(connection.close()))
-
-    def _drop_connections_of_closed_loop(self) -> None:
-        # The pool's connections belong to the closed loop: they can neither be used nor closed in another one.
-        loop = asyncio.get_running_loop()
-        if self._loop is not None and self._loop is not loop and self._loop.is_closed() and not self._is_lent:
-            self.engine.sync_engine.dispose(close=False)
-        self._loop = loop
+    def _connected(
+        self, engine: AsyncEngine, deadline: asyncio.Timeout
+    ) -> contextlib.AbstractAsyncContextManager[Connection]:
+        return engine.connect() if self.is_sqlite else self._connections.connected(engine, deadline)
 
     async def _connect_sqlite(self) -> OneTripConnection:
         (location,), options = self.engine.dialect.create_connect_args(self.url)
@@ -189,13 +196,18 @@ class Database:
         return await connect(location, **{**options, "isolation_level": None})
 
 
-async def _connect(engine: AsyncEngine) -> Connection:
-    return await engine.connect()
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """The engine of the connection that no request uses."""
 
+    connections: Connections
+    reading: AsyncEngine
 
-async def _close_once_connected(connecting: "asyncio.Task[Connection]") -> None:
-    with contextlib.suppress(Exception):
-        await (await connecting).close()
+    @classmethod
+    def of(cls, engine: AsyncEngine) -> "_Apart":
+        # Made at the first use: until then an application may add listeners to its engine.
+        apart = engine_apart(engine)
+        return cls(Connections(apart, is_lent=False), apart.execution_options(**_AUTOCOMMIT))
 
 
 def recorded_events(connection: Connection) -> list[Event]:
@@ -213,6 +225,7 @@ def _sync(connection: Connection) -> sa.Connection:
 # The execution option of SQLAlchemy that holds the events of a transaction.
 _EVENTS = "latchstring_events"
 
+_AUTOCOMMIT: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
 # Not the server's default, which may be stricter: a refresh that waited for a sign-out in another transaction must see
 # it, and not an older snapshot (the race of Keycloak 51312).
 _POSTGRESQL_OPTIONS: dict[str, Any] = {"isolation_level": "READ COMMITTED"}

@@ -1,0 +1,165 @@
+"""Connections to PostgreSQL: one that requests can't use up, and a server that hangs holds nobody."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from latchstring.errors import DatabaseUnavailableError
+from latchstring.foundation.database import Connection, Database, engine
+from tests.support.hang import HANG_SECONDS
+from tests.support.postgres import OwnPostgres, Postgres
+
+TIMEOUT_SECONDS = 0.5
+DRIVERS_WAIT_SECONDS = 5.0
+"""psycopg waits so long for a server that is asked to cancel a statement, and then again."""
+
+drivers = pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> Iterator[str]:
+    """An empty database."""
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
+
+
+def with_driver(url: str, driver: str) -> sa.URL:
+    return make_url(url).set(drivername=f"postgresql+{driver}")
+
+
+@pytest.fixture
+async def host_engine(url: str, driver: str) -> AsyncIterator[AsyncEngine]:
+    """An application's engine: one connection, and it sets the `search_path` of each."""
+    engine = create_async_engine(with_driver(url, driver), pool_size=1, max_overflow=0)
+    yield engine
+    await engine.dispose()
+
+
+async def number_of_connections(connection: Connection) -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    return int((await connection.execute(sa.text(query))).scalar_one())
+
+
+@drivers
+async def test_requests_that_hold_the_pool_delay_nothing_apart(host_engine: AsyncEngine) -> None:
+    """T8: all connections of an application's engine are in its handlers' hands, and ours is not one of them."""
+    database = Database(host_engine)
+    try:
+        async with host_engine.connect(), database.reading_apart() as connection:
+            assert await number_of_connections(connection) == 2
+            assert connection.sync_connection is not None
+        # It stays open, and is the only one, however many ask at once.
+        await asyncio.gather(*(_read_apart(database) for _ in range(5)))
+        async with host_engine.connect(), database.reading_apart() as connection:
+            assert await number_of_connections(connection) == 2
+    finally:
+        await database.close()
+    async with host_engine.connect() as connection:
+        await until_only_connection(connection)
+
+
+async def _read_apart(database: Database) -> None:
+    async with database.reading_apart(timeout_seconds=TIMEOUT_SECONDS) as connection:
+        await connection.execute(sa.text("SELECT 1"))
+
+
+async def until_only_connection(connection: Connection) -> None:
+    """Waits until the server has noticed that the others were closed."""
+    async with asyncio.timeout(HANG_SECONDS):
+        while await number_of_connections(connection) > 1:  # noqa: ASYNC110 -- the server tells nobody
+            await asyncio.sleep(0.01)
+
+
+@drivers
+@pytest.mark.parametrize("pool", [{}, {"poolclass": NullPool}], ids=["pool", "no-pool"])
+async def test_it_is_connected_as_the_application_connects(url: str, driver: str, pool: dict[str, Any]) -> None:
+    """T8: passwords that are fetched anew (`do_connect`), and what is done to each connection, are of the engine."""
+    wrong = with_driver(url, driver).set(password="wrong")
+    host_engine = create_async_engine(wrong, **pool)
+    database = Database(host_engine)
+
+    def connects(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> None:
+        options["password"] = make_url(url).password
+
+    def connected(connection: Any, _record: object) -> None:  # noqa: ANN401 -- the driver's
+        connection.cursor().execute("SET application_name TO 'host'")
+        connection.commit()
+
+    sa.event.listen(host_engine.sync_engine, "do_connect", connects)
+    sa.event.listen(host_engine.sync_engine, "connect", connected)
+    try:
+        async with database.reading_apart() as connection:
+            assert (await connection.execute(sa.text("SHOW application_name"))).scalar_one() == "host"
+    finally:
+        await database.close()
+        await host_engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def hanging() -> Iterator[OwnPostgres]:
+    """A server that may be stopped where it is."""
+    with OwnPostgres() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def hung(server: OwnPostgres) -> Iterator[None]:
+    server.hang()
+    try:
+        yield
+    finally:
+        server.go_on()
+
+
+async def _in_a_transaction(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(sa.text("SELECT 1"))
+
+
+async def _reading(database: Database) -> None:
+    async with database.reading() as connection:
+        await connection.execute(sa.text("SELECT 1"))
+
+
+@drivers
+@pytest.mark.parametrize("ask", [_in_a_transaction, _reading, _read_apart])
+async def test_a_server_that_hangs_holds_nobody(
+    ask: Any,  # noqa: ANN401 -- one of the three above
+    driver: str,
+    hanging: OwnPostgres,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """T10: who waits gets an error when the time is over. Neither the driver nor closing the connection waits longer.
+
+    The bound is that of the driver's own waiting, ten times the time limit: it finds that, and not a slow machine.
+    """
+    monkeypatch.setattr(engine, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
+    database = Database(with_driver(hanging.create_database(), driver).render_as_string(hide_password=False))
+    try:
+        await ask(database)
+        with hung(hanging):
+            began = time.monotonic()
+            with pytest.raises(DatabaseUnavailableError):
+                await ask(database)
+            assert time.monotonic() - began < DRIVERS_WAIT_SECONDS
+        await until_served(database)
+    finally:
+        await database.close()
+
+
+async def until_served(database: Database) -> None:
+    """Waits until the server answers again: at once, but for connections that broke."""
+    async with asyncio.timeout(HANG_SECONDS):
+        while True:
+            with contextlib.suppress(DatabaseUnavailableError):
+                await _reading(database)
+                return
