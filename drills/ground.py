@@ -13,12 +13,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from tests.support.postgres import server_for_tests
-from tests.support.process import CHEAP_HASH, ServerProcess, serve
+from tests.support.process import CHEAP_HASH, ServerProcess, StartedTooLateError, serve
 from tests.support.service import SECRET
 
 DATABASES = ("sqlite", "postgresql")
@@ -49,7 +49,12 @@ class Figure:
 
     def line(self) -> str:
         """Return the line, in Markdown."""
-        return f"| {self.promise} | {self.seen} | {'kept' if self.is_kept else '**broken**'} |"
+        return f"| {self.promise} | {self.seen} | {self._word()} |"
+
+    def _word(self) -> str:
+        if self.is_kept:
+            return "kept"
+        return "not tried" if self.says is Says.CONDITION else "**broken**"
 
 
 class Drill(Protocol):
@@ -94,8 +99,32 @@ def serving(
         yield server
 
 
+class Verdict(IntEnum):
+    """What a drill has shown; the exit code of its command."""
+
+    KEPT = 0
+    BROKEN = 1
+    TOO_BUSY = 2
+    """Nothing. Something that has to be tried was not, or a server took too long to start."""
+
+
+def verdict(figures: Sequence[Figure]) -> Verdict:
+    """Return what the figures have shown together."""
+    missed = {figure.says for figure in figures if not figure.is_kept}
+    if missed - {Says.CONDITION} or not figures:
+        return Verdict.BROKEN
+    return Verdict.TOO_BUSY if missed else Verdict.KEPT
+
+
+_WORDS = {
+    Verdict.KEPT: "every promise was kept",
+    Verdict.BROKEN: "a promise was broken",
+    Verdict.TOO_BUSY: "this machine was too busy to tell",
+}
+
+
 def main(drill: Drill, *, rounds: int, databases: Sequence[str] = DATABASES) -> int:
-    """Run a drill from the command line; return the exit code: 1 when a promise was broken."""
+    """Run a drill from the command line; return its `Verdict`, which is also said on stderr."""
     name = Path(sys.argv[0]).name
     parser = argparse.ArgumentParser(prog=f"drills/{name}", description=(sys.modules["__main__"].__doc__ or "").strip())
     parser.add_argument("--rounds", type=int, default=rounds, help=f"how often ({rounds})")
@@ -105,12 +134,18 @@ def main(drill: Drill, *, rounds: int, databases: Sequence[str] = DATABASES) -> 
     print("| promise | seen | verdict |\n| --- | --- | --- |")
     for kind in [given.database] if given.database else databases:
         began = time.monotonic()
-        with empty_database(kind) as url:
-            for figure in drill(url, rounds=given.rounds):
-                print(figure.line(), flush=True)
-                figures.append(figure)
+        try:
+            with empty_database(kind) as url:
+                for figure in drill(url, rounds=given.rounds):
+                    print(figure.line(), flush=True)
+                    figures.append(figure)
+        except StartedTooLateError as error:
+            figures.append(Figure("a server starts", str(error), is_kept=False, says=Says.CONDITION))
+            print(figures[-1].line(), flush=True)
         print(f"| *{kind}, {given.rounds} rounds* | *{time.monotonic() - began:.0f} s* | |", flush=True)
-    return 0 if figures and all(figure.is_kept for figure in figures) else 1
+    judged = verdict(figures)
+    print(f"{name}: {_WORDS[judged]}", file=sys.stderr)
+    return judged
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -1,11 +1,12 @@
-"""The database is away for ten seconds under load, and comes back: nobody is let in blindly, nobody is signed out.
+"""The database is away under load, and comes back: nobody is let in blindly, nobody is signed out, nobody waits long.
 
     .venv/bin/python drills/outage.py [--rounds SECONDS]
 
-PostgreSQL alone, one of its own that can be stopped; a round is a second without it. Two workers serve five visitors
-each, every one with cookies and a connection of their own, and each asks for one thing over and over: the dashboard,
-`/me`, a login, a refresh; the last one signs out and in again. All limits are the defaults: a worker may let people in
-for five seconds after its last look at the database.
+PostgreSQL alone, one of its own. It is away twice, a second for each round: stopped, so that connections are refused;
+and for twice as long it hangs (SIGSTOP), so that connections are accepted and nothing is said. Two workers serve five
+visitors each, every one with cookies and a connection of their own, and each asks for one thing over and over: the
+dashboard, `/me`, a login, a refresh; the last one signs out and in again. All limits are the defaults: a worker may let
+people in for five seconds after its last look at the database.
 """
 
 import asyncio
@@ -14,8 +15,8 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,7 @@ if __name__ == "__main__":
 
 import httpx2
 
-from drills.ground import Figure, main, serving
+from drills.ground import Figure, Says, main, serving
 from drills.lines import Line, line_to_each_worker
 from tests.support.postgres import OwnPostgres
 from tests.support.process import ServerProcess
@@ -32,6 +33,7 @@ from tests.support.service import credentials, registration
 
 WORKERS = 2
 LAG_SECONDS = 5.0
+LONGEST_SECONDS = 6.0
 RECOVERY_SECONDS = 3.0
 WARM_UP_SECONDS = 2.0
 AFTERWARDS_SECONDS = 2.0
@@ -126,32 +128,59 @@ class Outage:
         return heard.asked_at > self.down and heard.at < self.coming_up
 
 
-def drill(url: str, *, rounds: int) -> list[Figure]:  # noqa: ARG001 -- the given database can't be stopped
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A way to be away."""
+
+    name: str
+    begin: Callable[[OwnPostgres], None]
+    end: Callable[[OwnPostgres], None]
+    length: int
+    """In seconds, for each round."""
+
+
+KINDS = (
+    Kind(name="stopped", begin=OwnPostgres.stop, end=OwnPostgres.start, length=1),
+    Kind(name="hung", begin=OwnPostgres.hang, end=OwnPostgres.go_on, length=2),
+)
+
+
+def drill(
+    url: str,  # noqa: ARG001 -- the given database can't be stopped
+    *,
+    rounds: int,
+    kinds: Sequence[Kind] = KINDS,
+) -> list[Figure]:
     """Return what was heard while a database of the drill's own was away for so many seconds."""
     if rounds <= LAG_SECONDS:
         raise ValueError(f"an outage of {rounds} s shows nothing of what comes after {LAG_SECONDS:.0f} s")
-    with OwnPostgres() as postgres, serving(postgres.create_database(), workers=WORKERS) as server:
-        return [*asyncio.run(_live_through(server, postgres, seconds=rounds)), _quiet(server)]
+    figures: list[Figure] = []
+    for kind in kinds:
+        with OwnPostgres() as postgres, serving(postgres.create_database(), workers=WORKERS) as server:
+            seen = [*asyncio.run(_live_through(server, postgres, kind, seconds=rounds * kind.length)), _quiet(server)]
+        figures += [replace(figure, promise=f"{kind.name}: {figure.promise}") for figure in seen]
+    return figures
 
 
-async def _live_through(server: ServerProcess, postgres: OwnPostgres, *, seconds: float) -> list[Figure]:
+async def _live_through(server: ServerProcess, postgres: OwnPostgres, kind: Kind, *, seconds: float) -> list[Figure]:
     async with _visitors(server) as visitors:
         ending = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             for visitor in visitors:
                 group.create_task(visitor.go_on(ending))
             await asyncio.sleep(WARM_UP_SECONDS)
-            await asyncio.to_thread(postgres.stop)
+            await asyncio.to_thread(kind.begin, postgres)
             down = time.monotonic()
             await asyncio.sleep(seconds)
             coming_up = time.monotonic()
-            await asyncio.to_thread(postgres.start)
+            await asyncio.to_thread(kind.end, postgres)
             outage = Outage(down=down, coming_up=coming_up, up=time.monotonic())
             await asyncio.sleep(RECOVERY_SECONDS + AFTERWARDS_SECONDS)
             ending.set()
         signed_in = [await visitor.is_signed_in() for visitor in visitors]
     return [
         _refused_while_down(visitors, outage),
+        _nobody_waits_long(visitors),
         _not_on_stale_knowledge(visitors, outage),
         _nobody_signed_out(visitors, still_signed_in=sum(signed_in)),
         _sign_outs_are_kept(visitors, outage),
@@ -195,16 +224,26 @@ def _refused_while_down(visitors: Sequence[Visitor], outage: Outage) -> Figure:
     refused = [heard for heard in asked if heard.status == 503]
     impolite = sum(not heard.is_polite for heard in refused)
     codes = Counter(heard.code or "none" for heard in refused)
-    slowest = max((heard.at - heard.asked_at for heard in asked), default=0)
     return Figure(
         "while the database is away, what needs it answers 503 with Retry-After",
         f"{len(refused)} of {len(asked)} requests, {impolite} of them without; "
-        f"{', '.join(f'{count} × {code}' for code, count in codes.items())}; the slowest after {slowest:.2f} s",
+        f"{', '.join(f'{count} × {code}' for code, count in codes.items())}",
         # `/me` is guarded first: once the lag is over, it says the same as the dashboard.
         is_kept=all(each)
         and len(refused) == len(asked)
         and impolite == 0
         and codes.keys() <= {"database_unavailable", "revocations_unknown"},
+    )
+
+
+def _nobody_waits_long(visitors: Sequence[Visitor]) -> Figure:
+    everything = [heard for visitor in visitors for heard in visitor.heard]
+    slowest = max(everything, key=lambda heard: heard.at - heard.asked_at)
+    return Figure(
+        f"no answer takes longer than {LONGEST_SECONDS:.0f} s",
+        f"the slowest, {slowest.what}, {slowest.at - slowest.asked_at:.2f} s",
+        is_kept=slowest.at - slowest.asked_at <= LONGEST_SECONDS,
+        says=Says.SPEED,
     )
 
 

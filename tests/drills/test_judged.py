@@ -2,7 +2,7 @@
 
 import pytest
 
-from drills.ground import Figure, Says
+from drills.ground import Figure, Says, Verdict, verdict
 from tests.drills.judged import judge
 
 KEPT = Figure("a promise", "kept", is_kept=True)
@@ -34,3 +34,19 @@ def test_what_could_not_be_tried_is_said() -> None:
     """The test is shown as skipped, with the reason."""
     with pytest.raises(pytest.skip.Exception, match=r"not judged.*\n.*something"):
         judge([KEPT, missed(Says.CONDITION), missed(Says.SPEED)])
+
+
+@pytest.mark.parametrize(
+    ("figures", "shown"),
+    [
+        ([KEPT], Verdict.KEPT),
+        ([KEPT, missed(Says.CONDITION)], Verdict.TOO_BUSY),
+        ([missed(Says.CONDITION), missed(Says.PROMISE)], Verdict.BROKEN),
+        ([KEPT, missed(Says.SPEED)], Verdict.BROKEN),
+        ([], Verdict.BROKEN),
+    ],
+)
+def test_what_a_command_says(figures: list[Figure], shown: Verdict) -> None:
+    """Exit code 0: kept. 1: broken. 2: not tried, and nothing is known."""
+    assert verdict(figures) is shown
+    assert missed(Says.CONDITION).line().endswith("| not tried |")

@@ -161,6 +161,10 @@ def serve() -> None:
     command_line()
 
 
+class StartedTooLateError(RuntimeError):
+    """A server that neither became ready nor ended: the machine may have too much else to do."""
+
+
 class ServerProcess:
     """`latchstring serve` in a working folder of its own, on a free port; ready when the block begins.
 
@@ -249,7 +253,7 @@ class ServerProcess:
             if has_ended:
                 raise self._failure(f"ended with {self._process.exitcode}")
             time.sleep(_LOOK_SECONDS)
-        raise self._failure(f"said nothing for {self._start_seconds:.0f} s")
+        raise StartedTooLateError(str(self._failure(f"said nothing for {self._start_seconds:.0f} s")))
 
     def _wait_until_ready(self, deadline: float) -> None:
         with self.client() as client:
@@ -260,7 +264,7 @@ class ServerProcess:
                     if client.get("/readyz").status_code == httpx2.codes.OK:
                         return
                 time.sleep(_LOOK_SECONDS)
-        raise self._failure(f"was not ready after {self._start_seconds:.0f} s")
+        raise StartedTooLateError(str(self._failure(f"was not ready after {self._start_seconds:.0f} s")))
 
     def _failure(self, what: str) -> RuntimeError:
         return RuntimeError(f"latchstring serve {what}:\n{self.words()}")
