@@ -6,6 +6,7 @@ run at once is bounded by the threads, the number that wait by the queue; furthe
 
 import asyncio
 import base64
+import logging
 import os
 import secrets
 import sys
@@ -20,6 +21,7 @@ import argon2
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from latchstring.errors import HashQueueFullError
+from latchstring.foundation.condition import Condition
 
 _BCRYPT_PREFIXES = ("$2b$", "$2a$", "$2y$")
 _BCRYPT_MAX_BYTES = 72
@@ -28,6 +30,8 @@ _MIN_KIB_PER_LANE = 8  # RFC 9106, section 3.1
 _THREAD_NICENESS = 15
 
 _Result = TypeVar("_Result")
+
+_log = logging.getLogger(__name__)
 
 
 class PasswordHashSettings(BaseModel):
@@ -78,6 +82,7 @@ class PasswordHasher:
         self._capacity = settings.password_hash_threads + settings.password_hash_queue
         self._pending = 0
         self._pending_lock = threading.Lock()
+        self._queueing = Condition("passwords.hashing", subject="password hashes", log=_log)
         self._decoy_hash = _decoy_hash(settings)
 
     async def hash(self, password: str) -> str:
@@ -108,6 +113,7 @@ class PasswordHasher:
         with self._pending_lock:
             if self._pending >= self._capacity:
                 # Unbounded, a flood of sign-ins would make every later one wait longer than its client does.
+                self._queueing.fails("queue_full", reason=f"{self._capacity} of them run or wait")
                 raise HashQueueFullError("too many passwords wait to be hashed")
             self._pending += 1
             if self._threads is None:
@@ -115,6 +121,7 @@ class PasswordHasher:
                     self._thread_count, thread_name_prefix="latchstring-hash", initializer=_yield_to_the_event_loop
                 )
             threads = self._threads
+        self._queueing.works()
         future = threads.submit(work)
         # The permit belongs to the work, not to the request: a client that disconnects and tries again must not get
         # past the bound while its first hash still runs.

@@ -61,13 +61,16 @@ class _Attempts:
             await self._poll()
         except self._expected as error:
             if not self._is_failing:
-                self._log.warning("%s can't be followed: %s", self._what, error)
+                self._log.warning("%s can't be followed: %s", self._what, error, extra=self._event("failing"))
             self._is_failing = True
         except Exception:  # noqa: BLE001 -- whatever it was, the next attempt may succeed
             if not self._is_failing:
-                self._log.exception("%s can't be followed", self._what)
+                self._log.exception("%s can't be followed", self._what, extra=self._event("failing"))
             self._is_failing = True
         else:
             if self._is_failing:
-                self._log.info("%s are followed again", self._what)
+                self._log.warning("%s are followed again", self._what, extra=self._event("restored"))
             self._is_failing = False
+
+    def _event(self, change: str) -> dict[str, str]:
+        return {"event": f"{self._what}.polls_{change}"}

@@ -15,6 +15,7 @@ This module imports nothing of the package at its top: each worker process impor
 it.
 """
 
+import logging
 import sys
 
 
@@ -23,7 +24,11 @@ def main() -> None:
     from latchstring.apps.cli.app import app  # noqa: PLC0415 -- workers import this module and need no command line
     from latchstring.apps.cli.output import Exit, say  # noqa: PLC0415 -- nor its output
     from latchstring.errors import ConfigurationError, UnavailableError  # noqa: PLC0415 -- nor its errors
+    from latchstring.foundation.database.engine import DATABASE_LOGGER  # noqa: PLC0415 -- nor the database
 
+    # The error of a command says why the database is unavailable. Without any handler, Python would print the log's
+    # line of the same beside it; where logging is configured, as by `serve`, it goes there all the same.
+    logging.getLogger(DATABASE_LOGGER).addHandler(logging.NullHandler())
     # Expected errors are one sentence: a traceback is long, and may show values.
     try:
         app()

@@ -8,6 +8,7 @@ The listener is notified of the events that a transaction recorded, before it co
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
 from latchstring.errors import ConfigurationError
+from latchstring.foundation.condition import Condition
 from latchstring.foundation.database.connection import READING, SQLITE_LOCK_SECONDS, TIMEOUT_SECONDS, Connection, Engine
 from latchstring.foundation.database.failures import failures_translated
 from latchstring.foundation.database.postgresql import Connections, engine_apart
@@ -28,6 +30,12 @@ from latchstring.foundation.events import Event
 from latchstring.foundation.loop_lock import LoopLock
 
 _POOL_SIZE = 8
+_POOL_MARGIN_SECONDS = 0.2
+
+DATABASE_LOGGER = "latchstring.foundation.database"
+"""The logger of outages."""
+
+_log = logging.getLogger(DATABASE_LOGGER)
 
 
 class Listener(Protocol):
@@ -61,6 +69,8 @@ class Database:
         self._connections = Connections(self.engine, is_lent=self._is_lent)
         self._apart: _Apart | None = None
         self._apart_lock = LoopLock()
+        self.writes = Condition("database.writes", subject="writes to the database", log=_log)
+        self.reads = Condition("database.reads", subject="reads of the database", log=_log)
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", begin_sqlite)
@@ -72,7 +82,8 @@ class Database:
                 # No overflow: it would open and close further connections at every busy moment.
                 pool_size=_POOL_SIZE,
                 max_overflow=0,
-                pool_timeout=TIMEOUT_SECONDS,
+                # Before the caller's own time is over, so that the log tells a full pool from a silent database.
+                pool_timeout=TIMEOUT_SECONDS - _POOL_MARGIN_SECONDS,
                 connect_args=CONNECT_ARGUMENTS[self.url.drivername],
                 **({"async_creator": self._connect_sqlite} if self.is_sqlite else _POSTGRESQL_OPTIONS),
             )
@@ -89,7 +100,7 @@ class Database:
             DatabaseUnavailableError: the database is unavailable or did not respond within five seconds.
         """
         events: list[Event] = []
-        with failures_translated():
+        with failures_translated(self.writes):
             async with (
                 asyncio.timeout(TIMEOUT_SECONDS) as deadline,
                 self._write_lock(),
@@ -110,7 +121,7 @@ class Database:
         Raises:
             DatabaseUnavailableError: the database is unavailable or did not respond within five seconds.
         """
-        with failures_translated():
+        with failures_translated(self.reads):
             async with (
                 asyncio.timeout(TIMEOUT_SECONDS) as deadline,
                 self._connected(self._reading, deadline) as connection,
@@ -130,7 +141,7 @@ class Database:
                 default five.
         """
         limit = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
-        with failures_translated():
+        with failures_translated(self.reads):
             async with asyncio.timeout(limit) as deadline, self._apart_lock:
                 if self.is_sqlite:
                     async with self._reading.connect() as connection:
@@ -159,7 +170,7 @@ class Database:
                 row: sa.Row[Any] | None = connection.execute(statement, parameters).one_or_none()
                 return row
 
-        with failures_translated():
+        with failures_translated(self.reads):
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 row: sa.Row[Any] | None = await greenlet_spawn(read)
                 return row

@@ -13,9 +13,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from latchstring.foundation.database.connection import Connection
+from latchstring.foundation.database.failures import NoConnectionError
 
 _BREAK_BEFORE_SECONDS = 0.1
 """How long before the deadline a connection is broken, so that its error arrives before the cancellation."""
@@ -47,10 +49,17 @@ class Connections:
             connection = await asyncio.shield(connecting)
         except asyncio.CancelledError:
             self._remember(asyncio.create_task(_close_once_connected(connecting)))
+            if _is_over(deadline):
+                raise NoConnectionError from None
             raise
         breaking = _break_before(deadline, connection)
         try:
             yield connection
+        except exc.DBAPIError as error:
+            # What the driver says of a connection that was broken here: that it is lost.
+            if error.connection_invalidated and breaking is not None and _is_over(deadline, by=_BREAK_BEFORE_SECONDS):
+                raise TimeoutError from error
+            raise
         finally:
             closing = asyncio.create_task(connection.close())
             self._remember(closing)
@@ -102,6 +111,11 @@ async def _connect(engine: AsyncEngine) -> Connection:
 async def _close_once_connected(connecting: "asyncio.Task[Connection]") -> None:
     with contextlib.suppress(Exception):
         await (await connecting).close()
+
+
+def _is_over(deadline: asyncio.Timeout, *, by: float = 0.0) -> bool:
+    when = deadline.when()
+    return when is not None and asyncio.get_running_loop().time() >= when - by
 
 
 def _break_before(deadline: asyncio.Timeout, connection: Connection) -> asyncio.TimerHandle | None:

@@ -14,6 +14,7 @@ from latchstring.foundation.limits.rates import Rate
 from latchstring.foundation.limits.settings import LimitSettings
 
 _IPV6_PREFIX = 64
+_TRIED_SLOTS = 100
 _FULL_IS_REMEMBERED = timedelta(seconds=1)
 # An attacker can fill one window per address they have: the memory for full windows must stay bounded.
 _MAX_FULL_WINDOWS = 4096
@@ -74,6 +75,14 @@ class Limits:
         # Only its own: with one account of their own an attacker could otherwise reset the counter for ever.
         if reservation.ids:
             await store.delete_slots(connection, reservation.ids)
+
+    async def try_writing(self, connection: Connection) -> None:
+        """Write slots that count for nothing, and delete them: it fails where a sign-in could not be written."""
+        # More than a sign-in writes: on a full disk a single row may still fit where another one was deleted.
+        now = self._clock.now()
+        taken = {new_id(now): ("try writing", now) for _ in range(_TRIED_SLOTS)}
+        await store.insert_slots(connection, taken)
+        await store.delete_slots(connection, taken.keys())
 
     async def _reserve(self, connection: Connection, *wanted: tuple[str, Rate]) -> Reservation | Refused:
         if not self._is_on:
