@@ -115,8 +115,8 @@ async def test_a_read_only_postgresql(
         assert (await ada.get("/api/dashboard")).status_code == 200
     await reconnected(service)
     # Nobody signs in, and it is noticed all the same; not with each request, since anybody may send it.
-    assert (await readiness(service))[1] == NO_SIGN_IN | {"status": "degraded"}
     settle()
+    assert (await readiness(service))[1] == NO_SIGN_IN | {"status": "degraded"}
     clock.suspend(seconds=5)
     await service.auth.parts.core.feed.poll()
     assert await readiness(service) == (200, GOOD)

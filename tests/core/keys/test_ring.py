@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -23,12 +24,13 @@ from latchstring.core.accounts.tables import users
 from latchstring.core.keys.rotation import KeyChange
 from latchstring.core.keys.settings import Algorithm
 from latchstring.core.keys.tables import keys
-from latchstring.errors import ConfigurationError, KeysUnavailableError
-from latchstring.foundation.database import Database
+from latchstring.errors import ConfigurationError, DatabaseUnavailableError, KeysUnavailableError
+from latchstring.foundation.database import Database, engine
 from latchstring.foundation.events import OPERATOR
 from latchstring.testing import ManualClock
-from tests.support.backends import ON_SQLITE
+from tests.support.backends import ON_POSTGRESQL, ON_SQLITE
 from tests.support.forge import KIND_FOR, Genuine, PrivateKey, new_key, private_pem, public_pem, sign_with, thumbprint
+from tests.support.hang import HANG_SECONDS
 from tests.support.process import latchstring
 from tests.support.service import SECRET, Service, cheap_settings, running_service
 
@@ -494,3 +496,18 @@ async def test_a_sealed_key_works_only_in_its_row(empty_url: str) -> None:
     with pytest.raises(KeysUnavailableError):
         _ = auth.parts.ring.current
     await auth.close()
+
+
+@ON_POSTGRESQL
+async def test_requests_that_hold_the_pool_delay_no_key(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T8: the keys are read again on the connection that no request uses."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(8):
+            held = await stack.enter_async_context(service.auth.parts.tools.database.engine.connect())
+            assert not held.closed
+        monkeypatch.setattr(engine, "TIMEOUT_SECONDS", 0.2)
+        with pytest.raises(DatabaseUnavailableError):
+            await service.auth.parts.ring.list_keys()
+        monkeypatch.undo()
+        async with asyncio.timeout(HANG_SECONDS / 2):
+            await service.auth.parts.ring.catch_up(is_urgent=True)
