@@ -13,12 +13,11 @@ from latchstring.core.tokens.rules import Issuer, Kind, RefreshClaims, access_cl
 from latchstring.core.tokens.tokens import signed
 from latchstring.foundation.database import Database
 from latchstring.foundation.vault import Vault
+from tests.support.forge import EPOCH_AHEAD
 from tests.support.issued import a_caller
 from tests.support.service import SECRET
 
 ISSUER = Issuer(name="latchstring", audience="latchstring")
-EPOCHS_AHEAD = 1_000_000
-"""What a thief writes into tokens that are to outlive everyone's sign-out."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class StolenKey:
             now=now - age_seconds,
             user_id=user_id,
             session_id=session_id,
-            epoch=EPOCHS_AHEAD,
+            epoch=EPOCH_AHEAD,
             expires_at_unix=now + 900,
         )
         return self.signed(Kind.ACCESS, access_claims(caller, generation=1, issuer=ISSUER))

@@ -30,6 +30,7 @@ from latchstring.core.guard.dependencies import (
 )
 from latchstring.core.guard.middleware import GuardMiddleware
 from latchstring.core.guard.socket_layer import add_socket_layer
+from latchstring.core.restore.actions import Restored
 from latchstring.core.sessions.issuing import ClaimsHook
 from latchstring.core.sessions.page_router import PageRouter
 from latchstring.core.users.actions import Users
@@ -37,6 +38,7 @@ from latchstring.errors import ConfigurationError, DatabaseUnavailableError
 from latchstring.features import DEFAULT_FEATURES
 from latchstring.foundation.clock import Clock, SystemClock
 from latchstring.foundation.database import Engine
+from latchstring.foundation.events import Source
 from latchstring.foundation.subscribers import After, EventT, GrantingEventT, Inside
 from latchstring.foundation.web.openapi import described
 from latchstring.foundation.web.pages.options import Pages
@@ -299,6 +301,24 @@ class Auth:
         if revision != HEAD and migrate:
             await upgrade(self.parts.tools.database)
         await self.parts.keys.prepare()
+
+    async def restored(self, *, source: Source) -> Restored:
+        """End every session, token and key of before: the step after restoring a backup, as `latchstring restored`.
+
+        Users sign in again. Workers may be running: they follow within a second. Running it again does no harm.
+
+        Args:
+            source: who does it: `APPLICATION` or `OPERATOR`.
+
+        Returns:
+            The epoch that has begun, the keys that have ended, and sentences for the operator about what a copy can't
+            know.
+
+        Raises:
+            ConfigurationError: the keys in the database are sealed under another secret.
+            DatabaseUnavailableError: the database is unavailable.
+        """
+        return await self.parts.restore.restored(source=source)
 
     async def audit(self, app: Starlette, *, public: Iterable[str] = ()) -> Inspection:
         """Inspect an application's routes, CORS, cookies, keys and schema: `print(await auth.audit(app))`.

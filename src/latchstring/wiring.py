@@ -25,6 +25,7 @@ from latchstring.core.keys.ring import DatabaseRing, EnvironmentRing, KeyRing
 from latchstring.core.keys.rotation import KEY_RETENTION
 from latchstring.core.keys.routes import jwks_router, metadata_router
 from latchstring.core.keys.store import prune_keys
+from latchstring.core.restore.actions import Restore
 from latchstring.core.revocations.feed import RevocationFeed
 from latchstring.core.revocations.rules import REVOCATION_RETENTION
 from latchstring.core.revocations.store import prune_revocations, restamp_restored
@@ -75,6 +76,7 @@ class Parts:
     keys: Keys
     tokens: Tokens
     sockets: Sockets
+    restore: Restore
     subscribers: Subscribers
     background: Background
     housekeeping: Housekeeping
@@ -95,9 +97,7 @@ def build(
     clock: Clock,
     begin: Begin,
 ) -> Parts:
-    """Build every part, in dependency order. The arguments are those of `Auth`.
-
-    `begin` starts the background tasks on the exit stack it is given.
+    """Build every part, in dependency order. The arguments are those of `Auth`; `begin` starts the background tasks.
 
     Raises:
         ConfigurationError: unusable keys or database, a missing secret, or two features that offer the same grant.
@@ -118,6 +118,7 @@ def build(
         keys=keys,
         tokens=tokens,
         sockets=sockets,
+        restore=Restore(tools.database, core.sessions, keys, stored=[each for part in built for each in part.stored]),
         subscribers=subscribers,
         background=background,
         housekeeping=_housekeeping(settings, tools, keys, sockets),

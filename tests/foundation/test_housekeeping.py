@@ -227,9 +227,9 @@ async def test_an_epoch_is_never_forgotten(service: Service, other: Service) -> 
     await service.auth.parts.housekeeping.clean_up()
     assert await count(service, revocations) == 1
     async with service.auth.parts.tools.database.reading() as connection:
-        assert await revocations_store.epoch(connection) == 1
+        epoch = await revocations_store.epoch(connection)
     browser = await other.registered()
-    assert jwt.decode(browser.cookies["access_token"], options={"verify_signature": False})["epoch"] == 1
+    assert jwt.decode(browser.cookies["access_token"], options={"verify_signature": False})["epoch"] == epoch > 0
 
 
 async def test_a_place_goes_when_its_time_has_run_out(service: Service) -> None:

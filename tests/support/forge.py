@@ -30,6 +30,9 @@ Json = Mapping[str, object] | bytes
 
 _HASHES: dict[str, HashAlgorithm] = {"256": SHA256(), "384": SHA384(), "512": SHA512()}
 
+EPOCH_AHEAD = 2**40
+"""What a thief writes into tokens that are to outlive everyone's sign-out: epochs follow the clock."""
+
 
 def b64url(octets: bytes) -> str:
     """Returns base64url without padding."""

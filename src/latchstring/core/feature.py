@@ -11,6 +11,7 @@ from typing import Protocol
 from fastapi import APIRouter
 
 from latchstring.core.guard.decide import Guard
+from latchstring.core.restore.stored import StoredData
 from latchstring.core.revocations.feed import RevocationFeed
 from latchstring.core.sessions.actions import Sessions
 from latchstring.core.sessions.page_router import PageRouter
@@ -72,6 +73,8 @@ class FeatureParts:
     """The confirmation of a visitor's identity on pages. At most one feature offers it."""
     grants: Mapping[str, Grant] = field(default_factory=dict)
     """The grants of `/token` by `grant_type`."""
+    stored: Sequence[StoredData] = ()
+    """What the feature stores, in view of a restored copy of the database: see `Auth.restored`."""
 
 
 class Feature(Protocol):

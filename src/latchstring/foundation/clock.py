@@ -11,6 +11,15 @@ MAX_CLOCK_SKEW = timedelta(hours=1)
 """More than the clocks of instances ever differ: what has expired by one of them may still be valid by another."""
 
 
+def beyond_every_count(now: datetime) -> int:
+    """Return a number above any that was counted one by one until now, at less than a thousand a second.
+
+    For counters of a restored database: the numbers that were given after the copy was taken are not in the copy, and
+    must not be given again.
+    """
+    return int((now + MAX_CLOCK_SKEW).timestamp() * 1000)
+
+
 class Clock(Protocol):
     """The clock that the package uses; tests pass one that they set."""
 

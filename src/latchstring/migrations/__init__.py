@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TABLE_PREFIX = "latchstring_"
 VERSION_TABLE = "latchstring_schema_version"
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision; a test compares it with the files."""
 
 _LOCK_ID = 0x6C61_7463_6873_7472  # "latchstr": if several instances start at once, one migrates and the others wait

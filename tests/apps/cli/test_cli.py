@@ -127,7 +127,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
     users = {f"users {verb}" for verb in ("create", "list", "show", "disable", "enable", "grant", "withdraw", "delete")}
     keys = {f"keys {verb}" for verb in ("list", "rotate", "retire")}
     feed_tokens = {f"feed-token {verb}" for verb in ("create", "list", "revoke")}
-    others = {"sessions list", "sessions revoke", "serve", "migrate", "doctor", "openapi", "config"}
+    others = {"sessions list", "sessions revoke", "serve", "migrate", "restored", "doctor", "openapi", "config"}
     assert COMMANDS.keys() == users | keys | feed_tokens | others
 
 

@@ -31,7 +31,7 @@ from latchstring.foundation.events import OPERATOR
 from latchstring.foundation.vault import Vault
 from latchstring.testing import ManualClock
 from tests.support.backends import ON_SQLITE
-from tests.support.forge import Genuine, new_key, public_pem, thumbprint
+from tests.support.forge import EPOCH_AHEAD, Genuine, new_key, public_pem, thumbprint
 from tests.support.hang import HANG_SECONDS
 from tests.support.host import Host, Line
 from tests.support.service import SECRET, Service, cheap_settings, credentials, quiet_app, running_service
@@ -356,7 +356,12 @@ async def test_a_stolen_key_is_out_of_use_at_once(worker: Service, other: Servic
     assert change.new_signs_from == clock.now()
     for service in (worker, other):
         await service.auth.parts.core.feed.poll()
-        for text in (stolen.text, later["access_token"], stolen.with_claims(epoch=1), stolen.with_claims(epoch=9)):
+        for text in (
+            stolen.text,
+            later["access_token"],
+            stolen.with_claims(epoch=1),
+            stolen.with_claims(epoch=EPOCH_AHEAD),
+        ):
             assert await sees(service, text) == 401
         assert stolen.header["kid"] not in await published(service)
     assert (await browser.post("/api/auth/refresh")).status_code == 401
@@ -383,7 +388,7 @@ async def test_a_thief_has_no_tokens_of_the_next_key(worker: Service, clock: Man
     rotated(await worker.auth.sessions.retire_key_at_once(kid, source=OPERATOR))
     await worker.auth.parts.core.feed.poll()
     assert await sees(worker, laundered["access_token"]) == 401
-    assert await sees(worker, stolen.with_claims(epoch=9)) == 401
+    assert await sees(worker, stolen.with_claims(epoch=EPOCH_AHEAD)) == 401
     assert (await browser.post("/api/auth/refresh")).status_code == 401
     assert await published(worker) == [worker.auth.parts.ring.current.signing.kid]
     assert await sees(worker, (await signed_in(worker)).cookies["access_token"]) == 200
@@ -449,7 +454,7 @@ async def test_who_cant_read_the_keys_signs_with_none_that_has_ended(home: Setti
             await worker.auth.parts.core.feed.poll()
         answer = await worker.browser().post("/api/auth/login", json=credentials())
         assert (answer.status_code, answer.json()["code"]) == (503, "keys_unavailable")
-        assert await sees(worker, stolen.with_claims(epoch=9)) == 503
+        assert await sees(worker, stolen.with_claims(epoch=EPOCH_AHEAD)) == 503
         async with operator.auth.parts.tools.database.transaction() as connection:
             await connection.execute(keys.update().where(new).values(private_sealed=sealed))
         await worker.auth.parts.core.feed.poll()
@@ -534,7 +539,7 @@ async def test_a_socket_opened_with_a_stolen_key_is_closed(home: Settings, clock
     async with host.auth.running(), polled_once(home, clock) as operator:
         await host.auth.parts.core.feed.poll()
         stolen = Genuine.of((await host.signed_in()).cookies["access_token"], operator)
-        forged = stolen.with_claims(sid=str(uuid4()), epoch=9, exp=253_402_300_799)
+        forged = stolen.with_claims(sid=str(uuid4()), epoch=EPOCH_AHEAD, exp=253_402_300_799)
         line = Line(host.app, "/waiting", forged)
         assert (await line.heard())["type"] == "websocket.accept"
         await operator.auth.sessions.retire_key_at_once(stolen.header["kid"], source=OPERATOR)

@@ -6,6 +6,7 @@
     sessions.py     sessions list | revoke
     keys.py         keys list | rotate | retire
     feed_tokens.py  feed-token create | list | revoke
+    restored.py     restored
     inspect.py      doctor, openapi, config
     target.py       the Auth that a command works on, and the user it names
     application.py  import the application that a command names

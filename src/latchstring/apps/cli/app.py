@@ -8,6 +8,7 @@ import typer
 from latchstring.apps.cli.feed_tokens import feed_tokens
 from latchstring.apps.cli.inspect import config, doctor, openapi
 from latchstring.apps.cli.keys import keys
+from latchstring.apps.cli.restored import restored
 from latchstring.apps.cli.serve import migrate, serve
 from latchstring.apps.cli.sessions import sessions
 from latchstring.apps.cli.target import application
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, migrate, doctor, openapi, config):
+for command in (serve, migrate, restored, doctor, openapi, config):
     app.command()(command)
 app.add_typer(users, name="users")
 app.add_typer(sessions, name="sessions")

@@ -186,7 +186,8 @@ async def _database_checks(parts: Parts) -> AsyncIterator[Check]:
         # Without the URL, which contains the password.
         yield Check("database", "failure", "the database can't be reached: check its URL, and that it is running")
         return
-    yield Check("database", "ok")
+    # Nothing in a database tells that it was restored, so that this is said each time.
+    yield Check("database", "ok", "after restoring a backup, run latchstring restored")
     if revision != HEAD:
         yield Check("schema", "failure", f"the schema is at {revision or 'nothing yet'}: run latchstring migrate")
         return

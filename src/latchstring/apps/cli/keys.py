@@ -1,13 +1,12 @@
 """The commands `keys list | rotate | retire`."""
 
-import sys
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, print_table, say
+from latchstring.apps.cli.output import Exit, JsonOption, confirm, fail, print_json, print_table, say
 from latchstring.apps.cli.target import command_parts, run
 from latchstring.core.keys.ring import ListedKey
 from latchstring.core.keys.rotation import KeyChange, KeyConflict
@@ -66,15 +65,8 @@ def retire(
     if now:
         say(_SIGNS_OUT)
     if now and not (yes or dry_run):
-        _confirm(kid)
+        confirm(f"Retire key {kid} at once?")
     _change(change, f"key {kid} is not retired", dry_run=dry_run, as_json=as_json)
-
-
-def _confirm(kid: str) -> None:
-    # Without a terminal the prompt would wait for ever, in the middle of an emergency.
-    if not sys.stdin.isatty():
-        fail("confirmation needs a terminal: pass --yes", Exit.USAGE)
-    typer.confirm(f"Retire key {kid} at once?", abort=True, err=True)
 
 
 def _change(

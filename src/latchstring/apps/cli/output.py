@@ -35,6 +35,14 @@ def fail(message: str, code: Exit = Exit.FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
+def confirm(question: str) -> None:
+    """Ask before something that can't be undone; exit with code 1 on a no, and with 2 without a terminal."""
+    # Without a terminal the prompt would wait for ever, in the middle of an emergency.
+    if not sys.stdin.isatty():
+        fail("confirmation needs a terminal: pass --yes", Exit.USAGE)
+    typer.confirm(question, abort=True, err=True)
+
+
 def print_json(value: object) -> None:
     """Print a result as JSON, for programs."""
     print(json.dumps(value, indent=2, default=str))

@@ -5,12 +5,12 @@ The `Auth` is made from the environment's settings. With `latchstring --app MODU
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 from uuid import UUID
 
-from latchstring import Auth, Settings, User
+from latchstring import Auth, Feature, Settings, User
 from latchstring.apps.cli.application import auth_of, loaded
 from latchstring.apps.cli.output import Exit, fail
 from latchstring.apps.data_directory import prepare_data_directory
@@ -30,12 +30,14 @@ def environment_settings() -> Settings:
     return settings_from(read_variables())
 
 
-def chosen_auth() -> Auth:
-    """Return the `Auth` of the application that `--app` names, or else one made from the environment's settings."""
+def chosen_auth(*, features: Iterable[Feature] = ()) -> Auth:
+    """Return the `Auth` of the application that `--app` names, or else one made from the environment's settings.
+
+    `features` are those of the latter. Most commands need none: they call actions, and no route is mounted.
+    """
     app_name = application.get()
     if app_name is None:
-        # Without features: commands call actions, and no route is mounted.
-        return Auth.from_settings(prepare_data_directory(environment_settings()), features=())
+        return Auth.from_settings(prepare_data_directory(environment_settings()), features=features)
     return auth_of(loaded(app_name))
 
 
@@ -46,12 +48,12 @@ def refuse_application(hint: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def command_parts() -> AsyncIterator[Parts]:
-    """Provide the parts of the chosen `Auth` to one command, and close them afterwards.
+async def command_parts(*, features: Iterable[Feature] = ()) -> AsyncIterator[Parts]:
+    """Provide the parts of the chosen `Auth` to one command, and close them afterwards; `features` as `chosen_auth`.
 
     Exits with code 1 if the schema is not current.
     """
-    auth = chosen_auth()
+    auth = chosen_auth(features=features)
     try:
         # Commands never migrate by themselves: the service may still run an older version.
         if not await schema_is_current(auth.parts.tools.database):

@@ -21,6 +21,7 @@ from latchstring.core.keys.rotation import (
     is_due,
     living_longer,
     publication_lead,
+    replacement_of_all,
     retirement,
     retirement_at_once,
     rotation,
@@ -30,7 +31,7 @@ from latchstring.core.keys.settings import Algorithm
 from latchstring.core.keys.store import StoredKey
 from latchstring.errors import ConfigurationError
 from latchstring.foundation.audit import record
-from latchstring.foundation.clock import Clock
+from latchstring.foundation.clock import Clock, beyond_every_count
 from latchstring.foundation.database import Connection, Database, lock_exclusively
 from latchstring.foundation.events import (
     SYSTEM,
@@ -103,6 +104,14 @@ class Keys(Protocol):
         """End a stolen key, and all other keys, in the open transaction; without a draft, only return the plan."""
         ...
 
+    async def draft_replacement(self) -> KeyDraft | None:
+        """Make the key that replaces all others after a restore; None if keys can't be replaced by a command."""
+        ...
+
+    async def replace_all(self, connection: Connection, draft: KeyDraft | None, *, source: Source) -> KeyChange:
+        """End every key of a restored database in the open transaction; the draft signs from now on."""
+        ...
+
 
 class EnvironmentKeys:
     """Keys from the environment. Each action that would change them raises ConfigurationError."""
@@ -139,6 +148,19 @@ class EnvironmentKeys:
     ) -> NoReturn:
         """Refuse, and name the variables to change."""
         self._refuse_to_retire()
+
+    async def draft_replacement(self) -> None:
+        """Return None: the environment is not in the database, and so in no copy of it."""
+
+    async def replace_all(
+        self,
+        connection: Connection,  # noqa: ARG002 -- the protocol's
+        draft: KeyDraft | None,  # noqa: ARG002 -- likewise
+        *,
+        source: Source,  # noqa: ARG002 -- likewise
+    ) -> KeyChange:
+        """Change nothing."""
+        return KeyChange(changed=())
 
     def _refuse_to_retire(self) -> NoReturn:
         raise ConfigurationError(
@@ -226,6 +248,23 @@ class DatabaseKeys:
         await self._lock(connection)
         plan = retirement_at_once(await store.all_keys(connection), kid, now=self._clock.now())
         return await self._carried_out(connection, plan, draft, event=KeyRetiredAtOnce, source=source)
+
+    async def draft_replacement(self) -> KeyDraft | None:
+        """Make the key that replaces all others after a restore, off the event loop."""
+        return await self.draft()
+
+    async def replace_all(self, connection: Connection, draft: KeyDraft | None, *, source: Source) -> KeyChange:
+        """End every key of a restored database in the open transaction; the draft signs from now on."""
+        await self._lock(connection)
+        now = self._clock.now()
+        plan = replacement_of_all(await store.all_keys(connection), now=now)
+        await self._carried_out(connection, plan, draft, event=KeyRetiredAtOnce, source=source)
+        if draft is None:
+            return plan
+        # A revision may have been given before, after the copy was taken: a worker that has read the keys of that time
+        # would take them for these, and go on signing with them.
+        await store.raise_revision(connection, draft.kid, at_least=beyond_every_count(now))
+        return replace(plan, new_kid=draft.kid)
 
     async def _lock(self, connection: Connection) -> None:
         await lock_exclusively(connection, LOCK)

@@ -133,13 +133,16 @@ def retirement_at_once(keys: Sequence[KeyDates], kid: str, *, now: datetime) -> 
 
     A thief who read one key, in the database or in a process's memory, could read the pending and retired ones too.
     """
-    # Also ends keys that are gone by the operator's clock, but not yet by that of an instance which is behind.
-    usable = [key for key in keys if key.state(now=now - MAX_CLOCK_SKEW) is not KeyState.GONE]
     if _named(keys, kid) is None:
         return KeyConflict.UNKNOWN
-    if _named(usable, kid) is None:
+    if _named(_usable(keys, now=now), kid) is None:
         return KeyConflict.GONE_ALREADY
-    return KeyChange(changed=tuple(_ended(key, now=now) for key in usable), new_signs_from=now)
+    return replacement_of_all(keys, now=now)
+
+
+def replacement_of_all(keys: Sequence[KeyDates], *, now: datetime) -> KeyChange:
+    """Plan the end of every key, and a new one that signs from now on."""
+    return KeyChange(changed=tuple(_ended(key, now=now) for key in _usable(keys, now=now)), new_signs_from=now)
 
 
 def is_due(keys: Sequence[KeyDates], *, now: datetime, max_age: timedelta) -> bool:
@@ -199,6 +202,11 @@ def _recalled(keys: Sequence[KeyDates], *, from_key: KeyDates) -> tuple[KeyDates
         for key in keys
         if key.retired_at == from_key.signs_from and not key.is_ended_at_once
     )
+
+
+def _usable(keys: Sequence[KeyDates], *, now: datetime) -> list[KeyDates]:
+    # Also those that are gone by the operator's clock, but not yet by that of an instance which is behind.
+    return [key for key in keys if key.state(now=now - MAX_CLOCK_SKEW) is not KeyState.GONE]
 
 
 def _pending(keys: Sequence[KeyDates], *, now: datetime) -> list[KeyDates]:

@@ -94,6 +94,12 @@ async def update_dates(connection: Connection, changed: Sequence[KeyDates]) -> N
         )
 
 
+async def raise_revision(connection: Connection, kid: str, *, at_least: int) -> None:
+    """Give a key the highest revision, and one that is at least a number."""
+    number = max(await revision(connection) + 1, at_least)
+    await connection.execute(keys.update().where(keys.c.kid == kid).values(revision=number))
+
+
 async def update_seal(connection: Connection, kid: str, *, private_sealed: bytes, secret_id: str) -> None:
     """Replace a key's sealed private half."""
     await connection.execute(

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from latchstring.foundation.database import UtcDateTime, metadata
+from latchstring.foundation.database import UtcDateTime, bigint, metadata
 
 keys = sa.Table(
     "latchstring_keys",
@@ -22,7 +22,7 @@ keys = sa.Table(
     # How long a response with this key may be cached: the next key is published for longer before it signs.
     sa.Column("cache_seconds", sa.Integer(), nullable=False),
     # Rises with every change of any key. Each poll reads the highest, and a worker re-reads all keys when it differs.
-    sa.Column("revision", sa.Integer(), nullable=False),
+    sa.Column("revision", bigint, nullable=False),
 )
 
 secrets = sa.Table(

@@ -49,7 +49,13 @@ class RevokedSet:
         return of_user
 
     def add(self, revocations: Iterable[Revocation]) -> None:
-        """Add entries. Adding one again changes nothing, and no entry is weakened."""
+        """Add entries. Adding one again changes nothing, and none is weakened, except by an epoch after a restore."""
+        revocations = tuple(revocations)
+        restored = (entry for entry in revocations if entry.reason == RevocationReason.RESTORED)
+        if newest_epoch(restored) > self._epoch:
+            # What ended after the copy was taken is not in the database any more, and counts only for tokens of
+            # before, which the epoch refuses. A user who was disabled then must be able to sign in now.
+            self._sessions, self._users = {}, {}
         for entry in revocations:
             if entry.kind is RevocationKind.EVERYONE and entry.below_version is not None:
                 self._epoch = max(self._epoch, entry.below_version)

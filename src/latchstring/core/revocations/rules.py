@@ -7,6 +7,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from latchstring.errors import Code
+from latchstring.foundation.clock import MAX_CLOCK_SKEW
 
 REVOCATION_MARGIN = timedelta(seconds=60)
 """How much longer than the last token a revocation is kept in memory: the clocks of instances differ."""
@@ -33,6 +34,8 @@ class RevocationReason(StrEnum):
     REFRESH_REPEATED_ELSEWHERE = "refresh_repeated_elsewhere"
     """A refresh was repeated from another network or browser, and `refresh_repeated_elsewhere` is `end`."""
     REFRESH_REUSED = "refresh_reused"
+    RESTORED = "restored"
+    """The database was restored from an older copy of itself."""
     REVOKED = "revoked"
     """Its user ended it from the list of sessions."""
     SIGNED_IN_AGAIN = "signed_in_again"
@@ -41,6 +44,21 @@ class RevocationReason(StrEnum):
     """It was the oldest session when its user signed in beyond the limit of sessions."""
     USER_DELETED = "user_deleted"
     USER_DISABLED = "user_disabled"
+
+
+def next_epoch(stored: int, *, reason: RevocationReason, now: datetime) -> int:
+    """Return the number of the next epoch, which is never one that was given before.
+
+    Args:
+        stored: the epoch in force.
+        reason: why it begins.
+        now: the time.
+    """
+    # A number that follows the clock, so that a restored copy, which lacks the newest ones, can be taken past all of
+    # them: an hour ahead, because one of them may have been given by a clock that was ahead. It is compared as a number
+    # all the same, and never with a token's time (decisions 9 and 28).
+    ahead = MAX_CLOCK_SKEW if reason is RevocationReason.RESTORED else timedelta()
+    return max(stored + 1, int((now + ahead).timestamp()))
 
 
 def refusal_after(reason: str) -> Code:

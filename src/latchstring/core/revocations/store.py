@@ -9,8 +9,16 @@ import sqlalchemy as sa
 
 from latchstring.core.keys.store import REVISION
 from latchstring.core.revocations.cursor import Cursor
-from latchstring.core.revocations.rules import EVERYONE, NEVER, Revocation, RevocationKind, RevocationReason
+from latchstring.core.revocations.rules import (
+    EVERYONE,
+    NEVER,
+    Revocation,
+    RevocationKind,
+    RevocationReason,
+    next_epoch,
+)
 from latchstring.core.revocations.tables import revocations
+from latchstring.foundation.clock import beyond_every_count
 from latchstring.foundation.database import Connection, is_postgresql, xid8
 
 # The kind is a literal, not a bound parameter: otherwise neither database can use the partial index.
@@ -52,8 +60,10 @@ async def restamp_restored(connection: Connection, *, most: int) -> int:
     return (await connection.execute(changed.values(transaction_id=sa.cast(_FIRST_ID, xid8)))).rowcount
 
 
-async def insert_revocations(connection: Connection, entries: Sequence[Revocation], *, now: datetime) -> None:
-    """Insert revocations; workers see them at their next poll."""
+async def insert_revocations(
+    connection: Connection, entries: Sequence[Revocation], *, now: datetime, sequence: int | None = None
+) -> None:
+    """Insert revocations; workers see them at their next poll. `sequence` is the number of a single one, if given."""
     if not entries:
         return
     rows = [
@@ -69,6 +79,8 @@ async def insert_revocations(connection: Connection, entries: Sequence[Revocatio
         for entry in entries
     ]
     insert = revocations.insert()
+    if sequence is not None:
+        insert = insert.values(sequence=sequence)
     if is_postgresql(connection):
         insert = insert.values(transaction_id=sa.func.pg_current_xact_id())
     await connection.execute(insert, rows)
@@ -76,17 +88,23 @@ async def insert_revocations(connection: Connection, entries: Sequence[Revocatio
 
 async def begin_epoch(connection: Connection, *, reason: RevocationReason, now: datetime) -> Revocation:
     """Begin the next epoch, which ends every session of an earlier one. The caller holds the lock of epochs."""
-    # A number and not a time: with clocks that differ, a token issued by an instance that is ahead would survive a
-    # time, and a sign-in at one that is behind would be refused (decision 9). One row, however many sessions end.
+    # Compared as a number and not as a time: with clocks that differ, a token issued by an instance that is ahead would
+    # survive a time, and a sign-in at one that is behind would be refused (decision 9). One row, however many end.
     entry = Revocation(
         kind=RevocationKind.EVERYONE,
         session_id=None,
         user_id=None,
-        below_version=await epoch(connection) + 1,
+        below_version=next_epoch(await epoch(connection), reason=reason, now=now),
         reason=reason,
         expires_at=NEVER,
     )
-    await insert_revocations(connection, [entry], now=now)
+    sequence = None
+    if reason is RevocationReason.RESTORED and not is_postgresql(connection):
+        # A worker that runs on during a restore has a cursor of the database of before. The entry's number must be
+        # above it, or the worker misses the entry until it reads the whole feed again.
+        last_number = int(await revocations_cursor(connection))
+        sequence = max(last_number + 1, beyond_every_count(now))
+    await insert_revocations(connection, [entry], now=now, sequence=sequence)
     return entry
 
 

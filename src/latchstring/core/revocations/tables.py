@@ -3,20 +3,20 @@
 import sqlalchemy as sa
 
 from latchstring.core.revocations.rules import EVERYONE
-from latchstring.foundation.database import UtcDateTime, metadata, xid8
+from latchstring.foundation.database import UtcDateTime, bigint, metadata, xid8
 
 revocations = sa.Table(
     "latchstring_revocations",
     metadata,
     # SQLite has one writer, so this order is the order of commits, and the feed's cursor. AUTOINCREMENT (below):
     # SQLite otherwise gives the number of a deleted last row again, and a poll would skip the new one.
-    sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("sequence", bigint, primary_key=True, autoincrement=True),
     # On PostgreSQL a lower number may be committed later, so the cursor is the transaction's id. Empty on SQLite.
     sa.Column("transaction_id", xid8, index=True),
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("session_id", sa.Uuid()),
     sa.Column("user_id", sa.Uuid()),
-    sa.Column("below_version", sa.Integer()),
+    sa.Column("below_version", bigint),
     sa.Column("reason", sa.String(32), nullable=False),
     sa.Column("created_at", UtcDateTime(), nullable=False),
     sa.Column("expires_at", UtcDateTime(), nullable=False, index=True),

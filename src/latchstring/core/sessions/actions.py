@@ -119,7 +119,7 @@ class Sessions:
         # One row in the feed, however many sessions there are. A time in its place would depend on the clocks of the
         # instances: a token issued by one that is ahead would outlive the sign-out (decision 9).
         async with self._database.transaction() as connection:
-            revocation = await self._begin_epoch(connection, source=source)
+            revocation = await self.begin_epoch(connection, reason=RevocationReason.OPERATOR, source=source)
         self._revoker.announce([revocation])
 
     async def retire_key_at_once(self, kid: str, *, source: Source, dry_run: bool = False) -> KeyChange | KeyConflict:
@@ -140,15 +140,16 @@ class Sessions:
             change = await self._keys.retire_at_once(connection, kid, draft, source=source)
             if isinstance(change, KeyChange) and not dry_run:
                 # Not announced: an epoch is applied only together with the new keys, which the next poll reads.
-                await self._begin_epoch(connection, source=source)
+                await self.begin_epoch(connection, reason=RevocationReason.OPERATOR, source=source)
             return change
 
-    async def _begin_epoch(self, connection: Connection, *, source: Source) -> Revocation:
+    async def begin_epoch(self, connection: Connection, *, reason: RevocationReason, source: Source) -> Revocation:
+        """Begin an epoch in the caller's transaction, which ends every session there is, and record why."""
         # Two commands at once would otherwise both read the same epoch, and give out the same number.
         await lock_exclusively(connection, "latchstring_epoch")
         now = self._clock.now()
-        revocation = await begin_epoch(connection, reason=RevocationReason.OPERATOR, now=now)
-        await record(connection, EveryoneSignedOut(at=now, source=source, reason=RevocationReason.OPERATOR))
+        revocation = await begin_epoch(connection, reason=reason, now=now)
+        await record(connection, EveryoneSignedOut(at=now, source=source, reason=reason))
         return revocation
 
     async def sign_out(self, presented: Iterable[str], *, source: Source) -> None:

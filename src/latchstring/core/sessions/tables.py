@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from latchstring.foundation.audit import USER_AGENT_MAX_LENGTH
-from latchstring.foundation.database import UtcDateTime, metadata
+from latchstring.foundation.database import UtcDateTime, bigint, metadata
 
 sessions = sa.Table(
     "latchstring_sessions",
@@ -12,7 +12,7 @@ sessions = sa.Table(
     # No foreign key, which would cascade: an ended session is evidence, and is kept when its user is deleted.
     sa.Column("user_id", sa.Uuid(), nullable=False),
     # Signing everyone out raises the epoch in force: one row in the feed, and no row here is touched (decision 9).
-    sa.Column("epoch", sa.Integer(), nullable=False),
+    sa.Column("epoch", bigint, nullable=False),
     sa.Column("created_at", UtcDateTime(), nullable=False),
     sa.Column("proven_at", UtcDateTime(), nullable=False),
     sa.Column("methods", sa.JSON(), nullable=False),

@@ -17,12 +17,18 @@ verified, and replaced by Argon2id at the next successful sign-in.
 from functools import partial
 
 from latchstring.core.feature import Core, FeatureParts, Tools
+from latchstring.core.restore.stored import StoredData
 from latchstring.features.password.actions import Passwords
 from latchstring.features.password.pages import password_pages, password_step_up
 from latchstring.features.password.routes import password_grant, password_router
 from latchstring.foundation.web.pages.translations import msgid
 
 __all__ = ["PasswordFeature"]
+
+_STORED = StoredData(
+    "passwords",
+    note="Passwords are as in the copy: one that was changed since, perhaps because others knew it, is valid again.",
+)
 
 
 class PasswordFeature:
@@ -39,4 +45,5 @@ class PasswordFeature:
             links=((msgid("Password"), "/account/password"),),
             step_up=step_up,
             grants={"password": password_grant(passwords)},
+            stored=(_STORED,),
         )

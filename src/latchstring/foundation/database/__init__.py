@@ -13,7 +13,7 @@ SQLite has one writer. Writers of one process queue on a lock instead of polling
 begins with BEGIN IMMEDIATE, so that none fails after its first reads because it can't get the write lock.
 """
 
-from latchstring.foundation.database.columns import UtcDateTime, insert_or_ignore, metadata, xid8
+from latchstring.foundation.database.columns import UtcDateTime, bigint, insert_or_ignore, metadata, xid8
 from latchstring.foundation.database.connection import Connection, Engine, is_postgresql
 from latchstring.foundation.database.engine import Database, Listener, recorded_events
 from latchstring.foundation.database.failures import is_disconnection
@@ -26,6 +26,7 @@ __all__ = [
     "Engine",
     "Listener",
     "UtcDateTime",
+    "bigint",
     "insert_or_ignore",
     "is_disconnection",
     "is_postgresql",

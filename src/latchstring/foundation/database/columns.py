@@ -56,6 +56,11 @@ class _Xid8(sa.types.UserDefinedType[int]):
 xid8 = sa.BigInteger().with_variant(_Xid8(), "postgresql")
 
 
+# SQLite's INTEGER has 64 bits already; BIGINT there would only make Alembic copy the table.
+bigint = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""An integer of 64 bits on both databases: for numbers that follow the clock, which pass 32 bits in 2038."""
+
+
 def insert_or_ignore(connection: Connection, table: sa.Table) -> "postgresql.Insert | sqlite.Insert":
     """Return an INSERT into `table` that does nothing, instead of failing, if it violates a unique constraint."""
     # Imported here: a process that uses one database must not pay megabytes for the other's dialect.
