@@ -194,6 +194,24 @@ class OwnPostgres(Postgres):
         self.stop()
         self.start()
 
+    @property
+    def data_directory(self) -> Path:
+        """The folder of the data; the server stands still while it is replaced."""
+        return self._data
+
+    def run(self, name: str, *arguments: str) -> None:
+        """Runs one of PostgreSQL's programs, such as `pg_basebackup`, under the server's account; it must succeed."""
+        with self._log.open("ab") as log:
+            program = self._spawn(self._binaries / name, *arguments, output=log.fileno())
+        if program.wait(_START_SECONDS) != 0:
+            raise self._failure(f"{name} failed")
+
+    def own(self, path: Path, *, is_directory: bool = False) -> None:
+        """Makes an empty file or directory that belongs to the server's account."""
+        path.mkdir() if is_directory else path.touch()
+        if self._account:
+            os.chown(path, self._account.pw_uid, self._account.pw_gid)
+
     def close(self) -> None:
         """Stops the server and removes all it had. Closing twice is fine."""
         atexit.unregister(self.close)

@@ -226,6 +226,7 @@ class EveryoneSignedOut(Event):
     name: ClassVar[str] = "everyone.signed_out"
     remark: ClassVar[str | None] = "reason"
     reason: str
+    """`operator`, or `restored`: the database was restored from a backup."""
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------

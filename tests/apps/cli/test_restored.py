@@ -3,8 +3,10 @@
 import base64
 import json
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -17,7 +19,7 @@ import pytest
 from latchstring.apps.cli import main
 from latchstring.apps.cli.output import Exit
 from tests.support.backends import ON_SQLITE
-from tests.support.backups import backup_of, put_back
+from tests.support.backups import backup_of, put_back, sqlite_path
 from tests.support.forge import new_key, private_pem
 from tests.support.hang import sleep_until
 from tests.support.process import CHEAP_HASH, NO_LIMITS, ServerProcess, latchstring
@@ -63,6 +65,7 @@ def is_refused(server: ServerProcess, token: str) -> bool:
     return [status(server, token) for _ in range(8)] == [401] * 8
 
 
+@ON_SQLITE  # on PostgreSQL: tests/drills/test_restore.py
 def test_a_server_that_runs_follows(
     installation: Installation, served: ServerProcess, database_url: str, tmp_path: Path
 ) -> None:
@@ -150,6 +153,17 @@ def test_what_can_t_be_done(installation: Installation, tmp_path: Path) -> None:
     done = installation.run("restored", "--yes", LATCHSTRING_DATABASE_URL=f"sqlite:///{tmp_path}/empty.db")
     assert (done.returncode, "latchstring migrate" in done.stderr) == (Exit.FAILED, True)
     assert installation.run("keys", "list").stdout == before
+
+
+@ON_SQLITE
+def test_a_copy_whose_secret_is_lost(installation: Installation) -> None:
+    """As docs/operations.md says: without its keys the database takes any secret."""
+    other = {"LATCHSTRING_SECRET": "another secret, as long as it has to be"}
+    assert installation.run("migrate", **other).returncode == Exit.CONFIGURATION
+    with closing(sqlite3.connect(sqlite_path(installation.variables["LATCHSTRING_DATABASE_URL"]))) as connection:
+        connection.executescript("DELETE FROM latchstring_keys; DELETE FROM latchstring_secrets;")
+    assert installation.run("migrate", **other).returncode == Exit.DONE
+    assert installation.run("restored", "--yes", **other).returncode == Exit.DONE
 
 
 HOST = """
