@@ -57,7 +57,8 @@ async def test_a_follower_hears_of_every_end(service: Service, follower: httpx2.
     await service.auth.sessions.revoke_everyone(source=OPERATOR)
     page = await read(follower, page["cursor"])
     told = [(e["kind"], e["user_id"], e["below_version"], e["reason"]) for e in page["entries"][-2:]]
-    assert told == [("user", bob_id, 2, "user_disabled"), ("everyone", None, 1, "operator")]
+    epoch = int(service.clock.now().timestamp())
+    assert told == [("user", bob_id, 2, "user_disabled"), ("everyone", None, epoch, "operator")]
     everything = await read(follower)
     assert everything["resync"]
     assert [e["kind"] for e in everything["entries"]] == ["session", "user", "everyone"]

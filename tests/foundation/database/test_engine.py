@@ -376,6 +376,27 @@ async def test_a_fresh_schema_is_what_the_tables_say(empty: Database) -> None:
             assert await connection.scalar(kind) == "xid8"
 
 
+async def test_epochs_get_64_bits_where_they_stand(empty: Database) -> None:
+    """From 0004 on: a row that was there keeps its epoch, and one of the year 2100 fits beside it."""
+    await upgrade(empty)
+    insert = sa.text(
+        "INSERT INTO latchstring_revocations (kind, below_version, reason, created_at, expires_at) "
+        "VALUES ('everyone', :epoch, 'operator', '2026-11-28', '9000-01-01')"
+    )
+    async with empty.transaction() as connection:
+        if not empty.is_sqlite:
+            for table, column in (("revocations", "below_version"), ("sessions", "epoch"), ("keys", "revision")):
+                await connection.execute(sa.text(f"ALTER TABLE latchstring_{table} ALTER COLUMN {column} TYPE integer"))
+        await connection.execute(insert, {"epoch": 3})
+        await connection.execute(sa.text("UPDATE latchstring_schema_version SET version_num = '0004'"))
+    await upgrade(empty)
+    assert await schema_drift(empty) == []
+    async with empty.transaction() as connection:
+        await connection.execute(insert, {"epoch": 2**32})
+        found = await connection.execute(sa.text("SELECT below_version FROM latchstring_revocations ORDER BY sequence"))
+        assert list(found.scalars()) == [3, 2**32]
+
+
 _EIGHT_AT_ONCE = """
 import asyncio, os, sys
 import alembic.command
