@@ -1,6 +1,6 @@
 """The drills about the feed and about what was answered, in their small form."""
 
-from drills import kill, revocation_delay
+from drills import feed, kill, revocation_delay
 from tests.drills.judged import judge
 
 
@@ -16,3 +16,8 @@ def test_what_was_answered_survives_a_kill(database_url: str) -> None:
     figures = kill.drill(database_url, rounds=1, workers=1)
     assert len(figures) == 4
     judge(figures)
+
+
+def test_what_is_done_elsewhere_delays_no_guard() -> None:
+    """T6 and T8: a transaction open in another database, a restore into another cluster, a pool that is used up."""
+    judge(feed.drill("", rounds=2, entries=2_500, held_seconds=6.0))

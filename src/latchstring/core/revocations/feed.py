@@ -120,15 +120,18 @@ class RevocationFeed:
             listener()
 
     async def _load(self, *, began: float) -> None:
-        # The cursor first: entries that commit while the pages are read are found from there.
-        async with self._reading() as connection:
-            cursor = await store.revocations_cursor(connection)
-        self._reloading_after, self._reloaded_at = store.BEFORE_ALL, began
-        has_more = True
-        while has_more:
-            async with self._reading() as connection:
-                has_more = await self._read_page(connection, after=self._reloading_after)
-        self._cursor = cursor
+        """Read all entries."""
+        # The cursor first: entries that commit while the pages are read are found from there, beside each page. A
+        # hundred thousand entries would otherwise hide a sign-out for as long as reading them takes.
+        self._reloading_after = store.BEFORE_ALL
+        cursor: str | None = None
+        while self._reloading_after is not None:
+            if cursor is None:
+                async with self._reading() as connection:
+                    cursor = await store.revocations_cursor(connection)
+                self._reloading_after, self._reloaded_at = store.BEFORE_ALL, began
+            has_gone_on = await self._go_on(cursor, began=began)
+            cursor = self._cursor if has_gone_on else None
 
     async def _go_on(self, cursor: str, *, began: float) -> bool:
         """Read what is new since the cursor; return False if it can't be continued."""
