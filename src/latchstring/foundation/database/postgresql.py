@@ -49,15 +49,16 @@ class Connections:
             connection = await asyncio.shield(connecting)
         except asyncio.CancelledError:
             self._remember(asyncio.create_task(_close_once_connected(connecting)))
-            if _is_over(deadline):
+            if deadline.expired():
                 raise NoConnectionError from None
             raise
-        breaking = _break_before(deadline, connection)
+        broken = asyncio.Event()
+        breaking = _break_before(deadline, connection, broken)
         try:
             yield connection
         except exc.DBAPIError as error:
             # What the driver says of a connection that was broken here: that it is lost.
-            if error.connection_invalidated and breaking is not None and _is_over(deadline, by=_BREAK_BEFORE_SECONDS):
+            if broken.is_set():
                 raise TimeoutError from error
             raise
         finally:
@@ -113,25 +114,23 @@ async def _close_once_connected(connecting: "asyncio.Task[Connection]") -> None:
         await (await connecting).close()
 
 
-def _is_over(deadline: asyncio.Timeout, *, by: float = 0.0) -> bool:
-    when = deadline.when()
-    return when is not None and asyncio.get_running_loop().time() >= when - by
-
-
-def _break_before(deadline: asyncio.Timeout, connection: Connection) -> asyncio.TimerHandle | None:
+def _break_before(
+    deadline: asyncio.Timeout, connection: Connection, broken: asyncio.Event
+) -> asyncio.TimerHandle | None:
     when = deadline.when()
     if when is None:
         return None
     loop = asyncio.get_running_loop()
     # Halfway, where little time is left.
     when -= min(_BREAK_BEFORE_SECONDS, max(0.0, when - loop.time()) / 2)
-    return loop.call_at(when, _break, connection)
+    return loop.call_at(when, _break, connection, broken)
 
 
-def _break(connection: Connection) -> None:
+def _break(connection: Connection, broken: asyncio.Event) -> None:
     """Break a connection without a word to the server: what waits for it fails at once, as after a lost connection."""
     if connection.closed or connection.sync_connection is None or connection.invalidated:
         return
+    broken.set()
     driver: Any = connection.sync_connection.connection.driver_connection
     if hasattr(driver, "terminate"):  # asyncpg
         driver.terminate()
