@@ -18,13 +18,14 @@ if __name__ == "__main__":
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.supervisors import Multiprocess
 
-from latchstring.apps.connections import LimitedHeadProtocol
+from latchstring.apps.connections import BoundedProtocol
 from latchstring.apps.data_directory import prepare_data_directory
 from latchstring.apps.environment import read_variables, settings_from
 from latchstring.apps.logs import configure_logging
 from latchstring.apps.server import build_app
+from latchstring.apps.shutdown import DrainingServer
+from latchstring.apps.supervisor import Supervisor
 from latchstring.foundation.clock import SystemClock
 
 MINUTES_VARIABLE = "DRILL_MINUTES_AHEAD"
@@ -58,7 +59,7 @@ def main() -> None:
         "drills.skewed:create_app",
         factory=True,
         workers=given.workers,
-        http=LimitedHeadProtocol,
+        http=BoundedProtocol,
         ws="none",
         log_config=None,
         access_log=False,
@@ -71,9 +72,9 @@ def main() -> None:
     listener.set_inheritable(True)
     print(f"serves at http://localhost:{listener.getsockname()[1]}", flush=True)
     if given.workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
+        Supervisor(config, listener=listener, drain_seconds=0).run()
     else:
-        uvicorn.Server(config).run(sockets=[listener])
+        DrainingServer(config, drain_seconds=0).run(sockets=[listener])
 
 
 if __name__ == "__main__":

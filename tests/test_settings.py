@@ -8,6 +8,7 @@ import asyncio
 import base64
 import re
 import shutil
+import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,8 +35,11 @@ from latchstring.core.sessions.tables import sessions
 from latchstring.features.password.tables import passwords
 from latchstring.foundation.audit import audit
 from latchstring.testing import ManualClock
+from tests.support.connected import serving
+from tests.support.hang import until
 from tests.support.pages import title
 from tests.support.postgres import Postgres
+from tests.support.process import NO_TLS
 from tests.support.service import (
     ADDRESS,
     SECRET,
@@ -182,6 +186,17 @@ async def answer_to_the_sign_in_page(service: Service) -> int:
 
 async def name_on_the_sign_in_page(service: Service) -> str:
     return title(await service.browser().get("/sign-in")).removeprefix("Sign in – ")
+
+
+async def readiness_after_sigterm(service: Service) -> object:
+    async with serving(service.app, drain_seconds=service.settings.shutdown_drain_seconds) as served:
+        served.server.handle_exit(signal.SIGTERM, None)
+        await until(lambda: served.server.lifespan.state or served.server.should_exit)
+        if served.server.should_exit:
+            return "stopped"
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{served.port}", verify=NO_TLS) as browser:
+            answer = await browser.get("/readyz")
+        return answer.status_code, answer.json()["draining"]
 
 
 async def answers_to_wrong_passwords(service: Service, *emails: str) -> list[int]:
@@ -342,6 +357,7 @@ BITES: dict[str, Bite] = {
     "limit_register": Bite("1/1h", answers_to_two_registrations, [201, 429]),
     "limit_refresh": Bite("1/1m", answers_to_two_refreshes, [200, 429]),
     "revocation_max_lag_seconds": Bite("10", answer_after_eight_blind_seconds, 200),
+    "shutdown_drain_seconds": Bite("600", readiness_after_sigterm, (503, True), otherwise="0"),
     "audience": Bite("reports", audience, "reports"),
     "public_url": Bite(
         PUBLIC_URL,

@@ -73,6 +73,8 @@ class Settings(
     """The name of the service on the server's pages."""
     data_dir: Path = Path("latchstring-data")
     """The directory of the server's SQLite database and secret, unless other settings provide them."""
+    shutdown_drain_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 5
+    """Seconds for which a server that was told to stop (SIGTERM) still serves, while `/readyz` says 503; 0: at once."""
     # A SecretStr, because a URL usually contains the password.
     database_url: SecretStr | None = None
     """`sqlite+aiosqlite:///…`, `postgresql+psycopg://…` or `postgresql+asyncpg://…`."""

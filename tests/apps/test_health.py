@@ -26,6 +26,7 @@ GOOD = {
     "keys": True,
     "revocations": True,
     "sign_in": True,
+    "draining": False,
 }
 NO_SIGN_IN = GOOD | {"sign_in": False}
 REFUSED = (503, "database_unavailable")

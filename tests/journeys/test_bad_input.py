@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope
 from starlette.types import Send as ASGISend
 
 from latchstring.apps import connections
-from latchstring.apps.connections import LimitedHeadProtocol
+from latchstring.apps.connections import BoundedProtocol
 from latchstring.foundation.web import body as body_module
 from tests.support.hang import HANG_SECONDS
 from tests.support.postgres import Postgres
@@ -859,7 +859,7 @@ async def test_a_slow_head_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(connections, "HEAD_TIMEOUT_SECONDS", 0.05)
     config = uvicorn.Config(
-        never_called, host="127.0.0.1", port=0, http=LimitedHeadProtocol, log_config=None, lifespan="off"
+        never_called, host="127.0.0.1", port=0, http=BoundedProtocol, log_config=None, lifespan="off"
     )
     server = uvicorn.Server(config)
     listening = config.bind_socket()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import sqlalchemy as sa
 import uvicorn.config
+import uvicorn.server
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.routing import iter_route_contexts
@@ -30,8 +31,9 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.supervisors import Multiprocess
+from uvicorn.lifespan.off import LifespanOff
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 import latchstring
 from latchstring.foundation.database import Database
@@ -238,21 +240,47 @@ NAMES = [
         "uvicorn",
         "protocols.http.httptools_impl.HttpToolsProtocol",
         "0.54.0",
-        "the server's limits on a request's head are in a subclass",
+        "the server's bounds on what a connection may hold are in a subclass",
         lambda: (
             all(
                 callable(getattr(HttpToolsProtocol, name))
-                for name in ("connection_made", "data_received", "on_message_begin", "on_headers_complete")
+                for name in (
+                    *("connection_made", "data_received", "connection_lost", "pause_writing", "resume_writing"),
+                    *("on_response_complete", "timeout_keep_alive_handler"),
+                )
             )
-            and {"loop", "transport"} <= _attributes(HttpToolsProtocol)
+            and {"loop", "transport", "flow", "parser", "app_state", "scope", "cycle"} <= _attributes(HttpToolsProtocol)
+            and {"timeout_keep_alive", "timeout_keep_alive_task"} <= _attributes(HttpToolsProtocol)
         ),
     ),
     Name(
         "uvicorn",
-        "supervisors.Multiprocess",
+        "protocols.http.httptools_impl.RequestResponseCycle",
         "0.54.0",
-        "latchstring serve --workers hands its own listener to every process",
-        lambda: Multiprocess.run,
+        "a response that starts before the request's body has arrived ends the connection",
+        lambda: (
+            {"scope", "transport", "keep_alive", "more_body", "response_started"} <= _attributes(RequestResponseCycle)
+        ),
+    ),
+    Name(
+        "uvicorn",
+        "protocols.http.flow_control.FlowControl.resume_reading",
+        "0.54.0",
+        "the rest of a body that nobody reads is discarded",
+        lambda: FlowControl.resume_reading,
+    ),
+    Name(
+        "uvicorn",
+        "Server.on_tick",
+        "0.54.0",
+        "latchstring serve drains before it stops, in a subclass",
+        lambda: (
+            all(callable(getattr(uvicorn.Server, name)) for name in ("handle_exit", "startup", "on_tick", "shutdown"))
+            and {"servers", "server_state", "lifespan", "started", "should_exit"} <= _attributes(uvicorn.Server)
+            and "force_exit" in _attributes(uvicorn.Server)
+            and uvicorn.server.ServerState().connections == set()
+            and LifespanOff(uvicorn.Config("")).state == {}
+        ),
     ),
     Name(
         "uvicorn",

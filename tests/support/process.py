@@ -18,8 +18,8 @@ from typing import Self
 
 import httpx2
 import pytest
-import uvicorn._subprocess
 
+from latchstring.apps import supervisor
 from latchstring.apps.cli import main as command_line
 from tests.support.hang import HANG_SECONDS
 
@@ -56,9 +56,10 @@ CHEAP_HASH = {"LATCHSTRING_PASSWORD_HASH_MEMORY_KIB": "8", "LATCHSTRING_PASSWORD
 
 
 def clean_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Returns this process's environment without any setting of ours, and with `variables`."""
+    """Returns this process's environment without any setting of ours, and with `variables`; a server stops at once."""
     ours = ("LATCHSTRING_", "JWT_", "POSTGRES_", "ACCESS_TOKEN_", "REFRESH_TOKEN_", "CLIENT_ORIGIN")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | dict(variables)
+    others = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return others | {"LATCHSTRING_SHUTDOWN_DRAIN_SECONDS": "0"} | dict(variables)
 
 
 # Most of a command's time goes into imports. A process that has done them is forked for each: a process of its own all
@@ -149,8 +150,8 @@ def _run(
     files.take()
     if program is None:
         os.execv(words[0], words)  # noqa: S606 -- a test's own
-    # uvicorn's supervisor would start workers that import everything once more: four fifths of a server's start.
-    uvicorn._subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
+    # The supervisor would start workers that import everything once more: four fifths of a server's start.
+    supervisor.PROCESSES = multiprocessing.get_context("fork")
     sys.argv = list(words)
     program()
 

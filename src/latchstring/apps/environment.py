@@ -49,6 +49,12 @@ def read_variables() -> dict[str, str]:
     return {name: value for name, value in from_file.items() if value is not None} | os.environ
 
 
+def notify_socket() -> str | None:
+    """Return the socket of the service manager that started us (`NOTIFY_SOCKET` of systemd), if there is one."""
+    # From the process alone: it says who started this process, which no file can know.
+    return os.environ.get("NOTIFY_SOCKET") or None
+
+
 def settings_from(variables: Mapping[str, str]) -> Settings:
     """Return the settings that `variables` describe. An empty variable counts as not set.
 

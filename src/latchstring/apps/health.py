@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from latchstring.auth import Auth
@@ -14,6 +15,9 @@ from latchstring.foundation.web.problem import refusals
 from latchstring.foundation.web.route import ProblemRoute
 from latchstring.inspection import public
 from latchstring.migrations import schema_is_current
+
+DRAINING = "draining"
+"""Set in the lifespan's state, and so in that of each request, once the server is stopping (`apps.shutdown`)."""
 
 _TRY_INTERVAL_SECONDS = 5.0
 
@@ -42,6 +46,7 @@ class Readiness(BaseModel):
     keys: bool
     revocations: bool
     sign_in: bool = Field(description="Whether the database can be written to, as far as anybody has tried.")
+    draining: bool = Field(description="Whether the server is stopping.")
 
     def http_status(self, *, requires_sign_in: bool) -> int:
         """Return the status of the response, which load balancers read."""
@@ -93,12 +98,14 @@ def health_router(auth: Auth) -> APIRouter:
     )
     @public
     async def get_readiness(
+        request: Request,
         require: Annotated[
             Literal["sign_in"] | None, Query(description="`sign_in`: respond with 503 also where nobody can sign in.")
         ] = None,
     ) -> Response:
         # Yes or no for each, without a reason: the route is public. The log has the reasons.
-        readiness = await _readiness(auth, write_check)
+        draining = bool(getattr(request.state, DRAINING, False))
+        readiness = await _readiness(auth, write_check, draining=draining)
         return JSONResponse(
             readiness.model_dump(mode="json"),
             status_code=readiness.http_status(requires_sign_in=require == "sign_in"),
@@ -108,7 +115,7 @@ def health_router(auth: Auth) -> APIRouter:
     return router
 
 
-async def _readiness(auth: Auth, write_check: _WriteCheck) -> Readiness:
+async def _readiness(auth: Auth, write_check: _WriteCheck, *, draining: bool) -> Readiness:
     database = schema_current = keys = revocations = False
     with contextlib.suppress(UnavailableError):
         schema_current = await schema_is_current(auth.parts.tools.database)
@@ -122,7 +129,7 @@ async def _readiness(auth: Auth, write_check: _WriteCheck) -> Readiness:
     sign_in = database and await write_check.succeeds()
     return Readiness(
         status=_status(
-            serves=all((database, schema_current, keys, revocations)),
+            serves=all((database, schema_current, keys, revocations)) and not draining,
             sign_in=sign_in,
             # A file is on this instance's own disk: another one may do better. A PostgreSQL that can't be written to is
             # everybody's, and taking all instances away would end what still works.
@@ -133,6 +140,7 @@ async def _readiness(auth: Auth, write_check: _WriteCheck) -> Readiness:
         keys=keys,
         revocations=revocations,
         sign_in=sign_in,
+        draining=draining,
     )
 
 

@@ -3,25 +3,26 @@
 import asyncio
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from latchstring import Auth, Settings
 from latchstring.apps.cli.output import Exit, JsonOption, fail, print_json, say
 from latchstring.apps.cli.target import chosen_auth, environment_settings, refuse_application, run
-from latchstring.apps.connections import LimitedHeadProtocol
+from latchstring.apps.connections import BoundedProtocol
 from latchstring.apps.data_directory import prepare_data_directory
 from latchstring.apps.logs import configure_logging
 from latchstring.apps.server import prepare
+from latchstring.apps.shutdown import COMPLETION_SECONDS, DrainingServer
+from latchstring.apps.supervisor import Supervisor
+from latchstring.apps.systemd import READY, STOPPING, notify
 from latchstring.errors import ConfigurationError
 from latchstring.foundation.web.settings import is_loopback
 from latchstring.migrations import HEAD, schema_revision
-
-SHUTDOWN_SECONDS = 10
 
 
 def serve(
@@ -43,14 +44,39 @@ def serve(
     listener = _bound(host, port)
     _print_start(settings, host=host, port=listener.getsockname()[1])
     if workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
-        return
-    # uvicorn completes its requests and then raises the signal again; a requested shutdown must exit with 0.
+        _run_workers(config, listener, settings)
+    else:
+        _run_alone(config, listener, settings)
+
+
+def _run_alone(config: uvicorn.Config, listener: socket.socket, settings: Settings) -> None:
+    # For a signal before the server handles it, or after: a requested shutdown exits with 0.
     signal.signal(signal.SIGTERM, _exit_normally)
-    server = uvicorn.Server(config)
-    server.run(sockets=[listener])
+    server = DrainingServer(
+        config,
+        drain_seconds=settings.shutdown_drain_seconds,
+        on_started=partial(notify, READY),
+        on_stopping=partial(notify, STOPPING),
+    )
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:
+        # uvicorn exits with 3 if the application does not start, which is the code for bad settings here.
+        fail("the server did not start; the log above says why")
     if not server.started:
         raise typer.Exit(Exit.FAILED)
+
+
+def _run_workers(config: uvicorn.Config, listener: socket.socket, settings: Settings) -> None:
+    supervisor = Supervisor(
+        config,
+        listener=listener,
+        drain_seconds=settings.shutdown_drain_seconds,
+        on_ready=partial(notify, READY),
+        on_stopping=partial(notify, STOPPING),
+    )
+    if not supervisor.run():
+        fail("no worker can serve; the log above says why")
 
 
 def _config(*, host: str, port: int, workers: int) -> uvicorn.Config:
@@ -60,7 +86,7 @@ def _config(*, host: str, port: int, workers: int) -> uvicorn.Config:
         host=host,
         port=port,
         workers=workers,
-        http=LimitedHeadProtocol,
+        http=BoundedProtocol,
         # The server has no WebSocket routes: an upgrade would only be more to parse.
         ws="none",
         log_config=None,
@@ -70,7 +96,7 @@ def _config(*, host: str, port: int, workers: int) -> uvicorn.Config:
         # We read `X-Forwarded-For` ourselves, and only from proxies named in the settings. Trusted from anybody, it
         # would give each guess a client address of its own (allauth 65.14.2, CVE-2023-41338).
         proxy_headers=False,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=COMPLETION_SECONDS,
     )
 
 
