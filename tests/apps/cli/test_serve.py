@@ -1,5 +1,6 @@
 """`latchstring serve`: what it says, what it makes once, what it refuses, and how it ends."""
 
+import contextlib
 import json
 import os
 import re
@@ -16,12 +17,14 @@ import httpx2
 import psutil
 import pytest
 import sqlalchemy as sa
+from fastapi import FastAPI
 
 from latchstring import Settings
+from latchstring.apps import server as server_module
 from latchstring.migrations import HEAD, VERSION_TABLE
 from tests.support.hang import sleep_until
 from tests.support.postgres import Postgres
-from tests.support.process import CHEAP_HASH, COMMAND, NO_TLS, ServerProcess, latchstring
+from tests.support.process import CHEAP_HASH, COMMAND, NO_TLS, ServerProcess, forked, latchstring, serve
 from tests.support.service import PASSWORD, SECRET, credentials, registration, running_service
 
 # An elliptic key is made in no time; the default's RSA key is made in the one test that starts with nothing set.
@@ -175,6 +178,27 @@ def test_a_port_in_use_exits_with_1(on_sqlite: dict[str, str], tmp_path: Path) -
     assert (run.returncode, run.stdout) == (1, "")
     assert port in run.stderr
     assert run.stderr.startswith("error: ")
+
+
+def _fails(_app: FastAPI) -> contextlib.AbstractAsyncContextManager[None]:
+    raise OSError("some disk")
+
+
+def serve_what_does_not_start() -> None:
+    """Runs `latchstring serve` of an application whose start fails."""
+    vars(server_module)["create_app"] = lambda: FastAPI(lifespan=_fails)
+    serve()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_application_that_does_not_start_exits_with_1(
+    workers: str, on_sqlite: dict[str, str], tmp_path: Path
+) -> None:
+    """The code for that is 3 with uvicorn, by which we would blame the settings."""
+    words = ("latchstring", "--port", "0", "--workers", workers)
+    run = forked(serve_what_does_not_start, *words, cwd=tmp_path, variables=on_sqlite)
+    assert run.returncode == 1
+    assert re.fullmatch(r"error: .* the log above says why", run.stderr.splitlines()[-1])
 
 
 def test_a_database_that_is_away_at_the_start_exits_with_1(tmp_path: Path) -> None:
