@@ -2,6 +2,7 @@
 
     engine.py      Database: `transaction()` for writes, `reading()` for single statements
     connection.py  the connection that stores use, and its timeouts
+    checkout.py    connections to PostgreSQL, opened and closed without waiting for a server that hangs
     columns.py     types of columns, the metadata of all tables
     locks.py       locks between instances
     urls.py        which database URLs are accepted

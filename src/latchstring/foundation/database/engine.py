@@ -20,9 +20,9 @@ from sqlalchemy.util import greenlet_spawn
 
 from latchstring.errors import ConfigurationError
 from latchstring.foundation.condition import Condition
+from latchstring.foundation.database.checkout import Connections, engine_apart
 from latchstring.foundation.database.connection import READING, SQLITE_LOCK_SECONDS, TIMEOUT_SECONDS, Connection, Engine
 from latchstring.foundation.database.failures import failures_translated
-from latchstring.foundation.database.postgresql import Connections, engine_apart
 from latchstring.foundation.database.pragmas import begin_sqlite, prepare_sqlite
 from latchstring.foundation.database.sqlite import OneTripConnection, connect
 from latchstring.foundation.database.urls import CONNECT_ARGUMENTS, checked_url

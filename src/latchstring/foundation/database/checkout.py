@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: no caller waits for a server that hangs.
+"""Check connections to PostgreSQL out of a pool and back, without waiting for a server that hangs.
 
 Cancelling a statement is not enough. psycopg then asks the server to cancel it and waits for the server's word, and
 closing the connection waits again: five seconds become twenty. So the connection is broken, on our side alone, just

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from latchstring.errors import DatabaseUnavailableError
-from latchstring.foundation.database import Connection, Database, engine, postgresql
+from latchstring.foundation.database import Connection, Database, checkout, engine
 from tests.support.hang import HANG_SECONDS
 from tests.support.postgres import OwnPostgres, Postgres
 
@@ -142,7 +142,7 @@ async def test_a_server_that_hangs_holds_nobody(
 
     The bound is that of the driver's own waiting, ten times the time limit: it finds that, and no slow machine.
     """
-    monkeypatch.setattr(postgresql, "_CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(checkout, "_CLOSE_SECONDS", 0.01)
     database = Database(with_driver(hanging.create_database(), driver).render_as_string(hide_password=False))
     try:
         await ask(database)
