@@ -140,6 +140,14 @@ async def answer_to_a_refresh_repeated_elsewhere(service: Service) -> int:
     return (await service.browser(headers=headers).post("/api/auth/refresh")).status_code
 
 
+async def prepared_statements(service: Service) -> int:
+    count = sa.text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT 1%'")
+    async with service.auth.parts.tools.database.reading() as connection:
+        for _ in range(8):  # psycopg prepares what is sent for the sixth time
+            await connection.scalar(sa.select(1))
+        return int(await connection.scalar(count))
+
+
 async def answer_after_eight_blind_seconds(service: Service) -> int:
     browser = await service.registered()
     service.clock.suspend(seconds=8)
@@ -390,6 +398,7 @@ BITES: dict[str, Bite] = {
     "previous_secret": Bite(SECRET, answer_to_a_registration, 201, otherwise=NEW_SECRET, beside=OTHER_SECRET),
     "data_dir": Bite("elsewhere", file_of_the_database, "elsewhere/latchstring.db", beside=OWN_HOME),
     "database_url": Bite("sqlite:///named.db", file_of_the_database, "named.db", beside=OWN_HOME),
+    "database_prepared_statements": Bite("off", prepared_statements, 0, otherwise="auto", beside=OWN_POSTGRES),
     "secret": Bite(SECRET, answer_to_a_registration, 201, otherwise="another secret, as long as it has to be"),
     "postgres_user": Bite("<USER>", answer_to_a_registration, 201, otherwise="nobody", beside=OWN_POSTGRES),
     "postgres_password": Bite("<PASSWORD>", answer_to_a_registration, 201, otherwise="no", beside=OWN_POSTGRES),
@@ -406,8 +415,8 @@ def test_every_setting_has_a_row() -> None:
 
 @pytest.fixture
 def known(request: pytest.FixtureRequest, name: str) -> Iterator[dict[str, str]]:
-    """The tutorial's five values of a database that is ready, where the setting under test is one of them."""
-    if not name.startswith("postgres_"):
+    """The tutorial's five values of a database that is ready, where the setting under test needs it."""
+    if BITES[name].beside is not OWN_POSTGRES:
         yield {}
         return
     postgres: Postgres = request.getfixturevalue("postgres")

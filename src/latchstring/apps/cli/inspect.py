@@ -16,6 +16,7 @@ from latchstring.apps.data_directory import directory_is_private, prepare_data_d
 from latchstring.apps.environment import read_variables, settings_from, unknown_variables, variable_name
 from latchstring.apps.server import build_app
 from latchstring.errors import ConfigurationError, KeysUnavailableError, UnavailableError
+from latchstring.foundation.database import STATEMENTS_ARE_LOST, StandbyError, statements_lost_by_pooler
 from latchstring.foundation.vault import new_secret
 from latchstring.migrations import HEAD, schema_revision
 from latchstring.wiring import Parts
@@ -182,9 +183,10 @@ async def _database_checks(parts: Parts) -> AsyncIterator[Check]:
         # A host that drops packets would hold the command for minutes.
         async with asyncio.timeout(10):
             revision = await schema_revision(parts.tools.database)
-    except (UnavailableError, TimeoutError):
+    except (UnavailableError, TimeoutError) as error:
         # Without the URL, which contains the password.
-        yield Check("database", "failure", "the database can't be reached: check its URL, and that it is running")
+        words = "the database can't be reached: check its URL, and that it is running"
+        yield Check("database", "failure", str(error) if isinstance(error, StandbyError) else words)
         return
     # Nothing in a database tells that it was restored, so that this is said each time.
     yield Check("database", "ok", "after restoring a backup, run latchstring restored")
@@ -194,6 +196,8 @@ async def _database_checks(parts: Parts) -> AsyncIterator[Check]:
     yield Check("schema", "ok")
     try:
         async with parts.tools.database.reading() as connection:
+            if await statements_lost_by_pooler(connection):
+                yield Check("prepared statements", "failure", STATEMENTS_ARE_LOST)
             await parts.ring.reload(connection)
     except KeysUnavailableError as error:
         yield Check("keys", "failure", str(error))

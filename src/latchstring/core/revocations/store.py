@@ -19,7 +19,7 @@ from latchstring.core.revocations.rules import (
 )
 from latchstring.core.revocations.tables import revocations
 from latchstring.foundation.clock import beyond_every_count
-from latchstring.foundation.database import Connection, is_postgresql, xid8
+from latchstring.foundation.database import Connection, StandbyError, is_postgresql, xid8
 
 # The kind is a literal, not a bound parameter: otherwise neither database can use the partial index.
 EPOCH = (
@@ -119,7 +119,11 @@ _ENTRY = (
 )
 
 # The cursor, the revision of the keys and the entries are read in one statement, and so in one snapshot.
-_SNAPSHOT = sa.cast(sa.func.pg_current_snapshot(), sa.Text()).label("cursor")
+# A standby has none, because it may lag behind by hours. Asked each time: behind a pooler, or in an application's pool,
+# the server may be another one than before.
+_SNAPSHOT = sa.case((sa.not_(sa.func.pg_is_in_recovery()), sa.cast(sa.func.pg_current_snapshot(), sa.Text()))).label(
+    "cursor"
+)
 # SQLite's cursor is the last number ever given, in commit order; also after its row was deleted.
 _LAST_NUMBER = sa.cast(
     sa.func.coalesce(
@@ -194,9 +198,13 @@ class PollResult:
 
 
 async def revocations_cursor(connection: Connection) -> str:
-    """Read the feed's cursor: a later `revocations_since` returns everything that is not committed yet."""
+    """Read the feed's cursor: a later `revocations_since` returns everything that is not committed yet.
+
+    Raises:
+        StandbyError: the database is a standby.
+    """
     if is_postgresql(connection):
-        return str(Cursor.of_snapshot((await connection.execute(_POSTGRESQL_CURSOR)).scalar_one()))
+        return str(_after_snapshot((await connection.execute(_POSTGRESQL_CURSOR)).scalar_one()))
     return str((await connection.execute(_SQLITE_CURSOR)).scalar_one())
 
 
@@ -214,6 +222,9 @@ async def revocations_since(connection: Connection, cursor: str, *, most: int) -
     Returns:
         None if all entries have to be read again: there are more than `most`, or the cursor is of a later time than
         the database, which was restored from a copy.
+
+    Raises:
+        StandbyError: the database is a standby.
     """
     since = Cursor.parse(cursor)
     # One more than asked for tells whether there are more.
@@ -223,7 +234,7 @@ async def revocations_since(connection: Connection, cursor: str, *, most: int) -
         rows = (
             await connection.execute(_POSTGRESQL_SINCE, bounds | {"next_id": str(since.next_id), "open_ids": open_ids})
         ).all()
-        present = Cursor.of_snapshot(rows[0].cursor)
+        present = _after_snapshot(rows[0].cursor)
     else:
         rows = (await connection.execute(_SQLITE_SINCE, bounds | {"cursor": str(since.next_id)})).all()
         present = Cursor(next_id=int(rows[0].cursor))
@@ -232,6 +243,12 @@ async def revocations_since(connection: Connection, cursor: str, *, most: int) -
     if present.next_id < since.next_id or len(entries) > most:
         return None
     return PollResult(entries=entries, cursor=str(present), keys_revision=rows[0].keys_revision)
+
+
+def _after_snapshot(snapshot: str | None) -> Cursor:
+    if snapshot is None:
+        raise StandbyError
+    return Cursor.of_snapshot(snapshot)
 
 
 def _entries(rows: Sequence[Any]) -> list[Revocation]:

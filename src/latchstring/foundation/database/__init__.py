@@ -6,6 +6,8 @@
     columns.py     types of columns, the metadata of all tables
     locks.py       locks between instances
     urls.py        which database URLs are accepted
+    postgresql.py  new connections: poolers, standbys, several hosts
+    settings.py    whether statements are prepared
     failures.py    one exception for every error of an unavailable database
     sqlite.py      a connection to SQLite: one thread, one trip to it for each statement
     pragmas.py     the settings of such a connection, and how its transactions begin
@@ -19,13 +21,16 @@ from latchstring.foundation.database.connection import Connection, Engine, is_po
 from latchstring.foundation.database.engine import Database, Listener, recorded_events
 from latchstring.foundation.database.failures import is_disconnection
 from latchstring.foundation.database.locks import lock_each, lock_exclusively, lock_if_free
+from latchstring.foundation.database.postgresql import STATEMENTS_ARE_LOST, StandbyError, statements_lost_by_pooler
 from latchstring.foundation.database.urls import postgresql_url
 
 __all__ = [
+    "STATEMENTS_ARE_LOST",
     "Connection",
     "Database",
     "Engine",
     "Listener",
+    "StandbyError",
     "UtcDateTime",
     "bigint",
     "insert_or_ignore",
@@ -37,5 +42,6 @@ __all__ = [
     "metadata",
     "postgresql_url",
     "recorded_events",
+    "statements_lost_by_pooler",
     "xid8",
 ]

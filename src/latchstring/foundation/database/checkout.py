@@ -17,7 +17,7 @@ from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from latchstring.foundation.database.connection import Connection
-from latchstring.foundation.database.failures import NoConnectionError
+from latchstring.foundation.database.failures import Cause, NoConnectionError, cause_of
 
 _BREAK_BEFORE_SECONDS = 0.1
 """How long before the deadline a connection is broken, so that its error arrives before the cancellation."""
@@ -60,6 +60,9 @@ class Connections:
             # What the driver says of a connection that was broken here: that it is lost.
             if broken.is_set():
                 raise TimeoutError from error
+            # The old primary, demoted: the next connection may lead to the new one.
+            if cause_of(error) is Cause.READ_ONLY:
+                await connection.invalidate()
             raise
         finally:
             closing = asyncio.create_task(connection.close())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import sqlalchemy as sa
-from sqlalchemy import event
+from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
@@ -23,9 +23,11 @@ from latchstring.foundation.condition import Condition
 from latchstring.foundation.database.checkout import Connections, engine_apart
 from latchstring.foundation.database.connection import READING, SQLITE_LOCK_SECONDS, TIMEOUT_SECONDS, Connection, Engine
 from latchstring.foundation.database.failures import failures_translated
+from latchstring.foundation.database.postgresql import prepare_postgresql
 from latchstring.foundation.database.pragmas import begin_sqlite, prepare_sqlite
+from latchstring.foundation.database.settings import PreparedStatements
 from latchstring.foundation.database.sqlite import OneTripConnection, connect
-from latchstring.foundation.database.urls import CONNECT_ARGUMENTS, checked_url
+from latchstring.foundation.database.urls import checked_url, connect_arguments
 from latchstring.foundation.events import Event
 from latchstring.foundation.loop_lock import LoopLock
 
@@ -57,7 +59,13 @@ class Database:
     used: the settings that we need on a connection would apply to the application's own statements, too.
     """
 
-    def __init__(self, database: str | Engine, *, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        database: str | Engine,
+        *,
+        listener: Listener | None = None,
+        prepared_statements: PreparedStatements = "auto",
+    ) -> None:
         self.url = checked_url(database)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._is_lent = isinstance(database, AsyncEngine) and not self.is_sqlite
@@ -74,6 +82,8 @@ class Database:
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", begin_sqlite)
+        elif not self._is_lent:
+            prepare_postgresql(self.engine.sync_engine, prepared_statements=prepared_statements)
 
     def _own_engine(self) -> AsyncEngine:
         try:
@@ -84,9 +94,15 @@ class Database:
                 max_overflow=0,
                 # Before the caller's own time is over, so that the log tells a full pool from a silent database.
                 pool_timeout=TIMEOUT_SECONDS - _POOL_MARGIN_SECONDS,
-                connect_args=CONNECT_ARGUMENTS[self.url.drivername],
+                connect_args=connect_arguments(self.url),
                 **({"async_creator": self._connect_sqlite} if self.is_sqlite else _POSTGRESQL_OPTIONS),
             )
+        except exc.ArgumentError:
+            # `from None`: whatever the error quotes of the URL may hold the password.
+            raise ConfigurationError(
+                "LATCHSTRING_DATABASE_URL names its hosts in a form that can't be read: with several, write "
+                "postgresql://user:password@one:5432,two:5432/name"
+            ) from None
         except ModuleNotFoundError as error:
             raise ConfigurationError(
                 f"the database driver {error.name} is not installed: pip install 'latchstring[postgres]'"

@@ -8,6 +8,13 @@ from sqlalchemy import exc
 
 from latchstring.errors import DatabaseUnavailableError
 from latchstring.foundation.condition import Condition
+from latchstring.foundation.database.postgresql import (
+    READ_ONLY,
+    STANDBY,
+    STATEMENTS_ARE_LOST,
+    STATEMENTS_LOST,
+    StandbyError,
+)
 
 
 class Cause(StrEnum):
@@ -20,6 +27,8 @@ class Cause(StrEnum):
     OTHER = "other"
     POOL_EMPTY = "pool_empty"
     READ_ONLY = "read_only"
+    STANDBY = "standby"
+    STATEMENTS_LOST = "statements_lost"
     TIMED_OUT = "timed_out"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     UNREACHABLE = "unreachable"
@@ -33,6 +42,8 @@ REASONS = {
     Cause.OTHER: "the database reports an error",
     Cause.POOL_EMPTY: "all connections of the pool are in use",
     Cause.READ_ONLY: "the database is read-only",
+    Cause.STANDBY: STANDBY,
+    Cause.STATEMENTS_LOST: STATEMENTS_ARE_LOST,
     Cause.TIMED_OUT: "the database does not respond in time",
     Cause.TOO_MANY_CONNECTIONS: "the database has as many connections as it allows",
     Cause.UNREACHABLE: "the database can't be reached",
@@ -40,7 +51,8 @@ REASONS = {
 
 # PostgreSQL's codes (SQLSTATE); https://www.postgresql.org/docs/current/errcodes-appendix.html
 _BY_SQLSTATE = {
-    "25006": Cause.READ_ONLY,
+    READ_ONLY: Cause.READ_ONLY,
+    **dict.fromkeys(STATEMENTS_LOST, Cause.STATEMENTS_LOST),
     "42P01": Cause.NO_TABLES,
     "53100": Cause.DISK_FULL,
     "53300": Cause.TOO_MANY_CONNECTIONS,
@@ -111,10 +123,14 @@ def failures_translated(condition: Condition | None = None) -> Iterator[None]:
         if (
             isinstance(error, exc.IntegrityError | exc.DataError | exc.ProgrammingError)
             and not error.connection_invalidated
-            and cause_of(error) is not Cause.NO_TABLES
+            and cause_of(error) not in {Cause.NO_TABLES, Cause.STATEMENTS_LOST}
         ):
             raise
         raise _unavailable(error, condition) from error
+    except StandbyError:
+        if condition is not None:
+            condition.fails(Cause.STANDBY, reason=STANDBY)
+        raise
     # A full pool, our own timeout and a refused connection: 503 for each, never 200 and never 401.
     except (exc.TimeoutError, TimeoutError, OSError) as error:
         raise _unavailable(error, condition) from error
