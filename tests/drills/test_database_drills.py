@@ -2,7 +2,7 @@
 
 import pytest
 
-from drills import pooler
+from drills import failover, pooler
 from tests.drills.judged import judge
 from tests.support.postgres import Postgres
 
@@ -17,4 +17,11 @@ def test_nothing_fails_behind_a_pooler(empty_database: str) -> None:
     """Both drivers, two instances, twenty lives at once."""
     figures = pooler.drill(empty_database, rounds=1, workers=1)
     assert len(figures) == 4
+    judge(figures)
+
+
+def test_nothing_acknowledged_is_lost_in_a_failover(empty_database: str) -> None:
+    """One promotion under load, both drivers."""
+    figures = failover.drill(empty_database, rounds=1, workers=1, load_seconds=1)
+    assert len(figures) == 5
     judge(figures)

@@ -14,7 +14,8 @@ from latchstring import Auth, Settings
 from latchstring.apps.server import prepare
 from latchstring.core.revocations import store
 from latchstring.errors import DatabaseUnavailableError
-from latchstring.foundation.database import STANDBY, STATEMENTS_ARE_LOST, Database, statements_lost_by_pooler
+from latchstring.foundation.database import STATEMENTS_ARE_LOST, Database, statements_lost_by_pooler
+from latchstring.foundation.database.postgresql import STANDBY
 from latchstring.foundation.database.settings import PreparedStatements
 from latchstring.testing import ManualClock
 from tests.support.pgbouncer import pooler
