@@ -1,6 +1,7 @@
-"""This working tree beside another commit: the processor time of a request, new by old.
+"""This working tree beside another commit, or with metrics beside without: the processor time of a request, new by old.
 
     .venv/bin/python benchmarks/run.py --against REF [--only ROW] [--rounds N] [--seconds N] [--database …]
+    .venv/bin/python benchmarks/run.py --metrics [the same]
 
 REF is checked out into a temporary folder, and a server of each is started on the same core, with the same libraries
 and a database of its own. In each round both get the same load, one after the other, and who is first changes from
@@ -110,25 +111,31 @@ ROWS: Mapping[str, Callable[[Server], Run]] = {
 """The load of each row; the hash of a login costs next to nothing, limits count and nobody reaches them."""
 
 
-async def compare(bench: Bench, old_tree: Path, names: Sequence[str], *, rounds: int) -> list[Row]:
-    """Measure the rows named, and print each."""
+METRICS = {"LATCHSTRING_METRICS_PORT": "0"}
+"""The settings of a server with metrics."""
+
+
+async def compare(
+    bench: Bench, names: Sequence[str], *, old: Mapping[str, str], new: Mapping[str, str], rounds: int
+) -> list[Row]:
+    """Measure the rows named on servers with these settings, and print each."""
     rows = []
-    with bench.ours(_variables(old_tree)) as old_server, bench.ours(_variables(ROOT)) as new_server:
+    with bench.ours(old) as old_server, bench.ours(new) as new_server:
         for name in names:
-            old = Side("old", old_server, ROWS[name](old_server))
-            new = Side("new", new_server, ROWS[name](new_server))
-            for side in (old, new):
+            before = Side("old", old_server, ROWS[name](old_server))
+            after = Side("new", new_server, ROWS[name](new_server))
+            for side in (before, after):
                 await side.run(WARM_UP_SECONDS)
             for number in range(rounds):
-                for side in (new, old) if number % 2 == 0 else (old, new):
+                for side in (after, before) if number % 2 == 0 else (before, after):
                     await side.measure(bench.seconds)
-            ratios = [mine / its for mine, its in zip(new.cpu_microseconds, old.cpu_microseconds, strict=True)]
-            rows.append(Row(name, ratios, note=f"{new}; {old}"))
+            ratios = [mine / its for mine, its in zip(after.cpu_microseconds, before.cpu_microseconds, strict=True)]
+            rows.append(Row(name, ratios, note=f"{after}; {before}"))
             print(rows[-1].line(), flush=True)
     return rows
 
 
-def _variables(tree: Path) -> dict[str, str]:
+def variables_of(tree: Path) -> dict[str, str]:
     """Return the settings of a server that runs a tree's code.
 
     Raises:

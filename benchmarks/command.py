@@ -11,26 +11,30 @@ import uvloop
 from benchmarks import against
 from benchmarks.figures import FIGURES, Bench, Figure
 from benchmarks.load import WRK
-from benchmarks.servers import LOAD_CORE, on_cores
+from benchmarks.servers import LOAD_CORE, ROOT, on_cores
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return what a command line asks for; one that asks for what there is not ends the process."""
     parser = argparse.ArgumentParser(prog="benchmarks/run.py", description="Measure the promises of speed and memory.")
     parser.add_argument("--against", metavar="REF", help="compare this working tree with another commit instead")
+    parser.add_argument("--metrics", action="store_true", help="compare metrics on with metrics off instead")
     parser.add_argument("--only", choices=[*FIGURES, *(row for row in against.ROWS if row not in FIGURES)])
-    parser.add_argument("--seconds", type=int, help="how long each round lasts (2; 1 for each side of --against)")
+    parser.add_argument("--seconds", type=int, help="how long each round lasts (2; 1 for each side that is compared)")
     parser.add_argument("--rounds", type=int, help=f"how many rounds of --against ({against.ROUNDS})")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     given = parser.parse_args(arguments)
-    if given.against is None and given.rounds is not None:
+    if given.against and given.metrics:
+        parser.error("--against and --metrics are two comparisons")
+    compares = bool(given.against or given.metrics)
+    if not compares and given.rounds is not None:
         parser.error("--rounds is for --against")
-    if given.only and given.only not in (against.ROWS if given.against else FIGURES):
-        parser.error(f"--only {given.only} is {'not' if given.against else 'only'} for --against")
+    if given.only and given.only not in (against.ROWS if compares else FIGURES):
+        parser.error(f"--only {given.only} is {'not' if compares else 'only'} for --against")
     given.rounds = against.ROUNDS if given.rounds is None else given.rounds
     if given.rounds < against.LEAST_ROUNDS:
         parser.error(f"{against.LEAST_ROUNDS} rounds at least: fewer have no 95 % interval")
-    given.seconds = given.seconds or (1 if given.against else 2)
+    given.seconds = given.seconds or (1 if compares else 2)
     return given
 
 
@@ -39,17 +43,20 @@ def main() -> int:
     given = parsed()
     print(f"Load by {'wrk' if WRK else 'an asyncio loop (wrk is not installed)'}, database {given.database}.\n")
     with _bench(seconds=given.seconds, database=given.database) as (bench, folder), on_cores(LOAD_CORE):
-        if given.against is None:
+        if given.against is None and not given.metrics:
             names = [given.only] if given.only else list(FIGURES)
             figures = uvloop.run(_measure(bench, names))
             return 0 if all(figure.is_kept for figure in figures) else 1
         names = [given.only] if given.only else list(against.ROWS)
-        with against.checked_out(given.against, folder) as old:
+        with contextlib.ExitStack() as stack:
+            old_tree = ROOT if given.metrics else stack.enter_context(against.checked_out(given.against, folder))
+            old, new = against.variables_of(old_tree), against.variables_of(ROOT)
             print(f"Processor time of a request, new by old; {given.rounds} rounds.\n")
             print(
                 "| request | new / old | 95 % | verdict | absolute, today and here |\n| --- | --- | --- | --- | --- |"
             )
-            rows = uvloop.run(against.compare(bench, old, names, rounds=given.rounds))
+            new |= against.METRICS if given.metrics else {}
+            rows = uvloop.run(against.compare(bench, names, old=old, new=new, rounds=given.rounds))
         return 1 if any(row.verdict == "slower" for row in rows) else 0
 
 

@@ -398,15 +398,21 @@ async def storm(bench: Bench) -> list[Figure]:
 
 async def feed(bench: Bench) -> list[Figure]:
     """A worker that nobody asks anything: it follows revocations and keys, and does nothing else."""
-    shares = []
-    with bench.ours(CHEAP_HASH) as server:
-        await asyncio.sleep(WARM_UP_SECONDS)
-        for _ in range(ROUNDS):
-            before, began = server.cpu_seconds, time.perf_counter()
-            await asyncio.sleep(IDLE_SECONDS)
-            shares.append((server.cpu_seconds - before) / (time.perf_counter() - began) * 100)
     note = f"{ROUNDS} times {IDLE_SECONDS} s, at {1 / POLL_INTERVAL_SECONDS:.0f} looks a second"
-    return [Figure("an idle worker, of one core", shares, at_most=1, unit=" %", note=note)]
+    figures = []
+    with bench.ours(CHEAP_HASH) as plain, bench.ours({**CHEAP_HASH, "LATCHSTRING_METRICS_PORT": "0"}) as metered:
+        await asyncio.sleep(WARM_UP_SECONDS)
+        for promise, server in (
+            ("an idle worker, of one core", plain),
+            ("an idle worker with metrics and their port, of one core", metered),
+        ):
+            shares = []
+            for _ in range(ROUNDS):
+                before, began = server.cpu_seconds, time.perf_counter()
+                await asyncio.sleep(IDLE_SECONDS)
+                shares.append((server.cpu_seconds - before) / (time.perf_counter() - began) * 100)
+            figures.append(Figure(promise, shares, at_most=1, unit=" %", note=note))
+    return figures
 
 
 async def revoked(bench: Bench) -> list[Figure]:
