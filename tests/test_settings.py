@@ -6,9 +6,11 @@ must show something else: a setting that nobody reads can't pass.
 
 import asyncio
 import base64
+import os
 import re
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ from pydantic import ValidationError
 from latchstring import DEFAULT_FEATURES, Auth, ConfigurationError, LatchstringError, Settings
 from latchstring.apps.data_directory import prepare_data_directory
 from latchstring.apps.environment import settings_from
+from latchstring.apps.metrics import start_metrics
 from latchstring.apps.server import prepare
 from latchstring.core.sessions.tables import sessions
 from latchstring.features.password.tables import passwords
@@ -37,6 +40,7 @@ from latchstring.foundation.audit import audit
 from latchstring.testing import ManualClock
 from tests.support.connected import serving
 from tests.support.hang import until
+from tests.support.metrics import scraped
 from tests.support.pages import title
 from tests.support.postgres import Postgres
 from tests.support.process import NO_TLS
@@ -349,6 +353,31 @@ OWN_POSTGRES = {"LATCHSTRING_DATABASE_URL": ""} | {f"LATCHSTRING_POSTGRES_{name}
 PUBLIC_URL = "https://auth.example.com"
 FRONT_END = "http://localhost:5173"
 
+
+async def registrations_counted(service: Service) -> float:
+    await service.registered()
+    await service.auth.drained()
+    return (await scraped(service.auth.metrics_app()))['latchstring_events_total{event="user.registered"}']
+
+
+class _BoundError(Exception):
+    """Somebody would listen now, at the address in the message."""
+
+
+async def where_the_metrics_listen(service: Service) -> str:
+    def bound(host: str, port: int) -> socket.socket:
+        raise _BoundError(host)
+
+    with pytest.raises(_BoundError) as seen:
+        start_metrics(service.settings, bound)
+    return str(seen.value)
+
+
+async def workers_that_share_their_numbers(service: Service) -> int:
+    await service.registered()
+    return sum(name.endswith(".values") for name in os.listdir("shared"))  # noqa: PTH208 -- a moment's work in memory
+
+
 BITES: dict[str, Bite] = {
     "access_token_expire_minutes": Bite("0.5", access_seconds, 30),
     "refresh_token_expire_minutes": Bite("30.5", refresh_seconds, 1830),
@@ -396,6 +425,10 @@ BITES: dict[str, Bite] = {
     "jwks_max_age_seconds": Bite("7", caching_of_the_keys, "public, max-age=7"),
     "key_max_days": Bite("1", keys_after_two_days, 2, otherwise="0"),
     "previous_secret": Bite(SECRET, answer_to_a_registration, 201, otherwise=NEW_SECRET, beside=OTHER_SECRET),
+    "metrics": Bite("on", registrations_counted, 1),
+    "metrics_port": Bite("9464", registrations_counted, 1),
+    "metrics_host": Bite("127.0.0.9", where_the_metrics_listen, "127.0.0.9", beside={"LATCHSTRING_METRICS_PORT": "1"}),
+    "metrics_dir": Bite("shared", workers_that_share_their_numbers, 1),
     "data_dir": Bite("elsewhere", file_of_the_database, "elsewhere/latchstring.db", beside=OWN_HOME),
     "database_url": Bite("sqlite:///named.db", file_of_the_database, "named.db", beside=OWN_HOME),
     "database_prepared_statements": Bite("off", prepared_statements, 0, otherwise="auto", beside=OWN_POSTGRES),

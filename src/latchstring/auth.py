@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any, Self
 
 from fastapi import FastAPI
-from pydantic import SecretStr, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
@@ -39,6 +38,7 @@ from latchstring.features import DEFAULT_FEATURES
 from latchstring.foundation.clock import Clock, SystemClock
 from latchstring.foundation.database import STATEMENTS_ARE_LOST, Engine, statements_lost_by_pooler
 from latchstring.foundation.events import Source
+from latchstring.foundation.measurements.recorder import Recorder
 from latchstring.foundation.subscribers import After, EventT, GrantingEventT, Inside
 from latchstring.foundation.web.openapi import described
 from latchstring.foundation.web.pages.options import Pages
@@ -53,7 +53,7 @@ from latchstring.inspection import (
     inspected_routes,
 )
 from latchstring.migrations import HEAD, schema_drift, schema_revision, upgrade
-from latchstring.settings import Settings, sentences
+from latchstring.settings import Settings, settings_with
 from latchstring.wiring import build, json_routers, page_router, page_routers, well_known_routers
 
 Lifespan = Callable[[Any], contextlib.AbstractAsyncContextManager[Any]]
@@ -110,7 +110,7 @@ class Auth:
         self.migrates = migrate
         """Whether the start migrates the schema."""
         self.parts = build(
-            _settings(settings or Settings(), database, secret),
+            settings_with(settings or Settings(), database=database, secret=secret),
             database,
             features=features,
             claims=claims,
@@ -363,6 +363,22 @@ class Auth:
         self.parts.tools.passwords.close()
         await self.parts.tools.database.close()
 
+    def metrics_app(self) -> ASGIApp:
+        """Return an ASGI application that responds with the metrics: `app.mount("/metrics", auth.metrics_app())`.
+
+        It lets everyone in: mount `auth.protect(auth.metrics_app(), role="operator")` where visitors could reach it.
+
+        Raises:
+            ConfigurationError: nothing is counted, because the settings have no `metrics=True`.
+        """
+        meter = self.parts.tools.meter
+        if not isinstance(meter, Recorder):
+            raise ConfigurationError("metrics are off: set LATCHSTRING_METRICS=on, or pass Settings(metrics=True)")
+        # Imported here: only what serves the metrics needs prometheus_client.
+        from latchstring.foundation.measurements.exposition import MetricsApp  # noqa: PLC0415 -- as above
+
+        return MetricsApp(meter.read, self.parts.tools.clock)
+
     async def drained(self) -> None:
         """Wait until every subscriber was called for every committed event: for tests, and at the end of a script."""
         await self.parts.subscribers.drained()
@@ -370,6 +386,9 @@ class Auth:
     async def _begin(self, stack: contextlib.AsyncExitStack) -> None:
         if self.migrates:
             await self.prepare()
+        if isinstance(meter := self.parts.tools.meter, Recorder):
+            meter.share(uptime=self.parts.tools.clock.uptime())
+            stack.callback(meter.withdraw)
         await stack.enter_async_context(self.parts.core.feed.polling())
         await stack.enter_async_context(self.parts.housekeeping.running())
 
@@ -379,20 +398,3 @@ def _beside(document_url: str | None, path: str) -> str:
     # once there is a request.
     depth = (document_url or "/").count("/") - 1
     return "../" * depth + path.lstrip("/")
-
-
-def _settings(settings: Settings, database: str | Engine, secret: str | None) -> Settings:
-    in_settings = settings.database_url is not None or settings.postgres_url is not None
-    # Two values that may differ are refused: whichever won, the other one would be ignored silently.
-    if in_settings and database != settings.database:
-        raise ConfigurationError("the database is given twice: pass it to Auth, and leave it out of the settings")
-    if secret is None:
-        return settings
-    if settings.secret is not None:
-        raise ConfigurationError("the secret is given twice: pass it to Auth, and leave it out of the settings")
-    # Validated again, and not by `model_copy`, which would skip the secret's minimum length.
-    given = settings.model_dump(exclude_unset=True) | {"secret": SecretStr(secret)}
-    try:
-        return Settings.model_validate(given)
-    except ValidationError as error:
-        raise ConfigurationError("; ".join(sentences(error, name=str))) from None

@@ -7,23 +7,28 @@
              + SessionSettings        lifetimes of sessions
              + LimitSettings          rates of sign-ins, registrations and refreshes
              + DatabaseSettings       prepared statements
+             + MetricsSettings        what is counted, and where it can be read
              + the database, the data directory and the secret
 
 It reads nothing. `apps.environment` fills it from the environment; a host application fills it from its own source.
 """
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from latchstring.core.keys.settings import KeySettings
+from latchstring.core.sessions.rules import Lifetimes
 from latchstring.core.sessions.settings import SessionSettings
 from latchstring.core.tokens.settings import TokenSettings
-from latchstring.foundation.database import postgresql_url
+from latchstring.errors import ConfigurationError
+from latchstring.foundation.database import Engine, postgresql_url
 from latchstring.foundation.database.settings import DatabaseSettings
 from latchstring.foundation.limits import LimitSettings
+from latchstring.foundation.measurements import MetricsSettings
 from latchstring.foundation.passwords import PasswordHashSettings
 from latchstring.foundation.web.settings import WebSettings
 
@@ -69,6 +74,7 @@ class Settings(
     SessionSettings,
     LimitSettings,
     DatabaseSettings,
+    MetricsSettings,
     PostgresSettings,
 ):
     """Every setting there is."""
@@ -91,6 +97,16 @@ class Settings(
     """Encrypts private keys at rest; at least 32 characters."""
     previous_secret: SecretStr | None = None
     """The previous secret. Keys encrypted under it can be read, and are encrypted under `secret` at the next start."""
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        """How long tokens, sessions and the grace last."""
+        return Lifetimes(
+            access=timedelta(minutes=self.access_token_expire_minutes),
+            refresh=timedelta(minutes=self.refresh_token_expire_minutes),
+            session=timedelta(days=self.session_max_days),
+            grace=timedelta(seconds=self.refresh_grace_seconds),
+        )
 
     @property
     def database(self) -> str:
@@ -135,3 +151,25 @@ def sentences(error: ValidationError, *, name: Callable[[str], str]) -> Iterator
             yield f"{name(str(problem['loc'][0]))}: {message[0].lower()}{message[1:]}"
         else:
             yield message
+
+
+def settings_with(settings: Settings, *, database: str | Engine, secret: str | None) -> Settings:
+    """Return settings together with what an application passes to `Auth` beside them.
+
+    Raises:
+        ConfigurationError: a value is given twice, or the secret is weak.
+    """
+    in_settings = settings.database_url is not None or settings.postgres_url is not None
+    # Two values that may differ are refused: whichever won, the other one would be ignored silently.
+    if in_settings and database != settings.database:
+        raise ConfigurationError("the database is given twice: pass it to Auth, and leave it out of the settings")
+    if secret is None:
+        return settings
+    if settings.secret is not None:
+        raise ConfigurationError("the secret is given twice: pass it to Auth, and leave it out of the settings")
+    # Validated again, and not by `model_copy`, which would skip the secret's minimum length.
+    given = settings.model_dump(exclude_unset=True) | {"secret": SecretStr(secret)}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(sentences(error, name=str))) from None

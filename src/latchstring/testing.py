@@ -152,11 +152,11 @@ def auth(
         raise pytest.UsageError(
             "latchstring.testing: the application's clock can't be replaced: remove its __slots__"
         ) from None
-    _become(parts.tools.passwords, PasswordHasher(_CHEAP), monkeypatch)
+    _become(parts.tools.passwords, PasswordHasher(_CHEAP, meter=parts.tools.meter), monkeypatch)
     # It remembers full windows for a second: another test's failed sign-ins must not refuse this one's.
-    _become(parts.tools.limits, Limits(parts.settings, parts.tools.clock), monkeypatch)
+    _become(parts.tools.limits, Limits(parts.settings, parts.tools.clock, meter=parts.tools.meter), monkeypatch)
     if latchstring_database_url is not None:
-        database = Database(latchstring_database_url, listener=parts.subscribers)
+        database = Database(latchstring_database_url, listener=parts.subscribers, meter=parts.tools.meter)
         _become(parts.tools.database, database, monkeypatch)
         # The new file has no tables, even if the application migrates its own database elsewhere.
         monkeypatch.setattr(found, "migrates", True)

@@ -38,7 +38,7 @@ from latchstring.core.sessions.refresh import Refresher
 from latchstring.core.sessions.responses import SignedInResponse
 from latchstring.core.sessions.revoking import Revoker
 from latchstring.core.sessions.routes import renewal_router, sessions_router
-from latchstring.core.sessions.rules import Lifetimes, RefreshLimit
+from latchstring.core.sessions.rules import RefreshLimit
 from latchstring.core.sessions.step_up import StepUp, StepUpPages
 from latchstring.core.sessions.store import prune_sessions
 from latchstring.core.sessions.visitor_page import VisitorPage
@@ -53,6 +53,8 @@ from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database, Engine
 from latchstring.foundation.housekeeping import Cleanup, Housekeeping
 from latchstring.foundation.limits import Limits, prune_limits
+from latchstring.foundation.measurements import Meter
+from latchstring.foundation.measurements.recorder import meter_for
 from latchstring.foundation.passwords import PasswordHasher
 from latchstring.foundation.subscribers import Subscribers
 from latchstring.foundation.vault import Vault
@@ -102,12 +104,13 @@ def build(
     Raises:
         ConfigurationError: unusable keys or database, a missing secret, or two features that offer the same grant.
     """
-    subscribers, background = Subscribers(), Background(begin)
-    tools = _tools(settings, _database(settings, database, subscribers), clock, background)
-    ring, keys = _ring_and_keys(settings, tools.database, clock)
+    meter = meter_for(settings)
+    subscribers, background = Subscribers(meter=meter), Background(begin)
+    tools = _tools(settings, database, clock, background=background, subscribers=subscribers, meter=meter)
+    ring, keys = _ring_and_keys(settings, tools)
     # One issuer for issuing and verifying: `iss` is compared exactly (GHSA-75c5-xw7c-p5pm was a partial match).
     tokens = Tokens(ring, Issuer(name=settings.issuer, audience=settings.audience or settings.issuer))
-    feed = RevocationFeed(tools.database, ring, clock, max_lag_seconds=settings.revocation_max_lag_seconds)
+    feed = RevocationFeed(tools.database, ring, clock, max_lag_seconds=settings.revocation_max_lag_seconds, meter=meter)
     core, sockets = _core(settings, tools, tokens, keys=keys, feed=feed, claims=claims)
     built = tuple(feature.build(tools, core) for feature in features)
     return Parts(
@@ -128,17 +131,23 @@ def build(
     )
 
 
-def _database(settings: Settings, database: str | Engine, subscribers: Subscribers) -> Database:
-    return Database(database, listener=subscribers, prepared_statements=settings.database_prepared_statements)
-
-
-def _tools(settings: Settings, database: Database, clock: Clock, background: Background) -> Tools:
+def _tools(
+    settings: Settings,
+    database: str | Engine,
+    clock: Clock,
+    *,
+    background: Background,
+    subscribers: Subscribers,
+    meter: Meter,
+) -> Tools:
+    prepared = settings.database_prepared_statements
     return Tools(
-        database=database,
+        database=Database(database, listener=subscribers, prepared_statements=prepared, meter=meter),
         clock=clock,
-        passwords=PasswordHasher(settings),
-        limits=Limits(settings, clock),
-        web=WebContext(settings, background),
+        passwords=PasswordHasher(settings, meter=meter),
+        limits=Limits(settings, clock, meter=meter),
+        web=WebContext(settings, background, meter=meter),
+        meter=meter,
     )
 
 
@@ -151,7 +160,7 @@ def _core(
     feed: RevocationFeed,
     claims: ClaimsHook | None,
 ) -> tuple[Core, Sockets]:
-    database, clock, lifetimes = tools.database, tools.clock, _lifetimes(settings)
+    database, clock, lifetimes = tools.database, tools.clock, settings.lifetimes
     issuer, revoker = TokenIssuer(tokens, feed, claims=claims), Revoker(feed, access_life=lifetimes.access)
     sessions = Sessions(database, clock, tokens, keys, revoker)
     refresher = _refresher(settings, tools, tokens, feed=feed, issuer=issuer, revoker=revoker)
@@ -195,9 +204,10 @@ def _refresher(
         feed=feed,
         issuer=issuer,
         revoker=revoker,
-        lifetimes=_lifetimes(settings),
+        lifetimes=settings.lifetimes,
         limit=RefreshLimit(times=rate.times, window=rate.window) if rate else None,
         ends_repeats_elsewhere=settings.refresh_repeated_elsewhere == "end",
+        meter=tools.meter,
     )
 
 
@@ -272,7 +282,7 @@ def page_router(parts: Parts, app: FastAPI, *, prefix: str, renewal_path: str) -
     templates = Templates(Path(options.templates) if options.templates else None)
     renderer = Renderer(urls, options, templates, links=_links(parts.features))
     visitor_page = VisitorPage(
-        renderer, parts.tools.clock, access_life_seconds=_lifetimes(parts.settings).access.total_seconds()
+        renderer, parts.tools.clock, access_life_seconds=parts.settings.lifetimes.access.total_seconds()
     )
     return PageRouter(
         urls=urls,
@@ -336,15 +346,6 @@ def _step_up(features: Iterable[FeatureParts]) -> StepUp | None:
     return offered[-1] if offered else None
 
 
-def _lifetimes(settings: Settings) -> Lifetimes:
-    return Lifetimes(
-        access=timedelta(minutes=settings.access_token_expire_minutes),
-        refresh=timedelta(minutes=settings.refresh_token_expire_minutes),
-        session=timedelta(days=settings.session_max_days),
-        grace=timedelta(seconds=settings.refresh_grace_seconds),
-    )
-
-
 def _cleanups(settings: Settings) -> tuple[Cleanup, ...]:
     kept = timedelta(days=settings.session_keep_days)
 
@@ -364,7 +365,7 @@ def _cleanups(settings: Settings) -> tuple[Cleanup, ...]:
     return sessions, revocations, keys, prune_limits
 
 
-def _ring_and_keys(settings: Settings, database: Database, clock: Clock) -> tuple[KeyRing, Keys]:
+def _ring_and_keys(settings: Settings, tools: Tools) -> tuple[KeyRing, Keys]:
     # Keys from the environment take the place of the database's; the secret then has nothing to encrypt.
     if settings.jwt_private_key is not None:
         public, extra = settings.jwt_public_key, settings.jwt_extra_public_keys
@@ -391,4 +392,6 @@ def _ring_and_keys(settings: Settings, database: Database, clock: Clock) -> tupl
         token_life=timedelta(minutes=settings.refresh_token_expire_minutes),
         max_age=timedelta(days=settings.key_max_days) if settings.key_max_days else None,
     )
-    return DatabaseRing(database, vault, clock), DatabaseKeys(database, vault, clock, policy=policy)
+    database, clock = tools.database, tools.clock
+    ring = DatabaseRing(database, vault, clock, meter=tools.meter)
+    return ring, DatabaseKeys(database, vault, clock, policy=policy)

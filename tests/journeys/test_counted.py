@@ -99,10 +99,13 @@ def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
     return meter
 
 
-@pytest.fixture
-async def service(settings: Settings, clock: ManualClock, meter: Meter) -> AsyncIterator[Service]:
-    """One worker with limits, as shipped."""
-    async with quiet_service(settings.model_copy(update={"limits": True}), clock) as service:
+@pytest.fixture(params=[False, True], ids=["", "metrics"])
+async def service(
+    request: pytest.FixtureRequest, settings: Settings, clock: ManualClock, meter: Meter
+) -> AsyncIterator[Service]:
+    """One worker with limits, as shipped; and one with metrics, which cost nothing of what is counted here."""
+    changes = {"limits": True, "metrics": request.param}
+    async with quiet_service(settings.model_copy(update=changes), clock) as service:
         meter.watch_database(service.auth.parts.tools.database.engine.sync_engine)
         await service.registered("grace@example.com")  # the first connections of a process ask questions of their own
         yield service

@@ -1,4 +1,4 @@
-"""Read settings from the environment and from `.env`. No other module does.
+"""Read settings from the environment and from `.env`, and pass some on to workers. No other module does.
 
 A setting's variable is `LATCHSTRING_` and its name. The tutorial's variables also work under the tutorial's names; if
 both are set, ours wins. Environment variables win over a `.env` file in the working directory.
@@ -83,6 +83,11 @@ def unknown_variables(variables: Mapping[str, str]) -> list[str]:
     """Return the variables that begin with our prefix but are no settings: probably misspelt."""
     all_names = {name for field in Settings.model_fields for name in _names(field)}
     return sorted(name for name in variables if name.startswith(PREFIX) and name not in all_names)
+
+
+def set_for_workers(name: str, value: str) -> None:
+    """Set a variable of this process, which the workers that it starts inherit."""
+    os.environ[name] = value
 
 
 def variable_name(field: str) -> str:

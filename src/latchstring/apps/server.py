@@ -58,6 +58,8 @@ def build_app(settings: Settings, *, clock: Clock | None = None) -> FastAPI:
         # Starlette builds that redirect from the Host header, which the visitor chooses (open redirect).
         redirect_slashes=False,
         exception_handlers={HTTPException: _http_exception_response},
+        # FastAPI's spans hold the path and the query string, its log records what was sent: links carry `?token=…`.
+        telemetry={"tracing": False, "logs": False},
     )
     add_dashboard(app)
     auth.install(app, prefix=AUTH_PREFIX, pages_prefix="")

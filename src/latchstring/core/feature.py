@@ -24,6 +24,7 @@ from latchstring.core.users.actions import Users
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Database
 from latchstring.foundation.limits import Limits
+from latchstring.foundation.measurements import UNMETERED, Meter
 from latchstring.foundation.passwords import PasswordHasher
 from latchstring.foundation.web.context import WebContext
 
@@ -37,6 +38,8 @@ class Tools:
     passwords: PasswordHasher
     limits: Limits
     web: WebContext
+    meter: Meter = UNMETERED
+    """Counts sign-ins; it does nothing unless the application has metrics."""
 
 
 @dataclass(frozen=True, slots=True)

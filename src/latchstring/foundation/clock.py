@@ -49,6 +49,11 @@ class SystemClock:
         return time.clock_gettime(_UPTIME_CLOCK)
 
 
+def stopwatch() -> float:
+    """Return seconds for measuring how long something takes. Nothing is decided by them, so tests do not set them."""
+    return time.perf_counter()
+
+
 async def happens(event: asyncio.Event, *, within_seconds: float) -> bool:
     """Wait for an event for at most `within_seconds`; return whether it was set."""
     try:

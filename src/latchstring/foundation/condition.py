@@ -24,6 +24,7 @@ class Condition:
         *,
         subject: str,
         log: logging.Logger,
+        count: Callable[[str], None] = lambda _: None,
         uptime: Callable[[], float] = _CLOCK.uptime,
     ) -> None:
         """Begin as working.
@@ -32,11 +33,13 @@ class Condition:
             name: the first part of the names of the log events, `NAME_failing` and `NAME_restored`.
             subject: what works or fails, in the plural, as a log line begins: "writes to the database".
             log: the logger to use.
+            count: is called with the cause of each failure.
             uptime: seconds on a clock that never steps.
         """
         self._name = name
         self._subject = subject
         self._log = log
+        self._count = count
         self._uptime = uptime
         self._causes: set[str] = set()
         self._failed_at = 0.0
@@ -59,6 +62,7 @@ class Condition:
             reason: the same for people, as a clause.
         """
         self._failed_at = self._uptime()
+        self._count(cause)
         if cause in self._causes:
             return
         self._causes.add(cause)

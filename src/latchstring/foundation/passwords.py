@@ -21,7 +21,10 @@ import argon2
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from latchstring.errors import HashQueueFullError
+from latchstring.foundation.clock import stopwatch
 from latchstring.foundation.condition import Condition
+from latchstring.foundation.measurements import UNMETERED, Meter, Metric
+from latchstring.foundation.spans import span
 
 _BCRYPT_PREFIXES = ("$2b$", "$2a$", "$2y$")
 _BCRYPT_MAX_BYTES = 72
@@ -71,7 +74,8 @@ class Verdict:
 class PasswordHasher:
     """Hashes and verifies passwords off the event loop."""
 
-    def __init__(self, settings: PasswordHashSettings) -> None:
+    def __init__(self, settings: PasswordHashSettings, *, meter: Meter = UNMETERED) -> None:
+        self._meter = meter
         self._argon2 = argon2.PasswordHasher(
             time_cost=settings.password_hash_passes,
             memory_cost=settings.password_hash_memory_kib,
@@ -114,23 +118,35 @@ class PasswordHasher:
             if self._pending >= self._capacity:
                 # Unbounded, a flood of sign-ins would make every later one wait longer than its client does.
                 self._queueing.fails("queue_full", reason=f"{self._capacity} of them run or wait")
+                self._meter.count(Metric.HASHES_REFUSED)
                 raise HashQueueFullError("too many passwords wait to be hashed")
             self._pending += 1
+            self._meter.gauge(Metric.HASHES_PENDING, self._pending)
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(
                     self._thread_count, thread_name_prefix="latchstring-hash", initializer=_yield_to_the_event_loop
                 )
             threads = self._threads
         self._queueing.works()
-        future = threads.submit(work)
+        future = threads.submit(self._timed, work, stopwatch())
         # The permit belongs to the work, not to the request: a client that disconnects and tries again must not get
         # past the bound while its first hash still runs.
         future.add_done_callback(self._release)
-        return await asyncio.wrap_future(future)
+        with span("latchstring.hash"):
+            return await asyncio.wrap_future(future)
+
+    def _timed(self, work: Callable[[], _Result], submitted: float) -> _Result:
+        began = stopwatch()
+        self._meter.observe(Metric.HASH_WAIT, began - submitted)
+        try:
+            return work()
+        finally:
+            self._meter.observe(Metric.HASH, stopwatch() - began)
 
     def _release(self, _future: object) -> None:
         with self._pending_lock:
             self._pending -= 1
+            self._meter.gauge(Metric.HASHES_PENDING, self._pending)
 
     def _verify(self, password: str, encoded_hash: str | None) -> Verdict:
         if encoded_hash is None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from latchstring.errors import ConfigurationError, SubscriberError
 from latchstring.foundation.database import Connection, is_disconnection
 from latchstring.foundation.events import Event, GrantingEvent
+from latchstring.foundation.measurements import UNMETERED, Meter, Metric
 
 EventT = TypeVar("EventT", bound=Event)
 GrantingEventT = TypeVar("GrantingEventT", bound=GrantingEvent)
@@ -27,7 +28,8 @@ _log = logging.getLogger(__name__)
 class Subscribers:
     """Calls an application's functions for events."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, meter: Meter = UNMETERED) -> None:
+        self._meter = meter
         self._inside: list[tuple[type[GrantingEvent], Callable[..., Awaitable[None]]]] = []
         self._after: list[tuple[type[Event], Callable[..., Awaitable[None]]]] = []
         self._notifying: set[asyncio.Task[None]] = set()
@@ -77,6 +79,8 @@ class Subscribers:
 
     def notify_after(self, events: Sequence[Event]) -> None:
         """Call the `after` subscribers of the events in the background, in the order they subscribed."""
+        for event in events:
+            self._meter.count(Metric.EVENTS, event.name)
         calls = [(function, event) for event in events for kind, function in self._after if isinstance(event, kind)]
         if calls:
             task = asyncio.create_task(_called(calls), name="latchstring subscribers")

@@ -16,6 +16,7 @@ from latchstring.apps.cli.target import chosen_auth, environment_settings, refus
 from latchstring.apps.connections import BoundedProtocol
 from latchstring.apps.data_directory import prepare_data_directory
 from latchstring.apps.logs import configure_logging
+from latchstring.apps.metrics import start_metrics
 from latchstring.apps.server import prepare
 from latchstring.apps.shutdown import COMPLETION_SECONDS, DrainingServer
 from latchstring.apps.supervisor import Supervisor
@@ -42,7 +43,8 @@ def serve(
     configure_logging()
     # Bound here and inherited by the workers: a port in use is one error message, and not one of each worker.
     listener = _bound(host, port)
-    _print_start(settings, host=host, port=listener.getsockname()[1])
+    metrics_url = start_metrics(settings, _bound)
+    _print_start(settings, host=host, port=listener.getsockname()[1], metrics_url=metrics_url)
     if workers > 1:
         _run_workers(config, listener, settings)
     else:
@@ -155,7 +157,7 @@ def _exit_normally(_signal: int, _frame: object) -> NoReturn:
     raise SystemExit(Exit.DONE)
 
 
-def _print_start(settings: Settings, *, host: str, port: int) -> None:
+def _print_start(settings: Settings, *, host: str, port: int, metrics_url: str | None) -> None:
     name = "localhost" if is_loopback(host) else host
     print(f"Latchstring serves at http://{name}:{port}", flush=True)
     if settings.public_url:
@@ -164,6 +166,8 @@ def _print_start(settings: Settings, *, host: str, port: int) -> None:
         say(f"the data directory is {Path(settings.data_dir).resolve()}")
     else:
         say("the database is the one in the settings")
+    if metrics_url is not None:
+        say(f"metrics are at {metrics_url}")
     if not settings.is_https:
         say("for development only: plain http, cookies are not Secure; set LATCHSTRING_PUBLIC_URL to an https URL")
     if settings.public_url is None and settings.client_origin is None:

@@ -10,6 +10,7 @@ once, and tokens verified with the set stay in the cache.
 from asyncio import sleep
 from dataclasses import dataclass
 from datetime import datetime
+from math import nan
 from typing import Protocol
 
 from latchstring.core.keys import store
@@ -21,6 +22,7 @@ from latchstring.errors import ConfigurationError, KeysUnavailableError, Unavail
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database
 from latchstring.foundation.loop_lock import LoopLock
+from latchstring.foundation.measurements import UNMETERED, Meter, Metric
 from latchstring.foundation.vault import SealedValueError, Vault
 
 # Tokens with made-up kids must not become queries: one read a second, however many there are (PYSEC-2026-177).
@@ -134,7 +136,8 @@ class _WaitedRead:
 class DatabaseRing:
     """Keys from the database, private halves sealed under the secret."""
 
-    def __init__(self, database: Database, vault: Vault, clock: Clock) -> None:
+    def __init__(self, database: Database, vault: Vault, clock: Clock, *, meter: Meter = UNMETERED) -> None:
+        self._meter = meter
         self._database = database
         self._vault = vault
         self._clock = clock
@@ -262,6 +265,12 @@ class DatabaseRing:
             raise
         self._keys = KeySet(signing=private[signing.kid], verifying=verifying)
         self._private = private
+        self._note_ages(live, now=now)
+
+    def _note_ages(self, live: list[StoredKey], *, now: datetime) -> None:
+        for state in (KeyState.PENDING, KeyState.ACTIVE, KeyState.RETIRED):
+            published = [key.published_at.timestamp() for key in live if key.state(now=now) is state]
+            self._meter.gauge(Metric.KEY_AGE, min(published, default=nan), state)
 
     def _public_half(self, key: StoredKey) -> TokenKey:
         parsed = None if self._keys is None else self._keys.verifying.get(key.kid)

@@ -17,11 +17,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from latchstring.core.caller import Caller
 from latchstring.core.keys.ring import KeyRing
 from latchstring.core.revocations import store
+from latchstring.core.revocations.measured import measured
 from latchstring.core.revocations.revoked import RevokedSet, newest_epoch
 from latchstring.core.revocations.rules import FeedPage, Revocation
 from latchstring.errors import RevocationsUnknownError, UnavailableError
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database
+from latchstring.foundation.measurements import UNMETERED, Meter
 from latchstring.foundation.polling import polling
 
 # A sign-out has to be in force at every worker within one second (ASVS 7.4.1): an interval, a statement, and a margin.
@@ -39,7 +41,10 @@ _log = logging.getLogger(__name__)
 class RevocationFeed:
     """Polls the database, and decides from memory whether a caller's session has ended."""
 
-    def __init__(self, database: Database, ring: KeyRing, clock: Clock, *, max_lag_seconds: float) -> None:
+    def __init__(
+        self, database: Database, ring: KeyRing, clock: Clock, *, max_lag_seconds: float, meter: Meter = UNMETERED
+    ) -> None:
+        self._meter = meter
         self._database = database
         self._ring = ring
         self._clock = clock
@@ -226,7 +231,10 @@ class RevocationFeed:
         """Poll the database while the block runs. The first poll has been tried when the block begins."""
         # After a restart in the same process it may be another database, or the same one much later.
         self._cursor, self._current_as_of, self._revoked, self._keys_epoch = None, None, RevokedSet(), 0
+        poll = measured(
+            self.poll, self._meter, current_as_of=lambda: self._current_as_of, entries=lambda: self._revoked.sizes
+        )
         # Until a poll succeeds, and if none has succeeded for too long, `refuse_if_stale` refuses every request.
         return polling(
-            self.poll, what="revocations", every_seconds=POLL_INTERVAL_SECONDS, expected=UnavailableError, log=_log
+            poll, what="revocations", every_seconds=POLL_INTERVAL_SECONDS, expected=UnavailableError, log=_log
         )

@@ -3,7 +3,7 @@
 No I/O, so that the verifier in another service uses the same set.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from latchstring.core.caller import Caller
@@ -29,6 +29,11 @@ class RevokedSet:
         self._sessions: dict[int, float] = {}
         self._users: dict[UUID, dict[str, tuple[int, float]]] = {}
         self._epoch = 0
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many sessions and users have entries."""
+        return {"session": len(self._sessions), "user": len(self._users)}
 
     def reason_for(self, caller: Caller) -> str | None:
         """Return why the caller's token is refused, as a `RevocationReason` or a newer version's; None if it is not."""

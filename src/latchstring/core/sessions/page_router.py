@@ -17,12 +17,12 @@ from latchstring.core.sessions.step_up import StepUpPages
 from latchstring.core.sessions.visitor_page import VisitorPage
 from latchstring.errors import Code
 from latchstring.foundation.web.context import WebContext
+from latchstring.foundation.web.measured import Handler
 from latchstring.foundation.web.pages.policy import with_headers
 from latchstring.foundation.web.pages.renderer import Renderer
 from latchstring.foundation.web.pages.route import PageRoute
 from latchstring.foundation.web.pages.urls import PageUrls
 from latchstring.foundation.web.problem import ProblemError
-from latchstring.foundation.web.route import Handler
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class PageRouter:
         pages = self
 
         class Route(PageRoute):
+            meter = pages.web.meter
             renderer = pages.renderer
             web = pages.web
 

@@ -30,8 +30,18 @@ from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock
 from latchstring.foundation.database import Connection, Database
 from latchstring.foundation.events import RefreshRepeatedElsewhere, Source
+from latchstring.foundation.measurements import UNMETERED, Meter, Metric
+from latchstring.foundation.spans import span
 
 _log = logging.getLogger(__name__)
+
+_OUTCOMES = {
+    Code.INVALID_TOKEN: "invalid",
+    Code.TOKEN_EXPIRED: "expired",
+    Code.REFRESH_TOKEN_REUSED: "reused",
+    Code.TOO_MANY_REQUESTS: "limited",
+}
+"""What the metrics call a refusal; every other one is `ended`."""
 
 
 class Refresher:
@@ -49,7 +59,9 @@ class Refresher:
         lifetimes: Lifetimes,
         limit: RefreshLimit | None,
         ends_repeats_elsewhere: bool = False,
+        meter: Meter = UNMETERED,
     ) -> None:
+        self._meter = meter
         self._database = database
         self._clock = clock
         self._tokens = tokens
@@ -68,6 +80,19 @@ class Refresher:
         Raises:
             UnavailableError: the database or the keys are unavailable. The client can repeat the request.
         """
+        outcome = "unavailable"
+        try:
+            with span("latchstring.refresh") as current:
+                result = await self._exchange(refresh_token, source=source)
+                outcome = _OUTCOMES.get(result.code, "ended") if isinstance(result, Refused) else "succeeded"
+                current.end_with(outcome)
+        finally:
+            self._meter.count(Metric.REFRESHES, outcome)
+            if outcome == "limited":
+                self._meter.count(Metric.LIMITS_HIT, "refresh")
+        return result
+
+    async def _exchange(self, refresh_token: str, *, source: Source) -> SignedIn | Refused:
         now = self._clock.now()
         bearer = self._tokens.read_refresh(refresh_token, now=now.timestamp())
         if bearer is None and await self._tokens.reload_keys_for(refresh_token):
@@ -161,6 +186,7 @@ class Refresher:
         if await store.count_repeat(
             connection, session.id, user_id=session.user_id, now=now, limit=limit, is_elsewhere=is_elsewhere
         ):
+            self._meter.count(Metric.REPEATS, "elsewhere" if is_elsewhere else "same")
             return session
         # The session may have ended since it was read.
         active = await store.active_session(connection, session.id, user_id=session.user_id, now=now)

@@ -15,12 +15,12 @@ from latchstring.core.sessions.visitor_page import VisitorPage
 from latchstring.errors import Code, Refused
 from latchstring.foundation.web.context import WebContext
 from latchstring.foundation.web.cookies import replaced_cookies
+from latchstring.foundation.web.measured import Handler
 from latchstring.foundation.web.origin import SAFE_METHODS
 from latchstring.foundation.web.pages.form import Form
 from latchstring.foundation.web.pages.renderer import Renderer
 from latchstring.foundation.web.pages.translations import msgid
 from latchstring.foundation.web.problem import ProblemError
-from latchstring.foundation.web.route import Handler
 
 _SIGNED_IN = "latchstring.signed_in"
 

@@ -36,7 +36,9 @@ class PasswordFeature:
 
     def build(self, tools: Tools, core: Core) -> FeatureParts:
         """Return the feature's parts."""
-        passwords = Passwords(tools.database, tools.clock, tools.passwords, tools.limits, sign_in=core.sign_in)
+        passwords = Passwords(
+            tools.database, tools.clock, tools.passwords, tools.limits, sign_in=core.sign_in, meter=tools.meter
+        )
         step_up = password_step_up(passwords, core.refresher, tools.web)
         return FeatureParts(
             name="password",

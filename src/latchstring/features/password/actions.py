@@ -28,7 +28,12 @@ from latchstring.foundation.events import (
     UserRegistered,
 )
 from latchstring.foundation.limits import Limits, Reservation
+from latchstring.foundation.measurements import UNMETERED, Meter, Metric
 from latchstring.foundation.passwords import PasswordHasher, Verdict
+from latchstring.foundation.spans import span
+
+_OUTCOMES = {Code.INVALID_CREDENTIALS: "wrong_credentials", Code.TOO_MANY_REQUESTS: "limited"}
+"""What the metrics call a refused sign-in; every other one is `refused`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,9 @@ class Passwords:
         limits: Limits,
         *,
         sign_in: SignIn,
+        meter: Meter = UNMETERED,
     ) -> None:
+        self._meter = meter
         self._database = database
         self._clock = clock
         self._hasher = hasher
@@ -121,6 +128,19 @@ class Passwords:
             The new session's tokens; `invalid_credentials`, the same for an unknown email, a wrong password, a user
             without a password and a disabled user; or `too_many_requests`.
         """
+        outcome = "unavailable"
+        try:
+            with span("latchstring.sign_in") as current:
+                result = await self._sign_in_once(email, password, former=former, source=source)
+                outcome = _OUTCOMES.get(result.code, "refused") if isinstance(result, Refused) else "succeeded"
+                current.end_with(outcome)
+        finally:
+            self._meter.count(Metric.SIGN_INS, Method.PASSWORD, outcome)
+        return result
+
+    async def _sign_in_once(
+        self, email: str, password: str, *, former: Iterable[str], source: Source
+    ) -> SignedIn | Refused:
         checked = await self._check(email, password, source=source)
         if isinstance(checked, Refused):
             return checked

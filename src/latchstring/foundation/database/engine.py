@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import sqlalchemy as sa
@@ -22,7 +23,7 @@ from latchstring.errors import ConfigurationError
 from latchstring.foundation.condition import Condition
 from latchstring.foundation.database.checkout import Connections, engine_apart
 from latchstring.foundation.database.connection import READING, SQLITE_LOCK_SECONDS, TIMEOUT_SECONDS, Connection, Engine
-from latchstring.foundation.database.failures import failures_translated
+from latchstring.foundation.database.failures import failures_translated, transaction_watched
 from latchstring.foundation.database.postgresql import prepare_postgresql
 from latchstring.foundation.database.pragmas import begin_sqlite, prepare_sqlite
 from latchstring.foundation.database.settings import PreparedStatements
@@ -30,6 +31,7 @@ from latchstring.foundation.database.sqlite import OneTripConnection, connect
 from latchstring.foundation.database.urls import checked_url, connect_arguments
 from latchstring.foundation.events import Event
 from latchstring.foundation.loop_lock import LoopLock
+from latchstring.foundation.measurements import UNMETERED, Meter, Metric
 
 _POOL_SIZE = 8
 _POOL_MARGIN_SECONDS = 0.2
@@ -65,6 +67,7 @@ class Database:
         *,
         listener: Listener | None = None,
         prepared_statements: PreparedStatements = "auto",
+        meter: Meter = UNMETERED,
     ) -> None:
         self.url = checked_url(database)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
@@ -73,12 +76,14 @@ class Database:
         self._writing = self.engine.execution_options(**_POSTGRESQL_OPTIONS) if self._is_lent else self.engine
         self._reading = self.engine.execution_options(**({READING: True} if self.is_sqlite else _AUTOCOMMIT))
         self._listener = listener
+        self._meter = meter
         self._writer = LoopLock()
         self._connections = Connections(self.engine, is_lent=self._is_lent)
         self._apart: _Apart | None = None
         self._apart_lock = LoopLock()
-        self.writes = Condition("database.writes", subject="writes to the database", log=_log)
-        self.reads = Condition("database.reads", subject="reads of the database", log=_log)
+        count = partial(meter.count, Metric.DATABASE_ERRORS)
+        self.writes = Condition("database.writes", subject="writes to the database", log=_log, count=count)
+        self.reads = Condition("database.reads", subject="reads of the database", log=_log, count=count)
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", begin_sqlite)
@@ -116,7 +121,7 @@ class Database:
             DatabaseUnavailableError: the database is unavailable or did not respond within five seconds.
         """
         events: list[Event] = []
-        with failures_translated(self.writes):
+        with transaction_watched(self.writes, self._meter):
             async with (
                 asyncio.timeout(TIMEOUT_SECONDS) as deadline,
                 self._write_lock(),

@@ -7,6 +7,7 @@ from enum import StrEnum
 from sqlalchemy import exc
 
 from latchstring.errors import DatabaseUnavailableError
+from latchstring.foundation.clock import stopwatch
 from latchstring.foundation.condition import Condition
 from latchstring.foundation.database.postgresql import (
     READ_ONLY,
@@ -15,6 +16,8 @@ from latchstring.foundation.database.postgresql import (
     STATEMENTS_LOST,
     StandbyError,
 )
+from latchstring.foundation.measurements import Meter, Metric
+from latchstring.foundation.spans import span
 
 
 class Cause(StrEnum):
@@ -36,7 +39,7 @@ class Cause(StrEnum):
 
 REASONS = {
     Cause.DISK_FULL: "the database's disk is full",
-    Cause.LOCKED: "another process locks the file for too long",
+    Cause.LOCKED: "another transaction holds a lock for too long",
     Cause.NO_CONNECTION: "no connection was opened or became free in time",
     Cause.NO_TABLES: "the database has no tables yet: run latchstring migrate",
     Cause.OTHER: "the database reports an error",
@@ -53,9 +56,11 @@ REASONS = {
 _BY_SQLSTATE = {
     READ_ONLY: Cause.READ_ONLY,
     **dict.fromkeys(STATEMENTS_LOST, Cause.STATEMENTS_LOST),
+    "40P01": Cause.LOCKED,
     "42P01": Cause.NO_TABLES,
     "53100": Cause.DISK_FULL,
     "53300": Cause.TOO_MANY_CONNECTIONS,
+    "55P03": Cause.LOCKED,
     "57014": Cause.TIMED_OUT,
 }
 _BY_SQLITE_NAME = {
@@ -93,6 +98,8 @@ def _cause_in_driver(error: exc.DBAPIError) -> Cause:
     for beginning, cause in _BY_SQLITE_NAME.items():
         if name.startswith(beginning):
             return cause
+    if "no such table" in str(error.orig):  # SQLite has no code of its own for it
+        return Cause.NO_TABLES
     if any(words in str(error.orig) for words in _CONNECTIONS_USED_UP):
         return Cause.TOO_MANY_CONNECTIONS
     # Connecting failed, or the connection was lost.
@@ -103,6 +110,17 @@ def _cause_in_driver(error: exc.DBAPIError) -> Cause:
 def is_disconnection(error: Exception) -> bool:
     """Return whether an error means that the connection to the database was lost."""
     return isinstance(error, exc.DBAPIError) and error.connection_invalidated
+
+
+@contextlib.contextmanager
+def transaction_watched(condition: Condition, meter: Meter) -> Iterator[None]:
+    """Time a transaction, put it into a span, and translate its failures."""
+    began = stopwatch()
+    try:
+        with span("latchstring.transaction"), failures_translated(condition):
+            yield
+    finally:
+        meter.observe(Metric.TRANSACTION, stopwatch() - began)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Limits: counts attempts in sliding windows, and refuses those beyond the rates."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -12,6 +13,10 @@ from latchstring.foundation.database import Connection, lock_each
 from latchstring.foundation.limits import store
 from latchstring.foundation.limits.rates import Rate
 from latchstring.foundation.limits.settings import LimitSettings
+from latchstring.foundation.measurements import UNMETERED, Meter, Metric
+
+_Windows = Mapping[str, tuple[str, Rate]]
+"""The windows of an attempt: the limit's name, and the key and rate of its window."""
 
 _IPV6_PREFIX = 64
 _TRIED_SLOTS = 100
@@ -36,8 +41,9 @@ class _Full:
 class Limits:
     """Counts attempts, and refuses those beyond the rates."""
 
-    def __init__(self, settings: LimitSettings, clock: Clock) -> None:
+    def __init__(self, settings: LimitSettings, clock: Clock, *, meter: Meter = UNMETERED) -> None:
         self._clock = clock
+        self._meter = meter
         self._is_on = settings.limits
         self._account = settings.limit_account
         self._address = settings.limit_address
@@ -56,11 +62,11 @@ class Limits:
             account: the canonical email, whether such an account exists or not.
             address: the client address; None if unknown. All unknown clients share one window.
         """
-        return await self._reserve(connection, *self._of_sign_in(account, address))
+        return await self._reserve(connection, self._of_sign_in(account, address))
 
     def refuses_sign_in(self, *, account: str, address: str | None) -> Refused | None:
         """Refuse from memory if a window was found full within the last second. No I/O."""
-        return self._refuses(*self._of_sign_in(account, address))
+        return self._refuses(self._of_sign_in(account, address))
 
     async def reserve_registration(self, connection: Connection, *, address: str | None) -> Reservation | Refused:
         """Take a slot for one registration from `address`, or refuse."""
@@ -84,16 +90,18 @@ class Limits:
         await store.insert_slots(connection, taken)
         await store.delete_slots(connection, taken.keys())
 
-    async def _reserve(self, connection: Connection, *wanted: tuple[str, Rate]) -> Reservation | Refused:
+    async def _reserve(self, connection: Connection, windows: _Windows) -> Reservation | Refused:
         if not self._is_on:
             return Reservation()
+        wanted = list(windows.values())
         # Locked in one order everywhere, so that two attempts never deadlock. Counted before the hash: counted after
         # it, as many guesses would pass at once as there are workers and threads.
         await lock_each(connection, sorted(key for key, _ in wanted))
         now = self._clock.now()
         full = await store.when_free(connection, wanted, now=now)
-        for (key, _), frees_at in zip(wanted, full, strict=True):
+        for (limit, (key, _)), frees_at in zip(windows.items(), full, strict=True):
             if frees_at is not None:
+                self._meter.count(Metric.LIMITS_HIT, limit)
                 until = min(now + _FULL_IS_REMEMBERED, frees_at)
                 self._remember(key, _Full(frees_at=frees_at, remembered_until=until))
         waits = [(frees_at - now).total_seconds() for frees_at in full if frees_at is not None]
@@ -103,21 +111,28 @@ class Limits:
         await store.insert_slots(connection, taken)
         return Reservation(tuple(taken))
 
-    def _of_sign_in(self, account: str, address: str | None) -> tuple[tuple[str, Rate], ...]:
-        return (_key("account", account), self._account), (_key("address", _counted(address)), self._address)
+    def _of_sign_in(self, account: str, address: str | None) -> _Windows:
+        return {
+            "account": (_key("account", account), self._account),
+            "address": (_key("address", _counted(address)), self._address),
+        }
 
-    def _of_registration(self, address: str | None) -> tuple[str, Rate]:
-        return _key("register", _counted(address)), self._register
+    def _of_registration(self, address: str | None) -> _Windows:
+        return {"register": (_key("register", _counted(address)), self._register)}
 
-    def _refuses(self, *wanted: tuple[str, Rate]) -> Refused | None:
+    def _refuses(self, windows: _Windows) -> Refused | None:
         now = self._clock.now()
         # A flood of attempts on a locked account would otherwise queue for the very lock, and on SQLite for the one
         # writer, that everybody's sign-in needs.
-        remembered = [full for key, _ in wanted if (full := self._full_windows.get(key)) is not None]
-        full_windows = [full for full in remembered if now < full.remembered_until]
+        remembered = {
+            limit: full for limit, (key, _) in windows.items() if (full := self._full_windows.get(key)) is not None
+        }
+        full_windows = {limit: full for limit, full in remembered.items() if now < full.remembered_until}
         if not full_windows:
             return None
-        wait = max(full.frees_at for full in full_windows) - now
+        for limit in full_windows:
+            self._meter.count(Metric.LIMITS_HIT, limit)
+        wait = max(full.frees_at for full in full_windows.values()) - now
         return Refused(Code.TOO_MANY_REQUESTS, retry_after_seconds=wait.total_seconds())
 
     def _remember(self, key: str, full: _Full) -> None:

@@ -12,6 +12,7 @@ from latchstring.errors import Code, UnavailableError
 from latchstring.foundation.audit import USER_AGENT_MAX_LENGTH
 from latchstring.foundation.background import Background
 from latchstring.foundation.events import Source
+from latchstring.foundation.measurements import UNMETERED, Meter
 from latchstring.foundation.web.client import client_address
 from latchstring.foundation.web.cookies import CookieJar, RawHeaders
 from latchstring.foundation.web.origin import origin_allowed
@@ -27,7 +28,8 @@ Refuse = Callable[[Request, ProblemError], Response]
 class WebContext:
     """Makes routers, and gives routes what depends on the settings: cookies, allowed origins, client addresses."""
 
-    def __init__(self, settings: WebSettings, background: Background) -> None:
+    def __init__(self, settings: WebSettings, background: Background, *, meter: Meter = UNMETERED) -> None:
+        self.meter = meter
         self.cookies = CookieJar.for_transport(https=settings.is_https)
         self._settings = settings
         self._background = background
@@ -37,6 +39,8 @@ class WebContext:
         web = self
 
         class Route(ProblemRoute):
+            meter = web.meter
+
             async def admit(self, request: Request) -> None:  # noqa: ARG002 -- every request is admitted
                 await web.begin()
 
@@ -54,6 +58,8 @@ class WebContext:
         web = self
 
         class OriginCheckedRoute(ProblemRoute):
+            meter = web.meter
+
             async def admit(self, request: Request) -> None:
                 if not web.origin_allowed(request.scope["headers"]):
                     raise ProblemError(Code.ORIGIN_NOT_ALLOWED)

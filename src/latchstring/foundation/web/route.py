@@ -4,8 +4,8 @@ This is done in the route and not in the application, so that a host's exception
 stay as they are.
 """
 
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +16,9 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from latchstring.errors import Code, UnavailableError
+from latchstring.foundation.measurements import UNMETERED, Meter
 from latchstring.foundation.web.body import read_json, refuse_announced_size
+from latchstring.foundation.web.measured import Handler, measured
 from latchstring.foundation.web.problem import ProblemError, problem_response
 
 BODY_REFUSALS = (
@@ -54,12 +56,10 @@ def dependencies_of(route: object) -> Iterator[object]:
         yield dependant.call
 
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-"""FastAPI's handler of a route: it resolves the dependencies and calls the route."""
-
-
 class ProblemRoute(APIRoute):
     """A route that turns its refusals into responses itself."""
+
+    meter: ClassVar[Meter] = UNMETERED
 
     def get_route_handler(self) -> Handler:
         """Wrap FastAPI's handler: check the headers, read the body, call the route, translate refusals."""
@@ -84,7 +84,7 @@ class ProblemRoute(APIRoute):
             _forbid_caching(response)
             return response
 
-        return guarded
+        return measured(guarded, self.meter, template=self.path_format)
 
     async def admit(self, request: Request) -> None:
         """Refuse a request by its headers alone; this class admits all."""

@@ -8,11 +8,12 @@ from starlette.types import Receive, Scope, Send
 
 from latchstring.errors import Code
 from latchstring.foundation.web.context import WebContext
+from latchstring.foundation.web.measured import Handler
 from latchstring.foundation.web.origin import SAFE_METHODS
 from latchstring.foundation.web.pages.policy import with_headers
 from latchstring.foundation.web.pages.renderer import Renderer
 from latchstring.foundation.web.problem import ProblemError
-from latchstring.foundation.web.route import Handler, ProblemRoute
+from latchstring.foundation.web.route import ProblemRoute
 
 
 class PageRoute(ProblemRoute):

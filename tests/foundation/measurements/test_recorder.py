@@ -1,0 +1,263 @@
+"""What one process counts is right, and what several count adds up, whichever of them has ended and however."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+
+from latchstring import ConfigurationError
+from latchstring.foundation.measurements import UNMETERED, MetricsSettings
+from latchstring.foundation.measurements.catalogue import BUCKETS, Metric
+from latchstring.foundation.measurements.recorder import Recorder, meter_for
+from latchstring.foundation.measurements.table import Series
+from tests.support.hang import HANG_SECONDS
+from tests.support.process import FORKED
+
+REUSED = (Metric.REFRESHES.value, "reused")
+PENDING = (Metric.HASHES_PENDING.value,)
+LAG = (Metric.REVOCATION_LAG.value,)
+ENTRIES = (Metric.REVOCATION_ENTRIES.value, "session")
+
+
+def worker(directory: Path, *, reused: float = 0, pending: float = 0, uptime: float = 100.0) -> Recorder:
+    """Returns the recorder of a worker that runs and has counted something."""
+    recorder = Recorder(directory)
+    recorder.share(uptime=uptime)
+    for _ in range(int(reused)):
+        recorder.count(Metric.REFRESHES, "reused")
+    recorder.gauge(Metric.HASHES_PENDING, pending)
+    return recorder
+
+
+Workers = Callable[..., Recorder]
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[Workers]:
+    """Starts workers on the test's directory; they end with it."""
+    with ExitStack() as stack:
+
+        def start(**counted: float) -> Recorder:
+            recorder = worker(tmp_path, **counted)
+            stack.callback(recorder.withdraw)
+            return recorder
+
+        yield start
+
+
+def read(directory: Path) -> dict[Series, list[float]]:
+    """Returns what somebody reads who has counted nothing."""
+    return Recorder(directory).read().series
+
+
+def files(directory: Path) -> int:
+    """Returns how many workers have a file."""
+    return len(list(directory.glob("*.values")))
+
+
+def test_a_counter_begins_at_zero_and_a_histogram_fills_its_buckets() -> None:
+    """A series that begins with its first event would hide that event from `rate`."""
+    recorder = Recorder(None)
+    assert recorder.read().series[REUSED] == [0.0]
+    recorder.count(Metric.REFRESHES, "reused")
+    for seconds in (0.0, BUCKETS[0], 0.02, 99.0):
+        recorder.observe(Metric.HASH, seconds)
+    series = recorder.read().series
+    assert series[REUSED] == [1.0]
+    *counts, total = series[Metric.HASH.value,]
+    assert (counts[0], counts[BUCKETS.index(0.025)], counts[-1], sum(counts)) == (2, 1, 1, 4)
+    assert total == pytest.approx(99.021)
+
+
+def test_hostile_values_make_no_series_and_take_no_memory() -> None:
+    """A label is not an open door, even if a caller passes what a client sent."""
+    recorder = Recorder(None)
+    before = set(recorder.read().series)
+    for number in range(1000):
+        recorder.count(Metric.EVENTS, f"ada{number}@example.com")
+        recorder.count(Metric.SIGN_INS, "pwd", '"} 1\nlatchstring_fake 1')
+    series = recorder.read().series
+    assert set(series) - before == {(Metric.EVENTS.value, "other"), (Metric.SIGN_INS.value, "pwd", "other")}
+    assert series[Metric.EVENTS.value, "other"] == [1000.0]
+
+
+def test_a_table_that_is_full_drops_series_and_raises_nothing() -> None:
+    """Routes are the only label without a list; a host with thousands of ours does not exist."""
+    recorder = Recorder(None)
+    for number in range(5000):
+        recorder.observe(Metric.HTTP_REQUEST, 0.1, f"/route/{number}", "GET")
+    recorder.count(Metric.REFRESHES, "reused")
+    assert recorder.read().series[REUSED] == [1.0]
+
+
+def test_threads_lose_nothing() -> None:
+    """Hashes are timed in threads of their own."""
+    recorder = Recorder(None)
+
+    def work() -> None:
+        for _ in range(2000):
+            recorder.count(Metric.REFRESHES, "reused")
+            recorder.observe(Metric.HASH, 0.01)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    series = recorder.read().series
+    assert series[REUSED] == [16_000.0]
+    assert sum(series[Metric.HASH.value,][:-1]) == 16_000
+
+
+def test_workers_are_added_up(workers: Workers) -> None:
+    """Counters and queues: the sum. Sizes: the largest. Ages: the oldest instant."""
+    one, other = workers(reused=2, pending=3, uptime=50.0), workers(reused=5, pending=4)
+    one.gauge(Metric.REVOCATION_ENTRIES, 7, "session")
+    other.gauge(Metric.REVOCATION_ENTRIES, 9, "session")
+    readings = one.read()
+    assert readings.workers == 2
+    assert (readings.series[REUSED], readings.series[PENDING]) == ([7.0], [7.0])
+    assert (readings.series[ENTRIES], readings.series[LAG]) == ([9.0], [50.0])
+
+
+def test_an_ended_worker_leaves_its_counters_and_no_gauge(workers: Workers, tmp_path: Path) -> None:
+    """Its file goes with the next reading, so that files do not pile up while a worker crashes again and again."""
+    lasting = workers(reused=1, pending=1)
+    for _ in range(5):
+        ending = workers(reused=10, pending=10, uptime=1.0)
+        ending.withdraw()
+        lasting.read()
+        assert files(tmp_path) == 1
+    readings = lasting.read()
+    assert readings.workers == 1
+    assert (readings.series[REUSED], readings.series[PENDING], readings.series[LAG]) == ([51.0], [1.0], [100.0])
+    assert read(tmp_path)[REUSED] == [51.0], "reading twice counts nothing twice"
+
+
+def test_one_that_begins_again_counts_from_zero_in_a_new_file(workers: Workers) -> None:
+    """An `Auth` that is closed and used again, as in tests: what it counted before is there once."""
+    recorder = workers(reused=3)
+    recorder.withdraw()
+    recorder.share(uptime=100.0)
+    recorder.share(uptime=100.0)
+    recorder.count(Metric.REFRESHES, "reused")
+    assert recorder.read().series[REUSED] == [4.0]
+
+
+def run_until_killed(directory: Path, ready: Event) -> None:
+    """A worker that counts, and is never asked to end."""
+    recorder = worker(directory, reused=4, pending=4)
+    ready.set()
+    signal.pause()
+    recorder.withdraw()
+
+
+def test_a_killed_worker_has_ended(tmp_path: Path) -> None:
+    """Nobody has to notice: the kernel takes its lock away, and a process id that is used again does not matter."""
+    ready = FORKED.Event()
+    process = FORKED.Process(target=run_until_killed, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(HANG_SECONDS)
+    readings = Recorder(tmp_path).read()
+    assert (readings.workers, readings.series[REUSED], readings.series[PENDING]) == (1, [4.0], [4.0])
+    process.kill()
+    process.join(HANG_SECONDS)
+    readings = Recorder(tmp_path).read()
+    assert (readings.workers, readings.series[REUSED]) == (0, [4.0])
+    assert PENDING not in readings.series
+
+
+def fork_after_sharing(directory: Path) -> None:
+    """A server that builds and starts the application, and then forks."""
+    recorder = worker(directory, reused=1)
+    child = os.fork()
+    recorder.share(uptime=100.0)
+    recorder.count(Metric.REFRESHES, "reused")
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def test_a_fork_gets_a_file_of_its_own(tmp_path: Path) -> None:
+    """Two that wrote into one would lose counts, and the parent's would be counted twice."""
+    process = FORKED.Process(target=fork_after_sharing, args=(tmp_path,))
+    process.start()
+    process.join(HANG_SECONDS)
+    assert process.exitcode == 0
+    assert files(tmp_path) == 2
+    assert read(tmp_path)[REUSED] == [3.0]
+
+
+def test_a_reader_that_dies_between_its_two_steps_counts_nothing_twice(tmp_path: Path) -> None:
+    """The counters are in `ended.json`, and the file they come from is still there."""
+    worker(tmp_path, reused=6).withdraw()
+    (path,) = tmp_path.glob("*.values")
+    content = path.read_bytes()
+    assert read(tmp_path)[REUSED] == [6.0]
+    path.write_bytes(content)
+    assert json.loads((tmp_path / "ended.json").read_text())["files"] == [path.name]
+    assert read(tmp_path)[REUSED] == [6.0]
+    assert files(tmp_path) == 0
+    assert read(tmp_path)[REUSED] == [6.0]
+
+
+def test_a_file_of_another_version_is_read_as_far_as_it_is_known(workers: Workers, tmp_path: Path) -> None:
+    """During a rolling update both versions share the directory."""
+    other = workers(reused=2)
+    other._table.add(("latchstring_of_tomorrow_total",), cells=1)
+    other._table.add((Metric.HASH.value, "a label"), cells=15)
+    (tmp_path / "half.values").write_bytes(b"not a table")
+    series = read(tmp_path)
+    assert series[REUSED] == [2.0]
+    assert not {name for name, *_ in series} - {metric.value for metric in Metric}
+
+
+def without_room(directory: Path, outcome: Path) -> None:
+    """A worker that may write no file of more than a kilobyte, as on a full disk."""
+    import resource  # noqa: PLC0415 -- in the process that is limited
+
+    handler = logging.FileHandler(outcome)
+    handler.setFormatter(logging.Formatter("%(event)s %(message)s"))
+    logging.getLogger("latchstring").addHandler(handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    assert dict(worker(directory, reused=2)._table.series())[REUSED] == [2.0]
+
+
+def test_a_full_disk_ends_no_worker(tmp_path: Path) -> None:
+    """It says so, goes on in memory, and leaves no half a file. Found out later, it would be a SIGBUS."""
+    process = FORKED.Process(target=without_room, args=(tmp_path / "shared", tmp_path / "log"))
+    process.start()
+    process.join(HANG_SECONDS)
+    assert process.exitcode == 0
+    assert (tmp_path / "log").read_text().startswith("metrics.not_shared this worker's metrics can't be shared")
+    assert list((tmp_path / "shared").iterdir()) == []
+
+
+def test_nothing_is_recorded_unless_the_settings_say_so(tmp_path: Path) -> None:
+    """And a port or a directory says so too."""
+    assert meter_for(MetricsSettings()) is UNMETERED
+    for changes in ({"metrics": True}, {"metrics_port": 0}, {"metrics_dir": tmp_path / "shared"}):
+        assert isinstance(meter_for(MetricsSettings.model_validate(changes)), Recorder)
+    assert not (tmp_path / "shared").exists(), "building an Auth writes no file"
+
+
+@pytest.mark.parametrize("call", [UNMETERED.count, lambda metric: UNMETERED.gauge(metric, 1.0)])
+def test_without_metrics_a_call_does_nothing(call: Callable[[Metric], None]) -> None:
+    """The meter of everyone who has none."""
+    call(Metric.SIGN_INS)
+
+
+def test_without_the_extra_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, and not at the first scrape."""
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'latchstring\[metrics\]'"):
+        meter_for(MetricsSettings(metrics=True))
+    assert meter_for(MetricsSettings()) is UNMETERED
