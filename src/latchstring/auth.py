@@ -38,7 +38,7 @@ from latchstring.features import DEFAULT_FEATURES
 from latchstring.foundation.clock import Clock, SystemClock
 from latchstring.foundation.database import STATEMENTS_ARE_LOST, Engine, statements_lost_by_pooler
 from latchstring.foundation.events import Source
-from latchstring.foundation.measurements.recorder import Recorder
+from latchstring.foundation.measurements.meter import recorder_of
 from latchstring.foundation.subscribers import After, EventT, GrantingEventT, Inside
 from latchstring.foundation.web.openapi import described
 from latchstring.foundation.web.pages.options import Pages
@@ -371,13 +371,13 @@ class Auth:
         Raises:
             ConfigurationError: nothing is counted, because the settings have no `metrics=True`.
         """
-        meter = self.parts.tools.meter
-        if not isinstance(meter, Recorder):
+        recorder = recorder_of(self.parts.tools.meter)
+        if recorder is None:
             raise ConfigurationError("metrics are off: set LATCHSTRING_METRICS=on, or pass Settings(metrics=True)")
         # Imported here: only what serves the metrics needs prometheus_client.
         from latchstring.foundation.measurements.exposition import MetricsApp  # noqa: PLC0415 -- as above
 
-        return MetricsApp(meter.read, self.parts.tools.clock)
+        return MetricsApp(recorder.read, self.parts.tools.clock)
 
     async def drained(self) -> None:
         """Wait until every subscriber was called for every committed event: for tests, and at the end of a script."""
@@ -386,9 +386,9 @@ class Auth:
     async def _begin(self, stack: contextlib.AsyncExitStack) -> None:
         if self.migrates:
             await self.prepare()
-        if isinstance(meter := self.parts.tools.meter, Recorder):
-            meter.share(uptime=self.parts.tools.clock.uptime())
-            stack.callback(meter.withdraw)
+        if (recorder := recorder_of(self.parts.tools.meter)) is not None:
+            recorder.share(uptime=self.parts.tools.clock.uptime())
+            stack.callback(recorder.withdraw)
         await stack.enter_async_context(self.parts.core.feed.polling())
         await stack.enter_async_context(self.parts.housekeeping.running())
 

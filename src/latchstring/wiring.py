@@ -54,7 +54,7 @@ from latchstring.foundation.database import Connection, Database, Engine
 from latchstring.foundation.housekeeping import Cleanup, Housekeeping
 from latchstring.foundation.limits import Limits, prune_limits
 from latchstring.foundation.measurements import Meter
-from latchstring.foundation.measurements.recorder import meter_for
+from latchstring.foundation.measurements.meter import meter_for
 from latchstring.foundation.passwords import PasswordHasher
 from latchstring.foundation.subscribers import Subscribers
 from latchstring.foundation.vault import Vault

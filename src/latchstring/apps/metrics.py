@@ -23,8 +23,7 @@ from latchstring import Settings
 from latchstring.apps.connections import BoundedProtocol
 from latchstring.apps.environment import set_for_workers
 from latchstring.foundation.clock import SystemClock
-from latchstring.foundation.measurements.reading import read_directory
-from latchstring.foundation.measurements.recorder import refuse_without_prometheus
+from latchstring.foundation.measurements.meter import refuse_without_prometheus
 
 _MAX_CONNECTIONS = 16
 
@@ -70,6 +69,7 @@ def _remove(directory: Path, owner: int) -> None:
 def _serve(directory: Path, listener: socket.socket) -> None:
     # Imported here, in the one process that needs prometheus_client.
     from latchstring.foundation.measurements.exposition import MetricsApp  # noqa: PLC0415 -- as above
+    from latchstring.foundation.measurements.reading import read_directory  # noqa: PLC0415 -- as above
 
     config = uvicorn.Config(
         _OnlyMetrics(MetricsApp(partial(read_directory, directory), SystemClock())),

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -64,10 +65,24 @@ def span(name: Name) -> Iterator[Span]:
             raise
 
 
-@cache
 def _tracer() -> "trace.Tracer | None":
+    api = _api()
+    if api is None:
+        return None
+    provider = api.get_tracer_provider()
+    # No SDK: a span that goes nowhere would cost each transaction several times what this question does.
+    return None if isinstance(provider, api.ProxyTracerProvider) else _tracer_of(provider)
+
+
+@cache
+def _api() -> ModuleType | None:
     try:
         from opentelemetry import trace  # noqa: PLC0415 -- optional
     except ImportError:
         return None
-    return trace.get_tracer("latchstring", version("latchstring"))
+    return trace
+
+
+@cache
+def _tracer_of(provider: "trace.TracerProvider") -> "trace.Tracer":
+    return provider.get_tracer("latchstring", version("latchstring"))

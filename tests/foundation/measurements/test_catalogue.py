@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from latchstring.foundation import events
-from latchstring.foundation.measurements.catalogue import CATALOGUE, OTHER, ROUTE_TEMPLATES, Kind, Metric
+from latchstring.foundation.measurements.catalogue import CATALOGUE, OTHER, ROUTE_TEMPLATES, Kind
+from latchstring.foundation.measurements.names import Metric
 from tests.support.folders import ROOT
 
 DOCUMENT = (ROOT / "docs" / "metrics.md").read_text()

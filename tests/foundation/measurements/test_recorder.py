@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from latchstring import ConfigurationError
-from latchstring.foundation.measurements import UNMETERED, MetricsSettings
-from latchstring.foundation.measurements.catalogue import BUCKETS, Metric
-from latchstring.foundation.measurements.recorder import Recorder, meter_for
-from latchstring.foundation.measurements.table import Series
+from latchstring.foundation.measurements.catalogue import BUCKETS
+from latchstring.foundation.measurements.names import Metric
+from latchstring.foundation.measurements.recorder import Recorder
+from latchstring.foundation.measurements.table import SIZE, Series
 from tests.support.hang import HANG_SECONDS
 from tests.support.process import FORKED
 
@@ -241,23 +239,9 @@ def test_a_full_disk_ends_no_worker(tmp_path: Path) -> None:
     assert list((tmp_path / "shared").iterdir()) == []
 
 
-def test_nothing_is_recorded_unless_the_settings_say_so(tmp_path: Path) -> None:
-    """And a port or a directory says so too."""
-    assert meter_for(MetricsSettings()) is UNMETERED
-    for changes in ({"metrics": True}, {"metrics_port": 0}, {"metrics_dir": tmp_path / "shared"}):
-        assert isinstance(meter_for(MetricsSettings.model_validate(changes)), Recorder)
-    assert not (tmp_path / "shared").exists(), "building an Auth writes no file"
-
-
-@pytest.mark.parametrize("call", [UNMETERED.count, lambda metric: UNMETERED.gauge(metric, 1.0)])
-def test_without_metrics_a_call_does_nothing(call: Callable[[Metric], None]) -> None:
-    """The meter of everyone who has none."""
-    call(Metric.SIGN_INS)
-
-
-def test_without_the_extra_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the start, and not at the first scrape."""
-    monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'latchstring\[metrics\]'"):
-        meter_for(MetricsSettings(metrics=True))
-    assert meter_for(MetricsSettings()) is UNMETERED
+def test_a_file_has_its_room_before_it_is_mapped(workers: Workers, tmp_path: Path) -> None:
+    """As one has that is written in full: a page without a place on the disk is a SIGBUS when it is counted in."""
+    workers()
+    (path,) = tmp_path.glob("*.values")
+    (tmp_path / "written").write_bytes(bytes(SIZE))
+    assert path.stat().st_blocks >= (tmp_path / "written").stat().st_blocks

@@ -10,6 +10,7 @@ from enum import StrEnum, auto
 from itertools import product
 
 from latchstring.foundation import events
+from latchstring.foundation.measurements.names import Metric
 
 OTHER = "other"
 """The value of a label that got one which is not in its list."""
@@ -30,30 +31,6 @@ class Kind(StrEnum):
     """A gauge that workers set to an instant, by `Clock.uptime`: the most seconds since then. NaN is unknown."""
     AGE_BY_DATE = auto()
     """The same with an instant in seconds since 1970."""
-
-
-class Metric(StrEnum):
-    """The name of every metric."""
-
-    SIGN_INS = "latchstring_sign_ins_total"
-    REFRESHES = "latchstring_refreshes_total"
-    REPEATS = "latchstring_refresh_repeats_total"
-    EVENTS = "latchstring_events_total"
-    LIMITS_HIT = "latchstring_limits_hit_total"
-    HASHES_PENDING = "latchstring_hashes_pending"
-    HASHES_REFUSED = "latchstring_hashes_refused_total"
-    HASH_WAIT = "latchstring_hash_wait_seconds"
-    HASH = "latchstring_hash_seconds"
-    REVOCATION_LAG = "latchstring_revocation_lag_seconds"
-    REVOCATION_ENTRIES = "latchstring_revocation_entries"
-    REVOCATION_POLLS = "latchstring_revocation_polls_total"
-    REVOCATION_POLL = "latchstring_revocation_poll_seconds"
-    KEY_AGE = "latchstring_key_age_seconds"
-    DATABASE_ERRORS = "latchstring_database_errors_total"
-    TRANSACTION = "latchstring_transaction_seconds"
-    HTTP_REQUEST = "latchstring_http_request_seconds"
-    HTTP_RESPONSES = "latchstring_http_responses_total"
-    WORKERS = "latchstring_workers"
 
 
 # From a fast read to the timeouts of 5 s. Three buckets more in each decade would double the cost of a scrape.

@@ -18,7 +18,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from latchstring.foundation.clock import Clock
-from latchstring.foundation.measurements.catalogue import BUCKETS, CATALOGUE, Described, Kind, Metric
+from latchstring.foundation.measurements.catalogue import BUCKETS, CATALOGUE, Described, Kind
+from latchstring.foundation.measurements.names import Metric
 from latchstring.foundation.measurements.reading import Readings
 
 _METHODS = ("GET", "HEAD")

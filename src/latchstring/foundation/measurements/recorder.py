@@ -1,7 +1,6 @@
 """The meter that records: adds to a table, in memory or in a file of this process that others read."""
 
 import fcntl
-import importlib.util
 import logging
 import os
 import secrets
@@ -12,11 +11,9 @@ from mmap import mmap
 from pathlib import Path
 from typing import BinaryIO
 
-from latchstring.errors import ConfigurationError
-from latchstring.foundation.measurements.catalogue import BUCKETS, CATALOGUE, Metric
-from latchstring.foundation.measurements.meter import UNMETERED, Meter
+from latchstring.foundation.measurements.catalogue import BUCKETS, CATALOGUE
+from latchstring.foundation.measurements.names import Metric
 from latchstring.foundation.measurements.reading import Readings, of_one_process, read_directory
-from latchstring.foundation.measurements.settings import MetricsSettings
 from latchstring.foundation.measurements.table import SIZE, Series, Table, empty_table
 
 _log = logging.getLogger(__name__)
@@ -151,26 +148,3 @@ def _new_file(directory: Path, table: Table) -> tuple[BinaryIO, mmap]:
         hidden.unlink(missing_ok=True)
         raise
     return file, memory
-
-
-def meter_for(settings: MetricsSettings) -> Meter:
-    """Return a `Recorder`, or the meter that does nothing if the settings ask for no metrics.
-
-    Raises:
-        ConfigurationError: they do, and prometheus_client is not installed.
-    """
-    if not settings.counts:
-        return UNMETERED
-    # At the start, and not at the first scrape.
-    refuse_without_prometheus()
-    return Recorder(settings.metrics_dir)
-
-
-def refuse_without_prometheus() -> None:
-    """Refuse to start if prometheus_client is not installed. It is not imported: a worker does not need it.
-
-    Raises:
-        ConfigurationError: it is not installed.
-    """
-    if importlib.util.find_spec("prometheus_client") is None:
-        raise ConfigurationError("metrics need prometheus-client: pip install 'latchstring[metrics]'")
