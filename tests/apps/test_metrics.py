@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -160,6 +161,23 @@ def test_a_port_that_is_none_is_one_sentence(port: str, variables: dict[str, str
     run = latchstring("serve", cwd=tmp_path, variables=variables | {"LATCHSTRING_METRICS_PORT": port})
     assert run.returncode == 3
     assert "LATCHSTRING_METRICS_PORT" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def without_a_temporary_directory() -> None:
+    """Runs a command where no temporary directory can be written, also as root."""
+    tempfile.tempdir = "/dev/null/nowhere"
+    command_line()
+
+
+@ON_SQLITE
+def test_without_a_temporary_directory_it_is_one_sentence(variables: dict[str, str], tmp_path: Path) -> None:
+    """And a directory of one's own is the way out."""
+    run = forked(
+        without_a_temporary_directory, "latchstring", "serve", "--port", "0", cwd=tmp_path, variables=variables
+    )
+    assert (run.returncode, run.stdout) == (3, "")
+    assert "LATCHSTRING_METRICS_DIR" in run.stderr
     assert "Traceback" not in run.stderr
 
 

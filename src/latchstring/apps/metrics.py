@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from latchstring import Settings
 from latchstring.apps.connections import BoundedProtocol
 from latchstring.apps.environment import set_for_workers
+from latchstring.errors import ConfigurationError
 from latchstring.foundation.clock import SystemClock
 from latchstring.foundation.measurements.meter import refuse_without_prometheus
 
@@ -38,7 +39,7 @@ def start_metrics(settings: Settings, bind: Callable[[str, int], socket.socket])
         bind: binds a host and a port, or ends the command with a message.
 
     Raises:
-        ConfigurationError: prometheus_client is not installed.
+        ConfigurationError: prometheus_client is not installed, or there is no directory for the workers' numbers.
     """
     if settings.metrics_port is None:
         return None
@@ -55,7 +56,12 @@ def start_metrics(settings: Settings, bind: Callable[[str, int], socket.socket])
 
 
 def _temporary_directory() -> Path:
-    directory = Path(tempfile.mkdtemp(prefix="latchstring-metrics-"))
+    try:
+        directory = Path(tempfile.mkdtemp(prefix="latchstring-metrics-"))
+    except OSError:
+        raise ConfigurationError(
+            "the temporary directory can't be written: set LATCHSTRING_METRICS_DIR to a directory that can"
+        ) from None
     atexit.register(_remove, directory, os.getpid())
     return directory
 
