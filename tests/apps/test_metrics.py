@@ -26,7 +26,7 @@ SIGN_INS = 'latchstring_sign_ins_total{method="pwd",outcome="succeeded"}'
 
 
 @pytest.fixture
-def variables(database_url: str) -> dict[str, str]:
+def variables(database_url: str, tmp_path: Path) -> dict[str, str]:
     """The variables of a server with a metrics port, on a database that is prepared."""
     return {
         **CHEAP_HASH,
@@ -34,6 +34,7 @@ def variables(database_url: str) -> dict[str, str]:
         "LATCHSTRING_DATABASE_URL": database_url,
         "LATCHSTRING_SECRET": SECRET,
         "LATCHSTRING_METRICS_PORT": "0",
+        "TMPDIR": str(tmp_path),  # a forked process leaves what its last steps would remove
     }
 
 
