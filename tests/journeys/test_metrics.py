@@ -14,7 +14,8 @@ from sqlalchemy import exc
 
 from latchstring import Auth, ConfigurationError, DatabaseUnavailableError, Settings
 from latchstring.foundation.database.failures import Cause
-from latchstring.foundation.measurements.catalogue import CATALOGUE, Metric
+from latchstring.foundation.measurements import Metric
+from latchstring.foundation.measurements.catalogue import CATALOGUE
 from latchstring.testing import ManualClock
 from tests.support.backends import ON_SQLITE, WITH_PAGES
 from tests.support.metrics import Samples, scraped, scraped_text

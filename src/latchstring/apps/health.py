@@ -80,7 +80,12 @@ def health_router(auth: Auth) -> APIRouter:
     router = APIRouter(route_class=ProblemRoute, tags=["health"])
     write_check = _WriteCheck(auth)
 
-    @router.get("/healthz", operation_id="get_health", summary="The process is up")
+    @router.get(
+        "/healthz",
+        operation_id="get_health",
+        summary="The process is up",
+        responses=refusals(Code.BODY_TOO_LARGE),
+    )
     @public
     async def get_health() -> Health:
         # Reads nothing: a database that is down is no reason to restart every instance.
@@ -93,7 +98,7 @@ def health_router(auth: Auth) -> APIRouter:
         response_model=Readiness,
         responses={
             503: {"model": Readiness, "description": "Send traffic to another instance"},
-            **refusals(Code.VALIDATION_FAILED),
+            **refusals(Code.BODY_TOO_LARGE, Code.VALIDATION_FAILED),
         },
     )
     @public
