@@ -267,7 +267,9 @@ PROVOCATIONS: dict[Code, Callable[[Visit], Awaitable[httpx2.Response]]] = {
     Code.UNSUPPORTED_MEDIA_TYPE: lambda visit: visit.ask({"Content-Type": "text/plain"}),
     Code.USER_GONE: Visit.deleted,
     Code.USER_NOT_FOUND: Visit.deleted,
-    Code.VALIDATION_FAILED: lambda visit: visit.ask(content=b"[]", params={"all": "perhaps", "after": "yesterday"}),
+    Code.VALIDATION_FAILED: lambda visit: visit.ask(
+        content=b"[]", params={"all": "perhaps", "after": "yesterday", "require": "luck"}
+    ),
 }
 # After these, and after a POST, PATCH or DELETE that succeeds, the visitor's session is another one, or none.
 CHANGING = {
