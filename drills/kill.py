@@ -1,10 +1,11 @@
-"""What was answered survives `kill -9`: the whole server, in the middle of a storm, again and again.
+"""What was answered survives `kill -9`: the whole server, and PostgreSQL itself, in the middle of a storm.
 
     .venv/bin/python drills/kill.py [--rounds N] [--database sqlite|postgresql]
 
 In each round people register as fast as they can, and others, in two tabs each that ask at the same instant, refresh
-as fast as they can. At a random moment every process of the server is killed. It is started anew on the same database,
-and then
+as fast as they can. At a random moment every process of the server is killed. On PostgreSQL it is done once more with a
+database of the drill's own that syncs every commit to the disk (fsync on): there PostgreSQL is killed, and the server a
+moment later. Everything is started anew on the same data, and then
 
 1. whoever's registration was answered with 201 signs in,
 2. each refresher's row has the generation that was last answered, or, where the kill swallowed the last answer of both
@@ -18,7 +19,7 @@ import random
 import secrets
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -36,6 +37,7 @@ from latchstring.core.sessions import store
 from latchstring.core.sessions.rules import Session
 from latchstring.foundation.database import Database
 from tests.support.hang import HANG_SECONDS
+from tests.support.postgres import OwnPostgres
 from tests.support.process import NO_TLS, ServerProcess
 from tests.support.service import credentials, registration
 
@@ -95,10 +97,27 @@ class Tally:
 
 def drill(url: str, *, rounds: int, workers: int = 2) -> list[Figure]:
     """Return what was lost."""
+    figures = _kill_on(url, rounds=rounds, workers=workers)
+    if not url.startswith("postgresql"):
+        return figures
+    return [*figures, *drill_database(rounds=rounds, workers=workers)]
+
+
+def drill_database(*, rounds: int, workers: int = 2) -> list[Figure]:
+    """Return what was lost where PostgreSQL was killed as well."""
+    with OwnPostgres(fsync="on", full_page_writes="on", synchronous_commit="on") as postgres:
+        url = postgres.create_database()
+        figures = _kill_on(url, rounds=rounds, workers=workers, postgres=postgres)
+    return [replace(figure, promise=f"PostgreSQL killed, fsync on: {figure.promise}") for figure in figures]
+
+
+def _kill_on(url: str, *, rounds: int, workers: int, postgres: OwnPostgres | None = None) -> list[Figure]:
     tally = Tally()
     for _ in range(rounds):
         with serving(url, workers=workers, variables=LONG_GRACE) as server:
-            storm = asyncio.run(_storm(server))
+            storm = asyncio.run(_storm(server, postgres))
+        if postgres is not None:
+            postgres.start()
         with serving(url, workers=workers, variables=LONG_GRACE) as server:
             asyncio.run(_take_stock(server, url, storm, tally))
         tally.storms.append(storm)
@@ -109,7 +128,7 @@ def drill(url: str, *, rounds: int, workers: int = 2) -> list[Figure]:
 # --- the storm --------------------------------------------------------------------------------------------------------
 
 
-async def _storm(server: ServerProcess) -> Storm:
+async def _storm(server: ServerProcess, postgres: OwnPostgres | None) -> Storm:
     storm = Storm()
     async with asyncio.TaskGroup() as group:
         for _ in range(REGISTERING):
@@ -121,7 +140,10 @@ async def _storm(server: ServerProcess) -> Storm:
             await storm.has_registered.wait()
         milliseconds = AT_LEAST_MILLISECONDS + secrets.randbelow(AT_MOST_MILLISECONDS - AT_LEAST_MILLISECONDS)
         await asyncio.sleep(milliseconds / 1000)
-        server.kill()  # before this returns nobody here hears anything: it happens between two of the loop's turns
+        # Before these return nobody here hears anything: they happen between two of the loop's turns.
+        if postgres is not None:
+            postgres.kill()
+        server.kill()
     return storm
 
 

@@ -110,6 +110,8 @@ class Answer:
     cookies: Mapping[str, str] = field(repr=False)
     sent_at: float
     answered_at: float
+    is_told_to_wait: bool = False
+    """It has a Retry-After."""
 
     @property
     def is_success(self) -> bool:
@@ -194,6 +196,7 @@ class Visitor:
             cookies=dict(_SET_COOKIE.findall(head)),
             sent_at=sent_at,
             answered_at=answered_at,
+            is_told_to_wait="\r\nretry-after:" in head.lower(),
         )
 
     async def registered(self, email: str) -> Pair:

@@ -208,5 +208,7 @@ async def test_a_pool_that_is_used_up(
         status, state = await readiness(service)
         assert (status, state["status"], state["database"]) == (503, "unavailable", False)
         assert (await ada.get("/api/dashboard")).status_code == 200
+    # The connections are free again, and the last that was heard of writes is that there was none.
+    assert await readiness(service) == (503, NO_SIGN_IN | {"status": "unavailable"})
     assert ("database.writes_failing", "no_connection") in events(caplog)
     assert ("database.reads_failing", "no_connection") in events(caplog)

@@ -13,7 +13,9 @@ def test_a_sign_out_is_known_everywhere(database_url: str) -> None:
 
 def test_what_was_answered_survives_a_kill(database_url: str) -> None:
     """Registrations are there, refreshes go on from where they were, and no session has two living branches."""
-    figures = kill.drill(database_url, rounds=1, workers=1)
+    # On PostgreSQL the harder one: the database is killed as well.
+    is_sqlite = database_url.startswith("sqlite")
+    figures = kill.drill(database_url, rounds=1, workers=1) if is_sqlite else kill.drill_database(rounds=1, workers=1)
     assert len(figures) == 4
     judge(figures)
 

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from latchstring.auth import Auth
 from latchstring.errors import Code, UnavailableError
+from latchstring.foundation.database import OWN_CAUSES, Database
 from latchstring.foundation.web.problem import refusals
 from latchstring.foundation.web.route import ProblemRoute
 from latchstring.inspection import public
@@ -136,9 +137,7 @@ async def _readiness(auth: Auth, write_check: _WriteCheck, *, draining: bool) ->
         status=_status(
             serves=all((database, schema_current, keys, revocations)) and not draining,
             sign_in=sign_in,
-            # A file is on this instance's own disk: another one may do better. A PostgreSQL that can't be written to is
-            # everybody's, and taking all instances away would end what still works.
-            disk_is_own=auth.parts.tools.database.is_sqlite,
+            is_only_here=_is_only_here(auth.parts.tools.database),
         ),
         database=database,
         schema_current=schema_current,
@@ -149,7 +148,13 @@ async def _readiness(auth: Auth, write_check: _WriteCheck, *, draining: bool) ->
     )
 
 
-def _status(*, serves: bool, sign_in: bool, disk_is_own: bool) -> Status:
-    if not serves or (disk_is_own and not sign_in):
+def _is_only_here(database: Database) -> bool:
+    # A SQLite file is on this instance's own disk, and the pool is this instance's own: another one may do better. A
+    # PostgreSQL that can't be written to is everybody's, and taking all instances away would end what still works.
+    return database.is_sqlite or not database.writes.causes.isdisjoint(OWN_CAUSES)
+
+
+def _status(*, serves: bool, sign_in: bool, is_only_here: bool) -> Status:
+    if not serves or (is_only_here and not sign_in):
         return Status.UNAVAILABLE
     return Status.READY if sign_in else Status.DEGRADED

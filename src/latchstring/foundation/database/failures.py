@@ -37,6 +37,9 @@ class Cause(StrEnum):
     UNREACHABLE = "unreachable"
 
 
+OWN_CAUSES = frozenset({Cause.POOL_EMPTY, Cause.NO_CONNECTION})
+"""Causes that lie in this process: another one may have no failures."""
+
 REASONS = {
     Cause.DISK_FULL: "the database's disk is full",
     Cause.LOCKED: "another transaction holds a lock for too long",
