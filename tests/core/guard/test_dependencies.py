@@ -359,7 +359,7 @@ async def test_an_open_socket_is_closed_when_the_worker_cant_know(
     async with served.socket("/echo", ada.cookies["access_token"]) as socket:
         assert await socket.recv()
 
-        async def away(*_: object) -> str:
+        async def away(*_: object, **__: object) -> str:
             raise TimeoutError
 
         monkeypatch.setattr("latchstring.core.revocations.store.revocations_cursor", away)
