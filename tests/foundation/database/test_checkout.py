@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -14,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from latchstring.errors import DatabaseUnavailableError
 from latchstring.foundation.database import Connection, Database, checkout, engine
-from tests.support.hang import HANG_SECONDS
+from tests.support.hang import HANG_SECONDS, until
 from tests.support.postgres import OwnPostgres, Postgres
 
 TIMEOUT_SECONDS = 0.2
@@ -156,6 +157,29 @@ async def test_a_server_that_hangs_holds_nobody(
         await until_served(database)
     finally:
         await database.close()
+
+
+@drivers
+async def test_a_statement_that_waits_too_long_ends_in_the_server(
+    driver: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Breaking the connection alone would leave it waiting for the lock, and the next ones: until none is allowed."""
+    database = Database(with_driver(url, driver).render_as_string(hide_password=False))
+
+    async def write() -> None:
+        with contextlib.suppress(DatabaseUnavailableError):
+            async with database.transaction() as connection:
+                await connection.execute(sa.text("INSERT INTO locked VALUES (1)"))
+
+    with psycopg.connect(url, autocommit=True) as watch, psycopg.connect(url) as locker:
+        watch.execute("CREATE TABLE locked (number integer)")
+        await _reading(database)
+        locker.execute("LOCK TABLE locked")
+        monkeypatch.setattr(engine, "TIMEOUT_SECONDS", 1.0)
+        await asyncio.gather(*(write() for _ in range(8)))
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        await until(lambda: not watch.execute(waiting).fetchall())
+    await database.close()
 
 
 async def until_served(database: Database) -> None:

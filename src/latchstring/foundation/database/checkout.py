@@ -1,8 +1,12 @@
 """Check connections to PostgreSQL out of a pool and back, without waiting for a server that hangs.
 
-Cancelling a statement is not enough. psycopg then asks the server to cancel it and waits for the server's word, and
-closing the connection waits again: five seconds become twenty. So the connection is broken, on our side alone, just
-before the caller's time is over.
+Cancelling the task that waits is not enough. psycopg then asks the server to cancel the statement and waits for the
+server's word, asyncpg waits in the rollback, and closing the connection waits again: five seconds become twenty. So a
+statement that runs out of time meets, one after the other,
+
+    a cancel request   the server ends the statement, which would otherwise wait for a lock with nobody behind it
+    the broken socket  on our side alone, where the server did not respond
+    the time limit     of the caller
 """
 
 import asyncio
@@ -19,8 +23,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from latchstring.foundation.database.connection import Connection
 from latchstring.foundation.database.failures import Cause, NoConnectionError, cause_of
 
+_CANCEL_BEFORE_SECONDS = 0.5
+"""How long before the deadline psycopg's statement is cancelled. asyncpg cancels when the deadline cancels its task."""
 _BREAK_BEFORE_SECONDS = 0.1
-"""How long before the deadline a connection is broken, so that its error arrives before the cancellation."""
+"""How long before the deadline psycopg's connection is broken, so that its error arrives before the cancellation."""
+_BREAK_AFTER_SECONDS = 0.3
+"""How long after the deadline asyncpg's connection is broken, if its cancel request brought nothing."""
+_DISPOSE_SECONDS = 2.0
 _CLOSE_SECONDS = 0.5
 """How long a caller waits for its connection to go back to the pool."""
 
@@ -52,31 +61,33 @@ class Connections:
             if deadline.expired():
                 raise NoConnectionError from None
             raise
-        broken = asyncio.Event()
-        breaking = _break_before(deadline, connection, broken)
+        limit = _Limit(deadline, connection)
         try:
             yield connection
         except exc.DBAPIError as error:
             # What the driver says of a connection that was broken here: that it is lost.
-            if broken.is_set():
+            if limit.has_broken:
                 raise TimeoutError from error
             # The old primary, demoted: the next connection may lead to the new one.
             if cause_of(error) is Cause.READ_ONLY:
                 await connection.invalidate()
             raise
         finally:
-            closing = asyncio.create_task(connection.close())
+            closing = asyncio.create_task(_close(connection, limit))
             self._remember(closing)
             # Not `shield` alone: a server that hangs would hold the caller here, after its time.
             await asyncio.wait([closing], timeout=_CLOSE_SECONDS)
-            if breaking is not None:
-                breaking.cancel()
 
     async def close(self) -> None:
-        """Wait for what is being closed; an application's engine stays open."""
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        """Close what is open, for two seconds at most; an application's engine stays open."""
         if not self._is_lent:
-            await self._engine.dispose()
+            self._remember(asyncio.create_task(self._engine.dispose()))
+        if not self._closing:
+            return
+        _, hanging = await asyncio.wait(set(self._closing), timeout=_DISPOSE_SECONDS)
+        for task in hanging:
+            # asyncpg ends the connection then, without a word to the server.
+            task.cancel()
 
     def _remember(self, closing: "asyncio.Task[None]") -> None:
         self._closing.add(closing)
@@ -117,27 +128,71 @@ async def _close_once_connected(connecting: "asyncio.Task[Connection]") -> None:
         await (await connecting).close()
 
 
-def _break_before(
-    deadline: asyncio.Timeout, connection: Connection, broken: asyncio.Event
-) -> asyncio.TimerHandle | None:
-    when = deadline.when()
-    if when is None:
-        return None
-    loop = asyncio.get_running_loop()
-    # Halfway, where little time is left.
-    when -= min(_BREAK_BEFORE_SECONDS, max(0.0, when - loop.time()) / 2)
-    return loop.call_at(when, _break, connection, broken)
+async def _close(connection: Connection, limit: "_Limit") -> None:
+    # A cancel request that is still on its way must not meet the next one's statement.
+    await limit.end()
+    await connection.close()
 
 
-def _break(connection: Connection, broken: asyncio.Event) -> None:
-    """Break a connection without a word to the server: what waits for it fails at once, as after a lost connection."""
+class _Limit:
+    """Ends a statement that runs past the deadline: asks the server to, and breaks the connection if it does not."""
+
+    def __init__(self, deadline: asyncio.Timeout, connection: Connection) -> None:
+        self.has_broken = False
+        self._connection = connection
+        self._cancelling: asyncio.Task[None] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        when = deadline.when()
+        if when is None:
+            return
+        loop = asyncio.get_running_loop()
+        if not hasattr(_driver_of(connection), "pgconn"):  # asyncpg
+            self._timers = [loop.call_at(when + _BREAK_AFTER_SECONDS, self._break)]
+            return
+        # Halfway, where little time is left.
+        left = max(0.0, when - loop.time())
+        self._timers = [
+            loop.call_at(when - min(_CANCEL_BEFORE_SECONDS, left / 2), self._cancel),
+            loop.call_at(when - min(_BREAK_BEFORE_SECONDS, left / 4), self._break),
+        ]
+
+    def _cancel(self) -> None:
+        driver = _driver_of(self._connection)
+        if driver is not None:
+            self._cancelling = asyncio.create_task(_cancelled(driver))
+
+    def _break(self) -> None:
+        driver = _driver_of(self._connection)
+        if driver is None:
+            return
+        self.has_broken = True
+        if not hasattr(driver, "pgconn"):
+            driver.terminate()
+        elif not driver.closed:
+            # A duplicate, because psycopg closes its own. `shutdown` is of the connection, not of the descriptor.
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(driver.pgconn.socket)) as duplicate:
+                duplicate.shutdown(socket.SHUT_RDWR)
+
+    async def end(self) -> None:
+        """Stop watching the clock. Breaks a connection whose cancel request is still on its way."""
+        for timer in self._timers[:1]:
+            timer.cancel()
+        if self._cancelling is not None and not self._cancelling.done():
+            await asyncio.wait([self._cancelling], timeout=_CANCEL_BEFORE_SECONDS)
+            if not self._cancelling.done():
+                self._break()
+        for timer in self._timers:
+            timer.cancel()
+
+
+async def _cancelled(driver: Any) -> None:  # noqa: ANN401 -- psycopg need not be installed
+    # Bounded: the request goes to the server over a connection of its own, and the server may hang.
+    with contextlib.suppress(Exception):
+        await driver.cancel_safe(timeout=_CANCEL_BEFORE_SECONDS)
+
+
+def _driver_of(connection: Connection) -> Any:  # noqa: ANN401 -- of whichever driver
+    """Return the driver's connection; None if it is closed."""
     if connection.closed or connection.sync_connection is None or connection.invalidated:
-        return
-    broken.set()
-    driver: Any = connection.sync_connection.connection.driver_connection
-    if hasattr(driver, "terminate"):  # asyncpg
-        driver.terminate()
-    elif not driver.closed:
-        # A duplicate, because psycopg closes its own. `shutdown` is of the connection, and not of the descriptor.
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(driver.pgconn.socket)) as duplicate:
-            duplicate.shutdown(socket.SHUT_RDWR)
+        return None
+    return connection.sync_connection.connection.driver_connection
