@@ -30,7 +30,9 @@ def test_nothing_is_missed_and_little_is_read_twice(snapshot: tuple[int, set[int
     """What was in progress and what is to come is read, and nothing else unless more are open than can be named."""
     highest, in_progress = snapshot
     following = max([highest, *(number + 1 for number in in_progress)])
-    cursor = Cursor.of_snapshot(printed(following, in_progress))
+    exact = Cursor.of_snapshot(printed(following, in_progress))
+    assert (exact.next_id, set(exact.open_ids)) == (following, in_progress)
+    cursor = exact.shortened()
     reads = {number for number in range(following + 5) if number >= cursor.next_id or number in cursor.open_ids}
     missing = in_progress | set(range(following, following + 5))
     assert reads >= missing
@@ -44,7 +46,9 @@ def test_nothing_is_missed_and_little_is_read_twice(snapshot: tuple[int, set[int
 def test_a_text_is_the_same_cursor(snapshot: tuple[int, set[int]]) -> None:
     """What a follower sends back is accepted by the pattern, and means what was sent to it."""
     highest, in_progress = snapshot
-    cursor = Cursor.of_snapshot(printed(max([highest, *(number + 1 for number in in_progress)]), in_progress))
+    exact = Cursor.of_snapshot(printed(max([highest, *(number + 1 for number in in_progress)]), in_progress))
+    assert Cursor.parse(str(exact)) == exact
+    cursor = exact.shortened()
     assert re.fullmatch(CURSOR_PATTERN, str(cursor))
     assert Cursor.parse(str(cursor)) == cursor
 

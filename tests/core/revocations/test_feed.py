@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from latchstring import Settings
 from latchstring.core.keys.key_set import make_private_pem
 from latchstring.core.keys.settings import Algorithm
-from latchstring.core.revocations import feed, store
+from latchstring.core.revocations import cursor, feed, store
 from latchstring.core.revocations.rules import Revocation, RevocationKind, RevocationReason
 from latchstring.core.revocations.tables import revocations
 from latchstring.errors import RevocationsUnknownError, UnavailableError
@@ -199,6 +199,34 @@ async def test_a_transaction_open_elsewhere_costs_nothing(worker: Worker, postgr
                 await there.auth.parts.core.feed.poll()
         assert await ada.sees(there) == await bob.sees(there) == ENDED
         assert len(news) == 2
+
+
+@ON_POSTGRESQL
+async def test_more_are_open_than_a_cursor_in_a_url_names(
+    worker: Worker, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T6: the worker's own cursor names them all, so that a poll stays as small as it is with none."""
+    monkeypatch.setattr(cursor, "MAX_OPEN", 2)
+    monkeypatch.setattr(feed, "PAGE_SIZE", 2)
+    here, there = await worker(), await worker()
+    visitors = [await visitor(here, name) for name in ("ada", "bob", "eve", "joe", "kim")]
+    elsewhere = postgres.create_database()
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(5):
+            connection = await stack.enter_async_context(await psycopg.AsyncConnection.connect(elsewhere))
+            await connection.execute("SELECT pg_current_xact_id()")
+        await there.auth.parts.core.feed.poll()
+        for who in visitors:
+            await who.signs_out(here)
+            await there.auth.parts.core.feed.poll()
+        news = count_news(there)
+        await there.auth.parts.core.feed.poll()
+        assert news == []
+        assert [await who.sees(there) for who in visitors] == [ENDED] * 5
+        page = await there.auth.parts.core.feed.page(None)
+        while page.more:
+            page = await there.auth.parts.core.feed.page(page.cursor)
+        assert page.cursor.count(".") == 2
 
 
 @ON_POSTGRESQL

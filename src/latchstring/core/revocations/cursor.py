@@ -10,7 +10,7 @@ entry since then again, at each poll: a transaction of another database that is 
 from dataclasses import dataclass
 
 MAX_OPEN = 100
-"""How many transactions a cursor names. The oldest are named: they are the ones that stay open."""
+"""How many transactions a cursor in a URL names. The oldest are named: they are the ones that stay open."""
 
 CURSOR_PATTERN = rf"[0-9]{{1,18}}(\.[0-9]{{1,18}}){{0,{MAX_OPEN}}}"
 """A cursor in a request, on either database. At most 18 digits each, so that a number fits into 64 bits."""
@@ -34,11 +34,14 @@ class Cursor:
         """
         _, following, in_progress = snapshot.split(":")
         open_ids = sorted(int(number) for number in in_progress.split(",") if number)
-        if len(open_ids) > MAX_OPEN:
-            # Of so many only the oldest are named. From the next one on all entries are read again: too much, and
-            # never too little.
-            return cls(next_id=open_ids[MAX_OPEN], open_ids=tuple(open_ids[:MAX_OPEN]))
         return cls(next_id=int(following), open_ids=tuple(open_ids))
+
+    def shortened(self) -> "Cursor":
+        """Return a cursor that fits into a URL, and misses nothing that this one reads."""
+        if len(self.open_ids) <= MAX_OPEN:
+            return self
+        # From the first that is not named on, all entries are read again: too much, and never too little.
+        return Cursor(next_id=self.open_ids[MAX_OPEN], open_ids=self.open_ids[:MAX_OPEN])
 
     @classmethod
     def parse(cls, text: str) -> "Cursor":

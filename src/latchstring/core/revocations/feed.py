@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from latchstring.core.caller import Caller
 from latchstring.core.keys.ring import KeyRing
 from latchstring.core.revocations import store
+from latchstring.core.revocations.cursor import Cursor
 from latchstring.core.revocations.measured import measured
 from latchstring.core.revocations.revoked import RevokedSet, newest_epoch
 from latchstring.core.revocations.rules import FeedPage, Revocation
@@ -34,6 +35,8 @@ RELOAD_INTERVAL_SECONDS = 60.0
 PAGE_SIZE = 1000
 """How many entries are read at a time. More would hold the event loop for longer than a signature does."""
 _CLOCK_STEP_SECONDS = 1.0
+_MAX_RESTARTS = 5
+"""How often one poll begins anew because more than a page of entries was written while it read one."""
 
 _log = logging.getLogger(__name__)
 
@@ -130,8 +133,12 @@ class RevocationFeed:
         # hundred thousand entries would otherwise hide a sign-out for as long as reading them takes.
         self._reloading_after = store.BEFORE_ALL
         cursor: str | None = None
+        restarts = 0
         while self._reloading_after is not None:
             if cursor is None:
+                if restarts == _MAX_RESTARTS:
+                    raise RevocationsUnknownError("more entries are written than can be read")
+                restarts += 1
                 async with self._reading() as connection:
                     cursor = await store.revocations_cursor(connection)
                 self._reloading_after, self._reloaded_at = store.BEFORE_ALL, began
@@ -207,8 +214,9 @@ class RevocationFeed:
     def _page(
         self, cursor: str, entries: Sequence[Revocation], *, resync: bool = False, more: bool = False
     ) -> FeedPage:
+        position, dash, number = cursor.partition("-")
         return FeedPage(
-            cursor=cursor,
+            cursor=f"{Cursor.parse(position).shortened()}{dash}{number}",
             resync=resync,
             more=more,
             entries=entries,
