@@ -114,9 +114,7 @@ def engine_apart(engine: AsyncEngine) -> AsyncEngine:
     connection: passwords that are fetched anew, TLS, a `search_path`.
     """
     given = engine.sync_engine
-    return AsyncEngine(
-        sa.Engine(given.pool.recreate(), given.dialect, given.url, hide_parameters=given.hide_parameters)
-    )
+    return AsyncEngine(sa.Engine(given.pool.recreate(), given.dialect, given.url, hide_parameters=True))
 
 
 async def _connect(engine: AsyncEngine) -> Connection:

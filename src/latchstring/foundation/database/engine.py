@@ -97,6 +97,8 @@ class Database:
                 # No overflow: it would open and close further connections at every busy moment.
                 pool_size=_POOL_SIZE,
                 max_overflow=0,
+                # SQLAlchemy otherwise quotes them in its errors, and errors end up in logs.
+                hide_parameters=True,
                 # Before the caller's own time is over, so that the log tells a full pool from a silent database.
                 pool_timeout=TIMEOUT_SECONDS - _POOL_MARGIN_SECONDS,
                 connect_args=connect_arguments(self.url),

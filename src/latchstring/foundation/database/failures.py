@@ -146,7 +146,7 @@ def failures_translated(condition: Condition | None = None) -> Iterator[None]:
             and not error.connection_invalidated
             and cause_of(error) not in {Cause.NO_TABLES, Cause.STATEMENTS_LOST}
         ):
-            raise
+            raise _without_values(error) from None
         raise _unavailable(error, condition) from error
     except StandbyError:
         if condition is not None:
@@ -157,6 +157,13 @@ def failures_translated(condition: Condition | None = None) -> Iterator[None]:
         raise _unavailable(error, condition) from error
     if condition is not None:
         condition.works()
+
+
+def _without_values(error: exc.DBAPIError) -> exc.DBAPIError:
+    """Return the same error without any value: it ends up in a log, and the values are hashes and emails."""
+    # Besides the parameters, PostgreSQL quotes the row in its DETAIL, and a constraint's message may quote a value.
+    code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or "no code"
+    return type(error)(error.statement, None, Exception(f"{type(error.orig).__name__}, {code}"), hide_parameters=True)
 
 
 def _unavailable(error: Exception, condition: Condition | None) -> DatabaseUnavailableError:
