@@ -74,7 +74,7 @@ def drill(url: str, *, rounds: int) -> list[Figure]:
             name="a SQLite file that another process locks",
             begun=lambda: _locked_file(url.removeprefix("sqlite:///")),
             causes=frozenset({"locked", "timed_out"}),
-            readiness=(503, "unavailable"),
+            readiness=(200, "degraded"),
         )
         figures.append(_figure(fault, _live_through(server, metrics, fault, rounds=rounds)))
     return figures

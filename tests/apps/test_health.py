@@ -137,6 +137,7 @@ async def test_a_postgresql_whose_disk_is_full(service: Service, caplog: pytest.
             await connection.execute(sa.text(statement))
     assert await register(service, "bob@example.com") == REFUSED
     assert events(caplog) == [("database.writes_failing", "disk_full")]
+    assert await readiness(service) == (200, NO_SIGN_IN | {"status": "degraded"})
 
 
 @ON_SQLITE
@@ -189,6 +190,8 @@ async def test_a_sqlite_file_that_another_process_locks(
         assert await register(service, "bob@example.com") == REFUSED
     finally:
         locker.close()
+    # Another instance has the same file to wait for, and guards need it for reading alone.
+    assert await readiness(service) == (200, NO_SIGN_IN | {"status": "degraded"})
     assert events(caplog) == [("database.writes_failing", "locked")]
 
 

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from latchstring.auth import Auth
 from latchstring.errors import Code, UnavailableError
-from latchstring.foundation.database import OWN_CAUSES, Database
+from latchstring.foundation.database import OWN_CAUSES, OWN_DISK_CAUSES, Database
 from latchstring.foundation.web.problem import refusals
 from latchstring.foundation.web.route import ProblemRoute
 from latchstring.inspection import public
@@ -149,9 +149,9 @@ async def _readiness(auth: Auth, write_check: _WriteCheck, *, draining: bool) ->
 
 
 def _is_only_here(database: Database) -> bool:
-    # A SQLite file is on this instance's own disk, and the pool is this instance's own: another one may do better. A
-    # PostgreSQL that can't be written to is everybody's, and taking all instances away would end what still works.
-    return database.is_sqlite or not database.writes.causes.isdisjoint(OWN_CAUSES)
+    # The pool is this instance's own, and so is the disk of a SQLite file: another one may do better. A PostgreSQL that
+    # can't be written to is everybody's, and taking all instances away would end what still works.
+    return not database.writes.causes.isdisjoint(OWN_CAUSES | (OWN_DISK_CAUSES if database.is_sqlite else set()))
 
 
 def _status(*, serves: bool, sign_in: bool, is_only_here: bool) -> Status:

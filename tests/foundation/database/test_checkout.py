@@ -98,8 +98,12 @@ async def test_it_is_connected_as_the_application_connects(url: str, driver: str
     sa.event.listen(host_engine.sync_engine, "do_connect", connects)
     sa.event.listen(host_engine.sync_engine, "connect", connected)
     try:
-        async with database.reading_apart() as connection:
-            assert (await connection.execute(sa.text("SHOW application_name"))).scalar_one() == "host"
+        processes = set()
+        for _ in range(3):
+            async with database.reading_apart() as connection:
+                assert (await connection.execute(sa.text("SHOW application_name"))).scalar_one() == "host"
+                processes.add((await connection.execute(sa.text("SELECT pg_backend_pid()"))).scalar_one())
+        assert len(processes) == 1, "one connection, and not one for each poll"
     finally:
         await database.close()
         await host_engine.dispose()

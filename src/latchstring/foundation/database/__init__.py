@@ -19,13 +19,14 @@ begins with BEGIN IMMEDIATE, so that none fails after its first reads because it
 from latchstring.foundation.database.columns import UtcDateTime, bigint, insert_or_ignore, metadata, xid8
 from latchstring.foundation.database.connection import Connection, Engine, is_postgresql
 from latchstring.foundation.database.engine import Database, Listener, recorded_events
-from latchstring.foundation.database.failures import OWN_CAUSES, is_disconnection
+from latchstring.foundation.database.failures import OWN_CAUSES, OWN_DISK_CAUSES, is_disconnection
 from latchstring.foundation.database.locks import lock_each, lock_exclusively, lock_if_free
 from latchstring.foundation.database.postgresql import STATEMENTS_ARE_LOST, StandbyError, statements_lost_by_pooler
 from latchstring.foundation.database.urls import postgresql_url
 
 __all__ = [
     "OWN_CAUSES",
+    "OWN_DISK_CAUSES",
     "STATEMENTS_ARE_LOST",
     "Connection",
     "Database",

@@ -14,11 +14,13 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from latchstring.foundation.database.connection import Connection
 from latchstring.foundation.database.failures import Cause, NoConnectionError, cause_of
@@ -114,7 +116,18 @@ def engine_apart(engine: AsyncEngine) -> AsyncEngine:
     connection: passwords that are fetched anew, TLS, a `search_path`.
     """
     given = engine.sync_engine
-    return AsyncEngine(sa.Engine(given.pool.recreate(), given.dialect, given.url, hide_parameters=True))
+    pool = given.pool.recreate()
+    if isinstance(pool, NullPool):
+        # It would open a connection for each poll, four times a second.
+        pool = AsyncAdaptedQueuePool(partial(_opened, pool), pool_size=1, max_overflow=0, dialect=given.dialect)
+    return AsyncEngine(sa.Engine(pool, given.dialect, given.url, hide_parameters=True))
+
+
+def _opened(pool: NullPool) -> Any:  # noqa: ANN401 -- SQLAlchemy's adapter of the driver's connection
+    opened = pool.connect()
+    connection = opened.dbapi_connection
+    opened.detach()
+    return connection
 
 
 async def _connect(engine: AsyncEngine) -> Connection:

@@ -40,6 +40,9 @@ class Cause(StrEnum):
 OWN_CAUSES = frozenset({Cause.POOL_EMPTY, Cause.NO_CONNECTION})
 """Causes that lie in this process: another one may have no failures."""
 
+OWN_DISK_CAUSES = frozenset({Cause.DISK_FULL, Cause.READ_ONLY, Cause.UNREACHABLE})
+"""Causes that lie in the disk of a SQLite file."""
+
 REASONS = {
     Cause.DISK_FULL: "the database's disk is full",
     Cause.LOCKED: "another transaction holds a lock for too long",
