@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 def run_worker(config: uvicorn.Config, listener: socket.socket, control: Connection, drain_seconds: float) -> None:
     """Serve until a signal, or the parent, says to stop. Exits with 1 if the server could not start."""
+    # A new process has uvicorn's loggers as they come: its access log has each request's query, and tokens are in some.
+    config.configure_logging()
     # Inherited where this process was forked: signals would be reported to the parent.
     signal.set_wakeup_fd(-1)
     server = DrainingServer(

@@ -64,6 +64,8 @@ def test_a_first_start_a_stop_and_a_second_start(tmp_path: Path) -> None:
             renewed = browser.post("/api/auth/refresh", headers={"Cookie": f"refresh_token={tokens['refresh_token']}"})
             assert renewed.json() == user
             assert browser.post("/api/auth/login", json=credentials()).json() == user
+            assert browser.get("/sign-up?token=from-a-link").status_code in {200, 303}
+        assert "from-a-link" not in server.words()
         workers = psutil.Process(server.pid).children()
         assert len(workers) >= 2
         # T15: killed, it can tell them nothing; they notice, and are gone before the block ends those that are not.

@@ -109,6 +109,32 @@ async def test_it_is_connected_as_the_application_connects(url: str, driver: str
         await host_engine.dispose()
 
 
+@drivers
+async def test_it_is_treated_as_the_applications_own(url: str, driver: str) -> None:
+    """Also by what listens to the engine, and not to its pool; and the application keeps its pool."""
+    host_engine = create_async_engine(with_driver(url, driver))
+    database = Database(host_engine)
+    pool = host_engine.pool
+
+    @sa.event.listens_for(host_engine.sync_engine, "engine_connect")
+    def connected(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("SET application_name TO 'host'")
+        connection.commit()
+
+    try:
+        async with database.reading_apart() as connection:
+            assert (await connection.execute(sa.text("SHOW application_name"))).scalar_one() == "host"
+        assert host_engine.pool is pool
+        with_options = Database(host_engine.execution_options(isolation_level="SERIALIZABLE"))
+        async with with_options.reading_apart() as connection:
+            assert (await connection.execute(sa.text("SELECT 1"))).scalar_one() == 1
+        await with_options.close()
+        assert host_engine.pool is pool
+    finally:
+        await database.close()
+        await host_engine.dispose()
+
+
 @pytest.fixture(scope="module")
 def hanging() -> Iterator[OwnPostgres]:
     """A server that may be stopped where it is."""

@@ -15,7 +15,7 @@ from latchstring.core.sessions.issuing import HookClaims, SignedIn
 from latchstring.core.sign_in.actions import SignIn, Stolen
 from latchstring.core.sign_in.rules import Method, Proof
 from latchstring.core.tokens.rules import RefreshClaims
-from latchstring.errors import Code, Refused
+from latchstring.errors import Code, DatabaseUnavailableError, Refused
 from latchstring.features.password import store
 from latchstring.foundation.audit import record
 from latchstring.foundation.clock import Clock
@@ -32,6 +32,7 @@ from latchstring.foundation.measurements import UNMETERED, Meter, Metric
 from latchstring.foundation.passwords import PasswordHasher, Verdict
 from latchstring.foundation.spans import span
 
+_LATE_RELEASE_SECONDS = 0.5
 _OUTCOMES = {Code.INVALID_CREDENTIALS: "wrong_credentials", Code.TOO_MANY_REQUESTS: "limited"}
 """What the metrics call a refused sign-in; every other one is `refused`."""
 
@@ -272,9 +273,11 @@ class Passwords:
     async def _released_on_error(self, reservation: Reservation) -> AsyncIterator[None]:
         try:
             yield
-        except Exception:
+        except Exception as error:
+            # A database that did not respond has used up the caller's time. It gets half a second more.
+            seconds = _LATE_RELEASE_SECONDS if isinstance(error, DatabaseUnavailableError) else None
             # The password was not found wrong: an overload, or a hook that fails, must not lock users out.
-            async with self._database.transaction() as connection:
+            async with self._database.transaction(timeout_seconds=seconds) as connection:
                 await self._limits.release(connection, reservation)
             raise
 

@@ -14,6 +14,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -113,14 +114,23 @@ def engine_apart(engine: AsyncEngine) -> AsyncEngine:
     """Return an engine with a pool of its own, whose connections are made exactly as those of `engine` are.
 
     `recreate` keeps the creator and the listeners of the pool, and with them what an application does to each
-    connection: passwords that are fetched anew, TLS, a `search_path`.
+    connection: passwords that are fetched anew, TLS, a `search_path`. The engine's own listeners and options, which may
+    do the same, are copied.
     """
     given = engine.sync_engine
     pool = given.pool.recreate()
     if isinstance(pool, NullPool):
         # It would open a connection for each poll, four times a second.
         pool = AsyncAdaptedQueuePool(partial(_opened, pool), pool_size=1, max_overflow=0, dialect=given.dialect)
-    return AsyncEngine(sa.Engine(pool, given.dialect, given.url, hide_parameters=True))
+    if type(given) is sa.Engine:
+        # A shallow copy has the listeners of the engine, those that are added later included.
+        apart = copy(given)
+        apart.pool, apart.hide_parameters = pool, True
+    else:
+        # An engine with options of its own passes its pool on to the engine below: a copy would change that one's.
+        apart = sa.Engine(pool, given.dialect, given.url, hide_parameters=True)
+        apart.update_execution_options(**given.get_execution_options())
+    return AsyncEngine(apart)
 
 
 def _opened(pool: NullPool) -> Any:  # noqa: ANN401 -- SQLAlchemy's adapter of the driver's connection

@@ -116,16 +116,18 @@ class Database:
             ) from None
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, *, timeout_seconds: float | None = None) -> AsyncIterator[Connection]:
         """Open a write transaction; it commits when the block ends and rolls back when the block raises.
 
         Raises:
-            DatabaseUnavailableError: the database is unavailable or did not respond within five seconds.
+            DatabaseUnavailableError: the database is unavailable or did not respond within `timeout_seconds`, by
+                default five.
         """
+        limit = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
         events: list[Event] = []
         with transaction_watched(self.writes, self._meter):
             async with (
-                asyncio.timeout(TIMEOUT_SECONDS) as deadline,
+                asyncio.timeout(limit) as deadline,
                 self._write_lock(),
                 self._connected(self._writing, deadline) as connection,
                 connection.begin(),
