@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
 
 from latchstring import Settings
 from latchstring.errors import UnavailableError
@@ -138,6 +140,28 @@ async def test_a_postgresql_whose_disk_is_full(service: Service, caplog: pytest.
     assert await register(service, "bob@example.com") == REFUSED
     assert events(caplog) == [("database.writes_failing", "disk_full")]
     assert await readiness(service) == (200, NO_SIGN_IN | {"status": "degraded"})
+
+
+@ON_POSTGRESQL
+async def test_a_role_that_may_not_write(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    """T7, T13: a right that was forgotten is no bug of ours, and the log says which kind of thing it is."""
+    url = service.settings.database
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute("CREATE ROLE reader LOGIN PASSWORD 'reader' IN ROLE pg_read_all_data")
+    try:
+        settings = service.settings.model_copy(
+            update={
+                "database_url": SecretStr(
+                    make_url(url).set(username="reader", password="reader").render_as_string(hide_password=False)
+                )
+            }
+        )
+        async with quiet_service(settings, service.clock) as reader:
+            assert await register(reader, "bob@example.com") == REFUSED
+            assert events(caplog) == [("database.writes_failing", "no_permission")]
+    finally:
+        with psycopg.connect(url, autocommit=True) as server:
+            server.execute("DROP ROLE reader")
 
 
 @ON_SQLITE

@@ -7,7 +7,7 @@
 once, and tokens verified with the set stay in the cache.
 """
 
-from asyncio import sleep
+from asyncio import Task, create_task, sleep, wait
 from dataclasses import dataclass
 from datetime import datetime
 from math import nan
@@ -27,6 +27,8 @@ from latchstring.foundation.vault import SealedValueError, Vault
 
 # Tokens with made-up kids must not become queries: one read a second, however many there are (PYSEC-2026-177).
 CATCH_UP_INTERVAL_SECONDS = 1.0
+_CATCH_UP_SECONDS = 5.0
+"""How long a sign-out waits for the keys at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,16 @@ class DatabaseRing:
         """Wait for a read that begins after this call: at most a second, and one read for all callers."""
         # A sign-out must not use a read that is up to a second old: its token's key could be newer, and the response
         # would report success although the session stays active.
-        begun_before = self._begun
+        caught_up = create_task(self._catch_up_after(self._begun))
+        caught_up.add_done_callback(_retrieve_exception)
+        # Left to itself and not cancelled, which the driver would wait for: the turns before this one, the pause and
+        # the read have limits of their own, which together are ten seconds while the database hangs.
+        done, _ = await wait([caught_up], timeout=_CATCH_UP_SECONDS)
+        if not done:
+            raise KeysUnavailableError("the keys could not be read in time")
+        await caught_up
+
+    async def _catch_up_after(self, begun_before: int) -> None:
         async with self._wait_lock:
             if self._last.number <= begun_before:
                 await self._catch_up_when_due()
@@ -299,6 +310,12 @@ class DatabaseRing:
             return self._vault.unseal(key.private_sealed, context=seal_context(key.kid))
         except SealedValueError:
             raise KeysUnavailableError("a key was sealed under another LATCHSTRING_SECRET: set that one") from None
+
+
+def _retrieve_exception(task: "Task[None]") -> None:
+    # A caller that has left does not: asyncio would log the error as "never retrieved".
+    if not task.cancelled():
+        task.exception()
 
 
 def seal_context(kid: str) -> str:

@@ -26,6 +26,7 @@ class Cause(StrEnum):
     DISK_FULL = "disk_full"
     LOCKED = "locked"
     NO_CONNECTION = "no_connection"
+    NO_PERMISSION = "no_permission"
     NO_TABLES = "no_tables"
     OTHER = "other"
     POOL_EMPTY = "pool_empty"
@@ -47,6 +48,7 @@ REASONS = {
     Cause.DISK_FULL: "the database's disk is full",
     Cause.LOCKED: "another transaction holds a lock for too long",
     Cause.NO_CONNECTION: "no connection was opened or became free in time",
+    Cause.NO_PERMISSION: "the database does not permit it to this role: grant it the rights on our tables",
     Cause.NO_TABLES: "the database has no tables yet: run latchstring migrate",
     Cause.OTHER: "the database reports an error",
     Cause.POOL_EMPTY: "all connections of the pool are in use",
@@ -63,6 +65,7 @@ _BY_SQLSTATE = {
     READ_ONLY: Cause.READ_ONLY,
     **dict.fromkeys(STATEMENTS_LOST, Cause.STATEMENTS_LOST),
     "40P01": Cause.LOCKED,
+    "42501": Cause.NO_PERMISSION,
     "42P01": Cause.NO_TABLES,
     "53100": Cause.DISK_FULL,
     "53300": Cause.TOO_MANY_CONNECTIONS,
@@ -147,7 +150,7 @@ def failures_translated(condition: Condition | None = None) -> Iterator[None]:
         if (
             isinstance(error, exc.IntegrityError | exc.DataError | exc.ProgrammingError)
             and not error.connection_invalidated
-            and cause_of(error) not in {Cause.NO_TABLES, Cause.STATEMENTS_LOST}
+            and cause_of(error) not in {Cause.NO_PERMISSION, Cause.NO_TABLES, Cause.STATEMENTS_LOST}
         ):
             raise _without_values(error) from None
         raise _unavailable(error, condition) from error

@@ -89,7 +89,17 @@ def _values(*values: str) -> frozenset[str]:
 
 
 _DATABASE_CAUSES = _values(
-    *("disk_full", "locked", "no_connection", "no_tables", "pool_empty", "read_only", "standby", "statements_lost"),
+    *(
+        "disk_full",
+        "locked",
+        "no_connection",
+        "no_permission",
+        "no_tables",
+        "pool_empty",
+        "read_only",
+        "standby",
+        "statements_lost",
+    ),
     *("timed_out", "too_many_connections", "unreachable"),
 )
 _METHODS = _values("GET", "POST", "PATCH", "PUT", "DELETE")
