@@ -78,7 +78,7 @@ def _serve(directory: Path, listener: socket.socket) -> None:
     from latchstring.foundation.measurements.reading import read_directory  # noqa: PLC0415 -- as above
 
     config = uvicorn.Config(
-        _OnlyMetrics(MetricsApp(partial(read_directory, directory), SystemClock())),
+        _OnlyMetrics(MetricsApp(partial(read_directory, directory, damaged=set()), SystemClock())),
         http=BoundedProtocol,
         ws="none",
         lifespan="off",

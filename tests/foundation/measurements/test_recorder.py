@@ -1,9 +1,11 @@
 """What one process counts is right, and what several count adds up, whichever of them has ended and however."""
 
+import fcntl
 import json
 import logging
 import os
 import signal
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -216,6 +218,63 @@ def test_a_file_of_another_version_is_read_as_far_as_it_is_known(workers: Worker
     series = read(tmp_path)
     assert series[REUSED] == [2.0]
     assert not {name for name, *_ in series} - {metric.value for metric in Metric}
+
+
+LEFT_BY_A_POWER_CUT = [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000]
+NOT_THE_COUNTERS = [
+    b"{}",
+    b'{"series": 1, "files": []}',
+    b'{"series": [[["latchstring_refreshes_total", "reused"], ["1"]], [7, []]], "files": []}',
+    b'{"series": [[["latchstring_refreshes_total", "reused"], [1%s]]], "files": []}' % (b"0" * 400),
+]
+
+
+def damage_logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Returns the files that were logged as damaged."""
+    return [vars(line)["file"] for line in caplog.records if vars(line).get("event") == "metrics.file_damaged"]
+
+
+@pytest.mark.parametrize("content", LEFT_BY_A_POWER_CUT + NOT_THE_COUNTERS)
+def test_damaged_counters_of_ended_workers_begin_anew(
+    content: bytes, workers: Workers, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A directory survives a power cut, and `ended.json` perhaps not: one line says so, and all else is read."""
+    lasting = workers(reused=2)
+    (tmp_path / "ended.json").write_bytes(content)
+    for _ in range(3):
+        assert lasting.read().series[REUSED] == [2.0]
+    assert damage_logged(caplog) == ["ended.json"]
+    workers(reused=3).withdraw()
+    assert read(tmp_path)[REUSED] == read(tmp_path)[REUSED] == [5.0]
+    assert damage_logged(caplog) == ["ended.json"]
+
+
+def tables() -> list[bytes]:
+    """Returns files of a worker's size that no worker wrote."""
+    known = b'["latchstring_refreshes_total", ["reused"], 1]\n'
+    lines = [b"\xff\xfe\n", b"{\n", b"7\n", b'["a", ["b"], "c"]\n', b'[["a"], null, 1]\n', b"[" * 60_000 + b"\n"]
+    indexes = [known + line for line in lines]
+    return [(struct.pack("=qq", len(index), 1) + index).ljust(SIZE, b"\0") for index in indexes] + [b"\xff" * SIZE]
+
+
+@pytest.mark.parametrize("content", [b"", b"half a table", *tables()], ids=range(9))
+def test_a_damaged_file_is_skipped(
+    content: bytes, workers: Workers, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whole, and logged once, even where a worker that runs has it locked."""
+    lasting = workers(reused=2)
+    (tmp_path / "1-ended.values").write_bytes(content)
+    with (tmp_path / "2-running.values").open("wb") as running:
+        running.write(content)
+        running.flush()
+        fcntl.flock(running, fcntl.LOCK_EX)
+        for _ in range(3):
+            readings = lasting.read()
+            assert (readings.workers, readings.series[REUSED]) == (1, [2.0])
+    assert damage_logged(caplog) == ["1-ended.values", "2-running.values"]
+    assert files(tmp_path) == 2
+    lasting.read()
+    assert files(tmp_path) == 1
 
 
 def without_room(directory: Path, outcome: Path) -> None:

@@ -6,11 +6,14 @@
 
 A worker that ended leaves a file that nobody locks. The next reader adds its counters to `ended.json` and deletes it,
 so that files do not pile up, however often a worker crashes. Gauges end with their worker.
+
+A power cut may leave any of these files empty, or with anything in it. One that can't be read is skipped.
 """
 
 import contextlib
 import fcntl
 import json
+import logging
 import math
 import os
 import time
@@ -24,6 +27,10 @@ from latchstring.foundation.measurements.table import SIZE, Series, Table
 
 _TRIES, _PAUSE_SECONDS = 40, 0.05
 _KEPT = {Kind.COUNTER, Kind.HISTOGRAM}
+_ENDED = "ended.json"
+# What parsing raises on bytes that nobody wrote; the last two on a number and a nesting without end.
+_DAMAGE = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -54,30 +61,54 @@ def of_one_process(table: Table) -> Readings:
     return readings
 
 
-def read_directory(directory: Path) -> Readings:
+def read_directory(directory: Path, *, damaged: set[str]) -> Readings:
     """Return the numbers of all workers that share `directory`.
+
+    Args:
+        directory: the directory.
+        damaged: the files that could not be read the last time. A further one is logged, and put in here: a scrape
+            comes every few seconds.
 
     Raises:
         OSError: the directory can't be read.
         TimeoutError: another process has been reading it for two seconds.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    running, ended = Readings(), Readings()
+    running, ended, folded, skipped = Readings(), Readings(), set[str](), set[str]()
     with _read_by_one(directory):
-        folded = _read_ended(directory, ended)
+        with _skipping(_ENDED, skipped):
+            folded = _read_ended(directory, ended)
         gone: list[Path] = []
         for path in sorted(directory.glob("*.values")):
             if path.name not in folded:
                 with path.open("r+b") as file:
                     runs = not _is_free(file.fileno())
-                    _read_table(file.fileno(), into=running if runs else ended, runs=runs)
+                    with _skipping(path.name, skipped):
+                        _read_table(file.fileno(), into=running if runs else ended, runs=runs)
                 if runs:
                     continue
             gone.append(path)
-        if gone:
+        if gone or _ENDED in skipped:
             _fold(directory, ended, gone)
+    _report(skipped, damaged)
     running.add(ended.series.items(), runs=False)
     return running
+
+
+@contextlib.contextmanager
+def _skipping(name: str, skipped: set[str]) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE:
+        skipped.add(name)
+
+
+def _report(skipped: set[str], damaged: set[str]) -> None:
+    for name in sorted(skipped - damaged):
+        extra = {"event": "metrics.file_damaged", "file": name}
+        _log.warning("a file of metrics can't be read; its numbers are missing from /metrics", extra=extra)
+    damaged.clear()
+    damaged.update(skipped)
 
 
 def _merged(kind: Kind, one: list[float], other: list[float]) -> list[float]:
@@ -100,17 +131,22 @@ def _is_free(descriptor: int) -> bool:
 
 
 def _read_table(descriptor: int, *, into: Readings, runs: bool) -> None:
-    if os.fstat(descriptor).st_size == SIZE:
-        into.add(Table(mmap(descriptor, SIZE, access=ACCESS_READ)).series(), runs=runs)
+    if os.fstat(descriptor).st_size != SIZE:
+        raise ValueError("not a table, or that of another version")
+    found = list(Table(mmap(descriptor, SIZE, access=ACCESS_READ)).series())
+    # In full before any of it is added: half a file would be counted otherwise.
+    into.add([(tuple(map(str, series)), values) for series, values in found], runs=runs)
 
 
 def _read_ended(directory: Path, into: Readings) -> set[str]:
     try:
-        stored = json.loads((directory / "ended.json").read_text())
+        stored = json.loads((directory / _ENDED).read_text())
     except FileNotFoundError:
         return set()
-    into.add(((tuple(series), values) for series, values in stored["series"]), runs=False)
-    return set(stored["files"])
+    found = [(tuple(map(str, series)), list(map(float, values))) for series, values in stored["series"]]
+    files = set(map(str, stored["files"]))
+    into.add(found, runs=False)
+    return files
 
 
 def _fold(directory: Path, ended: Readings, gone: list[Path]) -> None:
@@ -120,7 +156,7 @@ def _fold(directory: Path, ended: Readings, gone: list[Path]) -> None:
     with contextlib.suppress(OSError):
         temporary = directory / "ended.new"
         temporary.write_text(json.dumps(content))
-        temporary.replace(directory / "ended.json")
+        temporary.replace(directory / _ENDED)
         for path in gone:
             path.unlink(missing_ok=True)
 

@@ -32,6 +32,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None
         self._owner = 0
+        self._damaged: set[str] = set()
         self._use(empty_table())
 
     def count(self, metric: Metric, *labels: str) -> None:
@@ -98,7 +99,7 @@ class Recorder:
             TimeoutError: another process has been reading it for seconds.
         """
         if self._directory is not None:
-            return read_directory(self._directory)
+            return read_directory(self._directory, damaged=self._damaged)
         with self._lock:
             return of_one_process(self._table)
 
