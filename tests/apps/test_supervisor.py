@@ -1,9 +1,11 @@
 """T14 and T15: several workers as real processes. They stop without a loss, and none ends without a word."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.util import register_after_fork
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -229,6 +232,57 @@ def test_workers_that_fail_again_and_again_end_the_server(
     causes = [json.loads(line)["cause"] for line in run.stderr.splitlines() if '"worker.exited"' in line]
     assert 1 <= len(causes) <= most
     assert set(causes) == {cause}
+
+
+def serve_and_retry_at_once() -> None:
+    """Runs `latchstring serve`, which does not wait between two tries to start a worker."""
+    supervisor.restart_delay = lambda failures: failures / 1000
+    serve()
+
+
+def test_a_start_that_the_system_refuses_ends_nobody(variables: dict[str, str], tmp_path: Path) -> None:
+    """No descriptor is left: the other worker serves on, and the place is filled as soon as there are some."""
+    with ready(tmp_path, variables, program=serve_and_retry_at_once) as (server, _):
+        soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        # Not less: the system also refuses to wait for more descriptors than that.
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (5, hard))
+        killed, serving = sorted(workers_of(server))
+        os.kill(killed, signal.SIGKILL)
+        sleep_until(lambda: len(lines(server, "worker.start_failed")) > supervisor.FAILURES)
+        assert workers_of(server) == {serving}
+        assert readiness(server) == (200, False)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        sleep_until(lambda: len(workers_of(server)) == 2)
+        assert serving in workers_of(server)
+        assert server.stop() == 0
+        failed = lines(server, "worker.start_failed")
+    assert {(line["level"], line["cause"]) for line in failed} == {("ERROR", "Too many open files")}
+    delays = [line["restart_seconds"] for line in failed]
+    assert delays == [each / 1000 for each in range(2, len(failed) + 2)]
+
+
+class _NoProcessLeft(multiprocessing.process.BaseProcess):
+    """A process that the system has no room for."""
+
+    def start(self) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def serve_without_processes() -> None:
+    """Runs `latchstring serve`, where no process can be started."""
+    vars(supervisor)["PROCESSES"] = SimpleNamespace(Process=_NoProcessLeft)
+    serve_and_retry_at_once()
+
+
+def test_a_server_that_can_start_no_worker_ends(variables: dict[str, str], tmp_path: Path) -> None:
+    """After as many tries as with workers that end by themselves."""
+    run = forked(
+        serve_without_processes, "latchstring", "--port", "0", "--workers", "2", cwd=tmp_path, variables=variables
+    )
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith("error: no worker can serve")
+    assert "Traceback" not in run.stderr
+    assert run.stderr.count('"worker.start_failed"') == 2 * supervisor.FAILURES - 1
 
 
 def test_each_replacement_waits_longer() -> None:

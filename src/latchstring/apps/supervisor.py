@@ -125,14 +125,51 @@ class Supervisor:
         return [slot.worker for slot in self._slots if slot.worker is not None]
 
     def _start_due(self) -> None:
-        if self._stop_deadline is not None:
-            return
         for slot in self._slots:
-            if slot.worker is None and self._clock.uptime() >= slot.start_at:
-                slot.worker = self._started()
+            if self._stop_deadline is None and slot.worker is None and self._clock.uptime() >= slot.start_at:
+                self._start(slot)
+
+    def _start(self, slot: _Slot) -> None:
+        try:
+            slot.worker = self._started()
+        except OSError as error:
+            # No process, memory or descriptor is left, perhaps because of another program. The others serve on.
+            delay = self._postpone(slot, failures=slot.failures + 1)
+            cause = error.strerror or type(error).__name__
+            _log.error(
+                "A worker could not be started (%s); the next try is in %g seconds.",
+                *(cause, delay),
+                extra={"event": "worker.start_failed", "cause": cause, "restart_seconds": delay},
+            )
+            if self._is_nobody_left(slot):
+                self._fail()
+
+    def _postpone(self, slot: _Slot, *, failures: int) -> float:
+        slot.failures = failures
+        delay = restart_delay(failures)
+        slot.start_at = self._clock.uptime() + delay
+        return delay
+
+    def _is_nobody_left(self, slot: _Slot) -> bool:
+        return slot.failures >= FAILURES and not any(each.is_ready for each in self._workers())
+
+    def _fail(self) -> None:
+        self._has_failed = True
+        self._stop(STOP, 0.0)
 
     def _started(self) -> _Worker:
         control, theirs = multiprocessing.Pipe()
+        try:
+            process = self._started_process(theirs)
+        except OSError:
+            control.close()
+            raise
+        finally:
+            theirs.close()
+        return _Worker(process=process, pid=process.pid or 0, control=control, started_at=self._clock.uptime())
+
+    def _started_process(self, theirs: Connection) -> multiprocessing.process.BaseProcess:
+        process: multiprocessing.process.BaseProcess
         process = PROCESSES.Process(  # type: ignore[attr-defined]  # every context has it; typeshed's base has not
             target=run_worker, args=(self._config, self._listener, theirs, self._drain_seconds)
         )
@@ -142,14 +179,14 @@ class Supervisor:
             process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        theirs.close()
-        return _Worker(process=process, pid=process.pid or 0, control=control, started_at=self._clock.uptime())
+        return process
 
     def _wait(self, signals: socket.socket) -> None:
         """Wait until something happens, and deal with it. Signals come first: one may be why a worker has ended."""
         workers = self._workers()
-        due = [self._next_ping, *(slot.start_at for slot in self._slots if slot.worker is None)]
-        timeout = max(0.0, min(due) - self._clock.uptime())
+        # None is started while it stops: an empty slot would be due all the time.
+        empty = [slot for slot in self._slots if slot.worker is None and self._stop_deadline is None]
+        timeout = max(0.0, min([self._next_ping, *(slot.start_at for slot in empty)]) - self._clock.uptime())
         happened = wait([signals, *(w.control for w in workers), *(w.process.sentinel for w in workers)], timeout)
         if signals in happened:
             for number in signals.recv(64):
@@ -206,9 +243,8 @@ class Supervisor:
         if self._stop_deadline is not None:
             return
         was_stable = worker.is_ready and self._clock.uptime() - worker.started_at >= STABLE_SECONDS
-        slot.failures = 0 if was_stable or (worker.is_ready and exit_code == 0) else slot.failures + 1
-        delay = restart_delay(slot.failures)
-        slot.start_at = self._clock.uptime() + delay
+        is_failure = not was_stable and not (worker.is_ready and exit_code == 0)
+        delay = self._postpone(slot, failures=slot.failures + 1 if is_failure else 0)
         _log.log(
             logging.ERROR if exit_code else logging.INFO,
             "Worker %d ended (%s); another one starts in %g seconds.",
@@ -223,10 +259,8 @@ class Supervisor:
         )
         # Before anything was served, it is the installation that is broken, and every start would end the same way.
         is_broken = not self._was_ready and not worker.is_ready and exit_code > 0
-        is_nobody_left = slot.failures >= FAILURES and not any(each.is_ready for each in self._workers())
-        if is_broken or is_nobody_left:
-            self._has_failed = True
-            self._stop(STOP, 0.0)
+        if is_broken or self._is_nobody_left(slot):
+            self._fail()
 
     def _ping(self) -> None:
         now = self._clock.uptime()
