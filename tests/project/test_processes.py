@@ -1,13 +1,16 @@
-"""Servers as processes, which tests and drills start: where a start fails, nothing goes on (S3)."""
+"""Servers as processes, which tests and drills start: where a start or a test fails, nothing goes on (S3)."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.support.hang import sleep_until
-from tests.support.process import ServerProcess
+from tests.support.hang import HANG_SECONDS, sleep_until
+from tests.support.postgres import OwnPostgres
+from tests.support.process import FORKED, ServerProcess
 
 SERVER_WITH_A_WORKER = """
 import os, subprocess, sys, time
@@ -50,3 +53,26 @@ def test_where_a_start_fails_nothing_is_left_running(
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     # What was killed is gone a moment later.
     sleep_until(lambda: not any(map(is_running, pids)))
+
+
+def _die_beside_a_hung_postgres(folder: Path) -> None:
+    server = OwnPostgres()
+    server.hang()
+    assert server._server is not None
+    started = psutil.Process(server._server.pid)
+    family = [started, *started.children(recursive=True)]
+    (folder / "pids").write_text(" ".join(str(each.pid) for each in family))
+    (folder / "home").write_text(str(server.data_directory.parent))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_hung_postgres_ends_with_the_tests(tmp_path: Path) -> None:
+    """A test process that is killed between `hang` and `go_on` can no longer let it go on."""
+    process = FORKED.Process(target=_die_beside_a_hung_postgres, args=(tmp_path,))
+    process.start()
+    process.join(2 * HANG_SECONDS)
+    assert process.exitcode == -signal.SIGKILL
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert len(pids) > 1
+    sleep_until(lambda: not any(map(is_running, pids)))
+    sleep_until(lambda: not Path((tmp_path / "home").read_text()).exists())

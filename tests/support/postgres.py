@@ -58,8 +58,14 @@ _SETTINGS = {
 }
 
 # Reads from a pipe that only the test process writes to. A line means "stopped properly, go"; end of file means that
-# the test process died, by SIGKILL too, so the server and its folder are nobody's any more.
-_WATCHDOG = 'read -r _ || { kill -QUIT "$1"; sleep 2; rm -rf "$2"; }'
+# the test process died, by SIGKILL too, so the server and its folder are nobody's any more. One that `hang` has stopped
+# ends only when it goes on; its children would by themselves be killed after 5 s, where they can't be listed.
+_WATCHDOG = """
+read -r _ || {
+    kill -QUIT "$1"; kill -CONT "$1" $(cat "/proc/$1/task/$1/children")
+    sleep 2; rm -rf "$2"
+}
+"""
 
 
 def server_for_tests() -> "Postgres":
