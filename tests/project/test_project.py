@@ -196,3 +196,13 @@ def test_the_changelog_begins_with_this_version() -> None:
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest is not None
     assert newest[1] == version
+
+
+def test_the_checks_end_within_the_time_that_they_promise() -> None:
+    """`.ci/run` says how long it takes at most: the limits of its steps together."""
+    script = (ROOT / ".ci" / "run").read_text()
+    promised = re.findall(r"Ends within (\d+) minutes", script)
+    steps = [int(minutes) for minutes in re.findall(r"^ *step (\d+) ", script, re.MULTILINE)]
+    assert len(steps) > 5
+    # A step that is ended gets 15 s more, and is the last one.
+    assert [sum(steps) + 1] <= [int(minutes) for minutes in promised]
