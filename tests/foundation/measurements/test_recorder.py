@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -184,6 +185,32 @@ def fork_after_sharing(directory: Path) -> None:
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
+
+
+def fork_without_room(directory: Path) -> None:
+    """The same on a disk that has become full: the child may write no file of more than a kilobyte."""
+    import resource  # noqa: PLC0415 -- in the process that is limited
+
+    recorder = worker(directory, reused=1)
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        for _ in range(2):
+            recorder.share(uptime=1.0)
+            recorder.count(Metric.REFRESHES, "reused")
+        is_right = dict(recorder._table.series())[REUSED] == [2.0] and recorder.read().workers == 1
+        os._exit(0 if is_right else 1)
+    _, status = os.waitpid(child, 0)
+    sys.exit(status)
+
+
+def test_a_fork_without_room_leaves_the_parents_file_alone(tmp_path: Path) -> None:
+    """It counts in memory, in a table of its own that it keeps when it tries again."""
+    process = FORKED.Process(target=fork_without_room, args=(tmp_path,))
+    process.start()
+    process.join(HANG_SECONDS)
+    assert process.exitcode == 0
+    assert read(tmp_path)[REUSED] == [1.0]
 
 
 def test_a_fork_gets_a_file_of_its_own(tmp_path: Path) -> None:

@@ -71,10 +71,13 @@ class Recorder:
         if self._directory is None or (self._file is not None and self._owner == os.getpid()):
             return
         with self._lock:
-            # After a fork, what the parent has counted is in the parent's own file.
-            before = self._table if self._file is None else empty_table()
+            if self._file is not None:
+                # After a fork the file is the parent's, with what is in it. The parent's descriptor keeps the lock.
+                self._file.close()
+                self._file = None
+                self._use(empty_table())
             try:
-                self._file, memory = _new_file(self._directory, before)
+                self._file, memory = _new_file(self._directory, self._table)
             except OSError as error:
                 # Never a reason not to serve: sign-in does not depend on being counted.
                 extra = {"event": "metrics.not_shared", "cause": os.strerror(error.errno or 0)}
