@@ -25,7 +25,7 @@ Series = tuple[str, ...]
 
 
 class Table:
-    """Series and their numbers. Not locked: `Measurements` has the lock."""
+    """Series and their numbers. Not locked: `Recorder` has the lock."""
 
     def __init__(self, memory: bytearray | mmap) -> None:
         whole = memoryview(memory)
