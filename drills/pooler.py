@@ -26,7 +26,7 @@ import httpx2
 from drills.ground import Figure, Says, main, serving
 from drills.lines import Line, line_to_each_worker
 from tests.support.hang import HANG_SECONDS
-from tests.support.pgbouncer import pooler
+from tests.support.pgbouncer import found_pgbouncer, pooler
 from tests.support.process import NO_TLS, ServerProcess
 from tests.support.service import registration
 
@@ -37,8 +37,16 @@ ASK_AGAIN_SECONDS = 0.02
 STEPS = (("GET", "/api/auth/me"), *[("POST", "/api/auth/refresh")] * 4, ("POST", "/api/auth/logout"))
 
 
-def drill(url: str, *, rounds: int, workers: int = WORKERS) -> list[Figure]:
+def drill(url: str, *, rounds: int) -> list[Figure]:
     """Return what was seen through a pooler in front of the server of `url`, with each driver."""
+    if found_pgbouncer() is None:
+        print("this drill needs PgBouncer", file=sys.stderr)
+        raise SystemExit(2)
+    return pooled_lives(url, rounds=rounds, workers=WORKERS)
+
+
+def pooled_lives(url: str, *, rounds: int, workers: int) -> list[Figure]:
+    """Return the same with another number of workers."""
     figures: list[Figure] = []
     with pooler(url) as through:
         for driver in ("psycopg", "asyncpg"):

@@ -43,10 +43,15 @@ server_round_robin = 1
 # Round robin is the worst case: with it hardly two statements in a row run on the same connection.
 
 
-def pgbouncer_program() -> str:
-    """Returns the path of PgBouncer; skips the test if it is not installed and need not be."""
+def found_pgbouncer() -> str | None:
+    """Returns the path of PgBouncer, where there is one or it was said that there is."""
     wanted = os.environ.get(PROGRAM_VARIABLE)
-    found = wanted or shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    return wanted or shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+
+
+def pgbouncer_program() -> str:
+    """Returns the same; skips the test if PgBouncer is not installed and need not be."""
+    found = found_pgbouncer()
     if found is None:
         pytest.skip(f"PgBouncer is not installed: install it, or set {PROGRAM_VARIABLE}")
     return found
