@@ -260,7 +260,7 @@ class Counting:
             raise ConfigurationError("it can't be voided")
 
     def build(self, tools: Tools, core: Core) -> FeatureParts:
-        stored = [StoredData("codes", void=self._void), StoredData("letters", note="Letters are as in the copy.")]
+        stored = [StoredData(void=self._void), StoredData(note="Letters are as in the copy.")]
         return FeatureParts(name="counting", router=APIRouter(), stored=stored)
 
 

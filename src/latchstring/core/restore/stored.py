@@ -18,7 +18,6 @@ class StoredData:
     or in `STORED_BY_CORE`. Otherwise a restore brings back what was ended after the copy was taken.
     """
 
-    name: str
     note: str | None = None
     """A sentence for the operator: what stays as in the copy, and what to do about it."""
     void: Void | None = None
@@ -26,11 +25,10 @@ class StoredData:
 
 STORED_BY_CORE = (
     StoredData(
-        "users",
         note="Users, roles, deletions and disablings are as in the copy: repeat those made since.",
     ),
     # Sessions and keys need no entry: `Restore` ends them itself. Slots of limits expire by themselves within a window.
-    StoredData("audit", note="The audit trail ends where the copy was taken: what happened since is not in it."),
+    StoredData(note="The audit trail ends where the copy was taken: what happened since is not in it."),
 )
 """What the packages of `core` and `foundation` store."""
 

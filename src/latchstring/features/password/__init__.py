@@ -26,7 +26,6 @@ from latchstring.foundation.web.pages.translations import msgid
 __all__ = ["PasswordFeature"]
 
 _STORED = StoredData(
-    "passwords",
     note="Passwords are as in the copy: one that was changed since, perhaps because others knew it, is valid again.",
 )
 

@@ -15,7 +15,6 @@ __all__ = ["RevocationFeedFeature"]
 # Not voided: every service that follows the feed would refuse all tokens until it has a new one. And a feed token lets
 # its holder read ids of ended sessions, and nobody in.
 _STORED = StoredData(
-    "feed tokens",
     note="Feed tokens are as in the copy: compare `latchstring feed-token list`, and revoke those revoked since.",
 )
 
