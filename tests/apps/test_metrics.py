@@ -189,6 +189,19 @@ def without_the_extra() -> None:
 
 
 @ON_SQLITE
+def test_a_directory_that_others_may_write_to_is_refused(variables: dict[str, str], tmp_path: Path) -> None:
+    """They could plant a link in place of a file of ours, and have another file overwritten."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    given = {**variables, "LATCHSTRING_METRICS_PORT": "0", "LATCHSTRING_METRICS_DIR": str(shared)}
+    run = latchstring("serve", "--port", "0", cwd=tmp_path, variables=given)
+    assert (run.returncode, run.stdout) == (3, "")
+    assert run.stderr.splitlines()[-1] == (
+        "error: LATCHSTRING_METRICS_DIR can't be used: other users may write to the metrics directory"
+    )
+
+
 def test_without_the_extra_the_server_does_not_start(variables: dict[str, str], tmp_path: Path) -> None:
     """Exit code 3, and what to install; without a port nobody misses it."""
     run = forked(without_the_extra, "latchstring", "serve", "--port", "0", cwd=tmp_path, variables=variables)

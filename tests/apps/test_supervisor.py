@@ -240,6 +240,7 @@ def serve_and_retry_at_once() -> None:
     serve()
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux takes descriptors from a running process")
 def test_a_start_that_the_system_refuses_ends_nobody(variables: dict[str, str], tmp_path: Path) -> None:
     """No descriptor is left: the other worker serves on, and the place is filled as soon as there are some."""
     with ready(tmp_path, variables, program=serve_and_retry_at_once) as (server, _):

@@ -44,8 +44,15 @@ def start_metrics(settings: Settings, bind: Callable[[str, int], socket.socket])
     if settings.metrics_port is None:
         return None
     refuse_without_prometheus()
-    listener = bind(settings.metrics_host, settings.metrics_port)
+    # Imported here: a server without a metrics port loads none of it.
+    from latchstring.foundation.measurements.reading import ensure_private  # noqa: PLC0415 -- as above
+
     directory = settings.metrics_dir or _temporary_directory()
+    try:
+        ensure_private(directory)
+    except OSError as error:
+        raise ConfigurationError(f"LATCHSTRING_METRICS_DIR can't be used: {error.strerror}") from None
+    listener = bind(settings.metrics_host, settings.metrics_port)
     set_for_workers("LATCHSTRING_METRICS_DIR", str(directory.resolve()))
     # A daemon: it holds nothing that would have to be finished, and must not keep the process alive.
     threading.Thread(

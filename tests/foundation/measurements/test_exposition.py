@@ -69,6 +69,8 @@ async def test_both_formats(clock: ManualClock) -> None:
         plain = await browser.get("/")
         modern = await browser.get("/", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
         head = await browser.head("/")
+        odd = await browser.get("/", headers={"Accept": "application/openmetrics-text; version=abc"})
+    assert (odd.status_code, odd.text) == (200, plain.text)
     assert plain.headers["content-type"].startswith("text/plain")
     assert modern.headers["content-type"].startswith("application/openmetrics-text")
     assert modern.text.endswith("# EOF\n")

@@ -52,7 +52,10 @@ class MetricsApp:
             return PlainTextResponse("The metrics can't be read now.\n", 503, {"Retry-After": "1"})
         registry = CollectorRegistry()
         registry.register(_Readings(readings, self._clock))
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except (TypeError, ValueError):  # a version that is none
+            encode, content_type = choose_encoder("")
         return Response(encode(registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
 

@@ -11,11 +11,13 @@ A power cut may leave any of these files empty, or with anything in it. One that
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
 import math
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -61,6 +63,19 @@ def of_one_process(table: Table) -> Readings:
     return readings
 
 
+def ensure_private(directory: Path) -> None:
+    """Make the directory, unless it is there and nobody else may write to it.
+
+    Raises:
+        PermissionError: another user owns it or may write to it, and could plant a link in place of a file of ours.
+        OSError: it can't be made.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = directory.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(errno.EPERM, "other users may write to the metrics directory", str(directory))
+
+
 def read_directory(directory: Path, *, damaged: set[str]) -> Readings:
     """Return the numbers of all workers that share `directory`.
 
@@ -73,7 +88,7 @@ def read_directory(directory: Path, *, damaged: set[str]) -> Readings:
         OSError: the directory can't be read.
         TimeoutError: another process has been reading it for two seconds.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ensure_private(directory)
     running, ended, folded, skipped = Readings(), Readings(), set[str](), set[str]()
     with _read_by_one(directory):
         with _skipping(_ENDED, skipped):

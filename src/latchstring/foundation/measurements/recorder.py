@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from latchstring.foundation.measurements.catalogue import BUCKETS, CATALOGUE
 from latchstring.foundation.measurements.names import Metric
-from latchstring.foundation.measurements.reading import Readings, of_one_process, read_directory
+from latchstring.foundation.measurements.reading import Readings, ensure_private, of_one_process, read_directory
 from latchstring.foundation.measurements.table import SIZE, Series, Table, empty_table
 
 _log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Recorder:
 
 
 def _new_file(directory: Path, table: Table) -> tuple[BinaryIO, mmap]:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ensure_private(directory)
     name = f"{os.getpid()}-{secrets.token_hex(8)}"
     hidden, visible = directory / f"{name}.new", directory / f"{name}.values"
     file = hidden.open("x+b")
