@@ -41,3 +41,17 @@ def test_what_is_revoked_after_a_restore_counts() -> None:
         for batch in batches:
             revoked.add(batch)
         assert revoked.reason_for(caller) == RevocationReason.USER_DISABLED
+
+
+def test_a_second_restore_by_a_clock_that_is_behind() -> None:
+    """Its epoch is lower than the first one's, which the copy does not have. New sessions get it, and are let in."""
+    revoked = RevokedSet()
+    revoked.add([begun(5, RevocationReason.OPERATOR), begun(100, RevocationReason.RESTORED)])
+    # The second copy, read again as a whole each minute.
+    for _ in range(2):
+        revoked.add([begun(5, RevocationReason.OPERATOR), begun(98, RevocationReason.RESTORED)])
+        assert revoked.reason_for(a_caller(now=NOW, epoch=98)) is None
+        assert revoked.reason_for(a_caller(now=NOW, epoch=97)) == RevocationReason.OPERATOR
+    # What begins after it counts, and the first one's entry, known already, ends nothing any more.
+    revoked.add([begun(101, RevocationReason.OPERATOR), begun(98, RevocationReason.RESTORED)])
+    assert revoked.reason_for(a_caller(now=NOW, epoch=100)) == RevocationReason.OPERATOR

@@ -29,6 +29,8 @@ class RevokedSet:
         self._sessions: dict[int, float] = {}
         self._users: dict[UUID, dict[str, tuple[int, float]]] = {}
         self._epoch = 0
+        self._restored: set[int] = set()
+        """The epochs that began after a restore."""
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -56,11 +58,14 @@ class RevokedSet:
     def add(self, revocations: Iterable[Revocation]) -> None:
         """Add entries. Adding one again changes nothing, and none is weakened, except by an epoch after a restore."""
         revocations = tuple(revocations)
-        restored = (entry for entry in revocations if entry.reason == RevocationReason.RESTORED)
-        if newest_epoch(restored) > self._epoch:
+        restored = {entry.below_version or 0 for entry in revocations if entry.reason == RevocationReason.RESTORED}
+        if not restored <= self._restored:
             # What ended after the copy was taken is not in the database any more, and counts only for tokens of
-            # before, which the epoch refuses. A user who was disabled then must be able to sign in now.
-            self._sessions, self._users = {}, {}
+            # before, which the epoch refuses. A user who was disabled then must be able to sign in now. After a second
+            # restore, by a clock that is behind the first one's, the epoch is lower: the database's is the one that
+            # new sessions get.
+            self._sessions, self._users, self._epoch = {}, {}, max(restored - self._restored)
+            self._restored |= restored
         for entry in revocations:
             if entry.kind is RevocationKind.EVERYONE and entry.below_version is not None:
                 self._epoch = max(self._epoch, entry.below_version)
