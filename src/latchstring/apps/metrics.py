@@ -44,8 +44,9 @@ def start_metrics(settings: Settings, bind: Callable[[str, int], socket.socket])
     if settings.metrics_port is None:
         return None
     refuse_without_prometheus()
-    # Imported here: a server without a metrics port loads none of it.
-    from latchstring.foundation.measurements.reading import ensure_private  # noqa: PLC0415 -- as above
+    from latchstring.foundation.measurements.reading import (  # noqa: PLC0415 -- a server without the port needs none of it
+        ensure_private,
+    )
 
     directory = settings.metrics_dir or _temporary_directory()
     try:
@@ -80,9 +81,8 @@ def _remove(directory: Path, owner: int) -> None:
 
 
 def _serve(directory: Path, listener: socket.socket) -> None:
-    # Imported here, in the one process that needs prometheus_client.
-    from latchstring.foundation.measurements.exposition import MetricsApp  # noqa: PLC0415 -- as above
-    from latchstring.foundation.measurements.reading import read_directory  # noqa: PLC0415 -- as above
+    from latchstring.foundation.measurements.exposition import MetricsApp  # noqa: PLC0415 -- it loads prometheus_client
+    from latchstring.foundation.measurements.reading import read_directory  # noqa: PLC0415 -- only this thread reads
 
     config = uvicorn.Config(
         _OnlyMetrics(MetricsApp(partial(read_directory, directory, damaged=set()), SystemClock())),
